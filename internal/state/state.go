@@ -1,0 +1,189 @@
+// Package state keeps the tables that reflect fills and every other room reads: nodes, services
+// and endpoint slices. Readers take a Snapshot, which never changes; writers go through Update,
+// one at a time, and what one Update does becomes visible at once.
+//
+// Values in the tables are shared. Nobody may change one after it was put in or taken out.
+package state
+
+import (
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-memdb"
+
+	"github.com/zonewise/zonewise/internal/model"
+)
+
+// Source names an input that must have delivered everything once before the tables can be
+// taken for complete.
+type Source string
+
+// The inputs.
+const (
+	Nodes    Source = "nodes"
+	Services Source = "services"
+	Slices   Source = "endpointslices"
+)
+
+// Tables is the store. The zero value is not ready for use; call New.
+type Tables struct {
+	db *memdb.MemDB
+
+	mu      sync.Mutex // one writer at a time
+	current atomic.Pointer[Snapshot]
+}
+
+// New returns empty tables that are complete once every source has been marked.
+func New(sources ...Source) *Tables {
+	db, err := memdb.NewMemDB(schema)
+	if err != nil {
+		panic(err) // the schema is a constant of this package
+	}
+	t := &Tables{db: db}
+	t.current.Store(&Snapshot{txn: db.Txn(false), missing: sources, changed: make(chan struct{})})
+	return t
+}
+
+// Snapshot returns the tables as they are now.
+func (t *Tables) Snapshot() *Snapshot { return t.current.Load() }
+
+// Update makes the changes of f visible together. At is the moment at which the news reached
+// this process; it is what programming latency is measured from. An f that changes nothing
+// wakes nobody.
+func (t *Tables) Update(at time.Time, f func(*Tx)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := t.current.Load()
+	tx := &Tx{txn: t.db.Txn(true), at: at, revision: old.revision, missing: old.missing}
+	defer tx.txn.Abort()
+	f(tx)
+	if tx.revision == old.revision && len(tx.missing) == len(old.missing) {
+		return
+	}
+	tx.txn.Commit()
+	t.publish(old, tx.revision, tx.missing)
+}
+
+// Forget drops the record of changes up to and including a revision that every reader of
+// Changes has dealt with. The tables themselves stay as they are, so it wakes nobody.
+func (t *Tables) Forget(revision uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := t.current.Load()
+	txn := t.db.Txn(true)
+	defer txn.Abort()
+	for _, c := range collect[change](must(txn.Get(tableChanges, indexRevision))) {
+		switch {
+		case c.revision <= revision:
+			mustDo(txn.Delete(tableChanges, c))
+		case c.first <= revision: // changed again since; only the later news is still open
+			mustDo(txn.Insert(tableChanges, change{c.subject, c.revision, c.revision, c.last, c.last}))
+		}
+	}
+	txn.Commit()
+	t.current.Store(&Snapshot{txn: t.db.Txn(false), revision: old.revision, missing: old.missing, changed: old.changed})
+}
+
+func (t *Tables) publish(old *Snapshot, revision uint64, missing []Source) {
+	t.current.Store(&Snapshot{txn: t.db.Txn(false), revision: revision, missing: missing, changed: make(chan struct{})})
+	close(old.changed)
+}
+
+// Tx is one Update in progress. It must not be used after the Update's function returned.
+type Tx struct {
+	txn      *memdb.Txn
+	at       time.Time
+	revision uint64
+	missing  []Source
+}
+
+// PutNode adds or replaces a node.
+func (tx *Tx) PutNode(n model.Node) {
+	if put(tx, tableNodes, n, n.Name) {
+		tx.touch(subject{node: n.Name})
+	}
+}
+
+// DeleteNode removes a node; one that is not there is no error.
+func (tx *Tx) DeleteNode(name string) {
+	if _, ok := remove[model.Node](tx, tableNodes, name); ok {
+		tx.touch(subject{node: name})
+	}
+}
+
+// PutService adds or replaces a service.
+func (tx *Tx) PutService(s model.Service) {
+	if put(tx, tableServices, s, key(s.Name)) {
+		tx.touch(subject{service: s.Name})
+	}
+}
+
+// DeleteService removes a service; one that is not there is no error.
+func (tx *Tx) DeleteService(name model.Name) {
+	if _, ok := remove[model.Service](tx, tableServices, key(name)); ok {
+		tx.touch(subject{service: name})
+	}
+}
+
+// PutSlice adds or replaces an endpoint slice. A slice that moved to another service changes both.
+func (tx *Tx) PutSlice(s model.Slice) {
+	old, had := first[model.Slice](tx.txn.First(tableSlices, indexID, key(s.Name)))
+	if !put(tx, tableSlices, s, key(s.Name)) {
+		return
+	}
+	if had && old.ServiceName() != s.ServiceName() {
+		tx.touch(subject{service: old.ServiceName()})
+	}
+	tx.touch(subject{service: s.ServiceName()})
+}
+
+// DeleteSlice removes an endpoint slice; one that is not there is no error.
+func (tx *Tx) DeleteSlice(name model.Name) {
+	if old, ok := remove[model.Slice](tx, tableSlices, key(name)); ok {
+		tx.touch(subject{service: old.ServiceName()})
+	}
+}
+
+// Initialised marks a source as having delivered everything once.
+func (tx *Tx) Initialised(source Source) {
+	var rest []Source
+	for _, s := range tx.missing {
+		if s != source {
+			rest = append(rest, s)
+		}
+	}
+	tx.missing = rest
+}
+
+// touch records that something about a subject is different from the next revision on. There is
+// no record of how incomplete tables filled: nobody can begin before they are complete.
+func (tx *Tx) touch(s subject) {
+	tx.revision++
+	if len(tx.missing) > 0 {
+		return
+	}
+	c := change{subject: s, revision: tx.revision, first: tx.revision, since: tx.at, last: tx.at}
+	if open, ok := first[change](tx.txn.First(tableChanges, indexID, s.key())); ok {
+		c.first, c.since = open.first, open.since
+	}
+	mustDo(tx.txn.Insert(tableChanges, c))
+}
+
+// put inserts a row and tells whether it differs from what was there.
+func put[T any](tx *Tx, table string, row T, id string) bool {
+	if old, ok := first[T](tx.txn.First(table, indexID, id)); ok && reflect.DeepEqual(old, row) {
+		return false
+	}
+	mustDo(tx.txn.Insert(table, row))
+	return true
+}
+
+func remove[T any](tx *Tx, table, id string) (T, bool) {
+	old, ok := first[T](tx.txn.First(table, indexID, id))
+	if ok {
+		mustDo(tx.txn.Delete(table, old))
+	}
+	return old, ok
+}
