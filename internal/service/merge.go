@@ -1,0 +1,119 @@
+package service
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/zonewise/zonewise/internal/model"
+)
+
+// endpoint is a slice's endpoint on one port, seen from a node.
+type endpoint struct {
+	model.Endpoint
+	addr  netip.AddrPort
+	local bool
+}
+
+// leaving tells that the endpoint is on its way out and still answers.
+func (e endpoint) leaving() bool { return e.Serving && e.Terminating }
+
+// label names the endpoint for people.
+func (e endpoint) label() string {
+	if e.Pod != "" {
+		return "pod " + e.Pod
+	}
+	return "endpoint " + e.addr.String()
+}
+
+// endpoints is ordered by address, each address once.
+type endpoints []endpoint
+
+func (e endpoints) filter(keep func(endpoint) bool) endpoints {
+	var out endpoints
+	for _, ep := range e {
+		if keep(ep) {
+			out = append(out, ep)
+		}
+	}
+	return out
+}
+
+func (e endpoints) backends() []Backend {
+	out := make([]Backend, len(e))
+	for i, ep := range e {
+		out[i] = Backend{Addr: ep.addr, Zone: ep.Zone, Node: ep.Node, Pod: ep.Pod, Local: ep.local}
+	}
+	return out
+}
+
+// serving returns the addresses that still answer, ready or not.
+func (e endpoints) serving() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, ep := range e {
+		if ep.Serving {
+			out = append(out, ep.addr)
+		}
+	}
+	return out
+}
+
+// mine returns the slices of the Service and family.
+func mine(svc model.Name, v6 bool, all []model.Slice) []model.Slice {
+	var out []model.Slice
+	for _, s := range all {
+		if s.V6 == v6 && s.ServiceName() == svc {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// merge gathers the endpoints behind a Service port from all slices: slice ports match by name
+// and protocol. An address that occurs twice (an endpoint on its way from one slice to another,
+// or a new pod with the address of a dying one) is taken once, at its liveliest.
+func merge(node string, port model.ServicePort, all []model.Slice) endpoints {
+	var found endpoints
+	for _, s := range all {
+		for _, p := range s.Ports {
+			if p.Name != port.Name || p.Protocol != port.Protocol || p.Port == 0 {
+				continue
+			}
+			for _, ep := range s.Endpoints {
+				found = append(found, endpoint{
+					Endpoint: ep,
+					addr:     netip.AddrPortFrom(ep.Addr, p.Port),
+					local:    node != "" && ep.Node == node,
+				})
+			}
+		}
+	}
+	slices.SortFunc(found, livelier)
+	return slices.CompactFunc(found, func(a, b endpoint) bool { return a.addr == b.addr })
+}
+
+// livelier orders by address, then the one to prefer first. What follows the conditions only
+// makes the order total, so that the order of slices cannot matter.
+func livelier(a, b endpoint) int {
+	return cmp.Or(
+		a.addr.Compare(b.addr),
+		falseFirst(a.Terminating, b.Terminating),
+		falseFirst(b.Ready, a.Ready),
+		falseFirst(b.Serving, a.Serving),
+		cmp.Compare(a.Node, b.Node),
+		cmp.Compare(a.Pod, b.Pod),
+		cmp.Compare(a.Zone, b.Zone),
+		slices.Compare(a.ZoneHints, b.ZoneHints),
+		slices.Compare(a.NodeHints, b.NodeHints),
+	)
+}
+
+func falseFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}

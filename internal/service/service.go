@@ -1,0 +1,89 @@
+// Package service decides what the Services of a cluster mean on one node: which addresses the
+// node answers for, and which endpoints stand behind each. The decision is kube-proxy's, endpoint
+// for endpoint. It is pure; the nft folder below makes the kernel obey it.
+package service
+
+import (
+	"net/netip"
+
+	"github.com/zonewise/zonewise/internal/model"
+)
+
+// Kind tells what sort of address a frontend has.
+type Kind string
+
+// The kinds of frontend.
+const (
+	ClusterIP Kind = "ClusterIP"
+	NodePort  Kind = "NodePort"
+)
+
+// Verdict is what happens to a new connection.
+type Verdict string
+
+// The verdicts. Balance is the only one that comes with backends.
+const (
+	Balance Verdict = "balance" // one of the backends, each as likely as another
+	Reject  Verdict = "reject"  // refused at once: the Service has no usable endpoint anywhere
+	Drop    Verdict = "drop"    // silence: a Local policy, and no endpoint on this node
+)
+
+// Frontend is an address that the node answers for.
+type Frontend struct {
+	Service  model.Name
+	Port     string // the Service port's name; empty when the Service has a single nameless port
+	Kind     Kind
+	Addr     netip.AddrPort // ClusterIP and port, or the node's primary address and node port
+	Protocol model.Protocol
+
+	// Choice holds for every source, save where Inside says otherwise.
+	Choice
+	// Inside is the choice for connections from this node and its pods. It is nil unless
+	// externalTrafficPolicy is Local: only then do insiders see other endpoints than outsiders do.
+	Inside *Choice
+	// Masquerade tells that the source must become the node's own address, because the
+	// endpoint may be on another node and its answer has to come back through this one.
+	Masquerade bool
+	// Keep lists, for UDP, every endpoint of the port that still serves, chosen or not. A flow
+	// to one of these is left alone when the choice changes; flows to any other are cut.
+	Keep []netip.AddrPort
+}
+
+// Choice is a verdict, the backends that it is about, and the rule that chose them.
+type Choice struct {
+	Verdict  Verdict
+	Backends []Backend // ordered by address; not empty exactly if the verdict is Balance
+	Why      string    // for people: "zone hints: ap-northeast-2a"
+}
+
+// Backend is an endpoint as a target of connections.
+type Backend struct {
+	Addr  netip.AddrPort
+	Zone  string // where the endpoint is; empty when unknown
+	Node  string
+	Pod   string
+	Local bool // on this node
+}
+
+// Key identifies a frontend within a node.
+type Key struct {
+	Addr     netip.AddrPort
+	Protocol model.Protocol
+}
+
+// Key returns what identifies the frontend within its node.
+func (f Frontend) Key() Key { return Key{f.Addr, f.Protocol} }
+
+// Pair is a frontend together with one of its backends.
+type Pair struct {
+	Frontend Key
+	Backend  netip.AddrPort
+}
+
+// Traffic is what went through a pair since the pair came to be on this node. Bytes and packets
+// count both directions, as IP packets (headers of layer 3 and above).
+type Traffic struct {
+	Connections uint64 // first packets: connections opened, for UDP flows
+	Packets     uint64
+	Bytes       uint64
+}
