@@ -1,0 +1,152 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/zonewise/zonewise/internal/kernel/netns"
+)
+
+// Net is the network of one namespace.
+type Net struct {
+	handle *netlink.Handle
+}
+
+// Here is the network of the namespace that the caller is in.
+func Here() (*Net, error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	return &Net{handle: handle}, nil
+}
+
+// At is the network of the namespace; it may be closed before the Net is.
+func At(ns *netns.NS) (*Net, error) {
+	handle, err := netlink.NewHandleAt(vnetns.NsHandle(ns.FD()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("netlink in %s: %w", ns.Path(), err)
+	}
+	return &Net{handle: handle}, nil
+}
+
+// Close ends the conversation with the kernel.
+func (n *Net) Close() { n.handle.Close() }
+
+// Pair makes two devices joined by a wire: here in this namespace, there in the other. Both are
+// made in their places at once, so nothing is ever seen half moved. Only names, MACs and the MTU
+// are set. The error is ErrExists when one of the names is taken; then nothing was made.
+func (n *Net) Pair(here, there Device, other *netns.NS) error {
+	err := n.handle.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{
+			Name: here.Name, MTU: here.MTU, HardwareAddr: here.MAC[:], TxQLen: -1,
+		},
+		PeerName:         there.Name,
+		PeerMTU:          uint32(there.MTU),
+		PeerHardwareAddr: there.MAC[:],
+		PeerTxQLen:       -1,
+		PeerNamespace:    netlink.NsFd(other.FD()),
+	})
+	if errors.Is(err, unix.EEXIST) {
+		err = ErrExists
+	}
+	if err != nil {
+		return fmt.Errorf("veth %s, %s in %s: %w", here.Name, there.Name, other.Path(), err)
+	}
+	return nil
+}
+
+// Ensure gives an existing device what the wish names and it lacks; it takes nothing away. A
+// neighbour or a route that is there with another value is replaced.
+func (n *Net) Ensure(d Device) error {
+	l, err := n.find(d.Name)
+	if err != nil {
+		return err
+	}
+	if d.Alias != "" && l.Attrs().Alias != d.Alias {
+		if err := n.handle.LinkSetAlias(l, d.Alias); err != nil {
+			return fmt.Errorf("device %s: alias: %w", d.Name, err)
+		}
+	}
+	if d.Up && l.Attrs().Flags&net.FlagUp == 0 {
+		if err := n.handle.LinkSetUp(l); err != nil {
+			return fmt.Errorf("device %s: up: %w", d.Name, err)
+		}
+	}
+	for _, a := range d.Addresses {
+		if err := n.handle.AddrReplace(l, &netlink.Addr{IPNet: ipNet(a)}); err != nil {
+			return fmt.Errorf("device %s: addr %s: %w", d.Name, a, err)
+		}
+	}
+	for _, e := range d.Neighbours {
+		if err := n.handle.NeighSet(neigh(l, e)); err != nil {
+			return fmt.Errorf("device %s: neigh %s: %w", d.Name, e, err)
+		}
+	}
+	for _, r := range d.Routes {
+		if err := n.handle.RouteReplace(route(l, r)); err != nil {
+			return fmt.Errorf("device %s: route %s: %w", d.Name, r, err)
+		}
+	}
+	return nil
+}
+
+// Delete takes the device away, with its routes and the other end of its wire. A device that is
+// not there is fine.
+func (n *Net) Delete(name string) error {
+	l, err := n.find(name)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// The other end may have gone in the meantime, and taken this one along.
+	if err := n.handle.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("device %s: delete: %w", name, err)
+	}
+	return nil
+}
+
+func (n *Net) find(name string) (netlink.Link, error) {
+	l, err := n.handle.LinkByName(name)
+	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("device %s: %w", name, err)
+	}
+	return l, nil
+}
+
+func neigh(l netlink.Link, e Neighbour) *netlink.Neigh {
+	return &netlink.Neigh{
+		LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, Family: family(e.Address),
+		IP: e.Address.AsSlice(), HardwareAddr: e.MAC[:],
+	}
+}
+
+func route(l netlink.Link, r Route) *netlink.Route {
+	k := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(r.To), Scope: netlink.SCOPE_LINK}
+	if r.Via.IsValid() {
+		k.Gw, k.Scope = r.Via.AsSlice(), netlink.SCOPE_UNIVERSE
+	}
+	return k
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return netlink.FAMILY_V4
+	}
+	return netlink.FAMILY_V6
+}

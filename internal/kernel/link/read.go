@@ -1,0 +1,117 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Read returns the device with all its addresses, permanent neighbours and routes. The error is
+// ErrNotFound when it is not there.
+func (n *Net) Read(name string) (Device, error) {
+	l, err := n.find(name)
+	if err != nil {
+		return Device{}, err
+	}
+	d := device(l)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return n.handle.AddrList(l, netlink.FAMILY_V4) })
+	if err != nil {
+		return d, fmt.Errorf("device %s: addresses: %w", name, err)
+	}
+	for _, a := range addrs {
+		d.Addresses = append(d.Addresses, prefix(a.IPNet, netlink.FAMILY_V4))
+	}
+	neighs, err := whole(func() ([]netlink.Neigh, error) {
+		return n.handle.NeighList(l.Attrs().Index, netlink.FAMILY_V4)
+	})
+	if err != nil {
+		return d, fmt.Errorf("device %s: neighbours: %w", name, err)
+	}
+	for _, e := range neighs {
+		if e.State&netlink.NUD_PERMANENT != 0 {
+			d.Neighbours = append(d.Neighbours, Neighbour{Address: addr(e.IP), MAC: mac(e.HardwareAddr)})
+		}
+	}
+	routes, err := n.routes()
+	d.Routes = routes[l.Attrs().Index]
+	return d, err
+}
+
+// List returns every device with its routes; addresses and neighbours are left out.
+func (n *Net) List() ([]Device, error) {
+	links, err := whole(n.handle.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("devices: %w", err)
+	}
+	routes, err := n.routes()
+	if err != nil {
+		return nil, err
+	}
+	devices := make([]Device, len(links))
+	for i, l := range links {
+		devices[i] = device(l)
+		devices[i].Routes = routes[l.Attrs().Index]
+	}
+	return devices, nil
+}
+
+// routes returns the IPv4 routes of the main table by the index of their device.
+func (n *Net) routes() (map[int][]Route, error) {
+	list, err := whole(func() ([]netlink.Route, error) {
+		return n.handle.RouteListFiltered(netlink.FAMILY_V4, nil, 0)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("routes: %w", err)
+	}
+	routes := map[int][]Route{}
+	for _, r := range list {
+		routes[r.LinkIndex] = append(routes[r.LinkIndex], Route{To: prefix(r.Dst, r.Family), Via: addr(r.Gw)})
+	}
+	return routes, nil
+}
+
+// whole asks again when the kernel says that its answer was torn by somebody who wrote meanwhile.
+// It gives up after a number of times that only a machine in trouble reaches.
+func whole[T any](ask func() ([]T, error)) ([]T, error) {
+	for range 100 {
+		list, err := ask()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return list, err
+		}
+	}
+	return nil, netlink.ErrDumpInterrupted
+}
+
+func device(l netlink.Link) Device {
+	a := l.Attrs()
+	return Device{
+		Name: a.Name, Alias: a.Alias, MAC: mac(a.HardwareAddr), MTU: a.MTU,
+		Up: a.Flags&net.FlagUp != 0,
+	}
+}
+
+func mac(b net.HardwareAddr) (m MAC) {
+	copy(m[:], b)
+	return m
+}
+
+func addr(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
+
+// prefix reads a nil net as the whole family: the kernel leaves the destination out of a default
+// route.
+func prefix(n *net.IPNet, family int) netip.Prefix {
+	if n == nil && family == netlink.FAMILY_V4 {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	if n == nil {
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(addr(n.IP), bits)
+}

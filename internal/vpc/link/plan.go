@@ -1,0 +1,102 @@
+// Package link wires a pod to its node: a veth pair, an address, and the routes that join them.
+//
+// The pod has its address with a /32 mask and knows one neighbour, 169.254.1.1, to which it sends
+// everything. That address is on no device: a permanent entry says that it is the host's end of
+// the wire, so nobody ever asks for it. The host routes the pod's address to that end. Which ways
+// packets then go (and, later, by which elastic interface) is for the host's routes to say.
+package link
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/zonewise/zonewise/internal/kernel/link"
+	"github.com/zonewise/zonewise/internal/vpc"
+)
+
+// Gateway is the next hop of every pod.
+var Gateway = netip.AddrFrom4([4]byte{169, 254, 1, 1})
+
+// DefaultMTU is used when neither the configuration nor the node's uplink says another.
+const DefaultMTU = 1500
+
+// prefix begins the names of the hosts' ends.
+const prefix = "eni"
+
+// Wiring is what must be there for one pod: the host's end of its wire, and its own.
+type Wiring struct {
+	Host, Pod link.Device
+}
+
+// Plan tells the wiring of a lease. MTU is in bytes. It depends on nothing else, so whoever calls
+// again, for CHECK or after a crash, arrives at the same names and MACs.
+//
+// The MACs are set rather than left to the kernel, since a program such as udev changes those that
+// the kernel made up, after the pod has been told.
+func Plan(l vpc.Lease, mtu int) Wiring {
+	id := sha256.Sum256([]byte(l.Key.String()))
+	hostMAC, podMAC := mac(id[20:]), mac(id[26:])
+	host := netip.PrefixFrom(l.Address, l.Address.BitLen())
+	gateway := netip.PrefixFrom(Gateway, 32)
+	return Wiring{
+		Host: link.Device{
+			Name: HostName(l.Key), Alias: alias(l), MAC: hostMAC, MTU: mtu, Up: true,
+			Routes: []link.Route{{To: host}},
+		},
+		Pod: link.Device{
+			Name: l.Interface, MAC: podMAC, MTU: mtu, Up: true,
+			Addresses:  []netip.Prefix{host},
+			Neighbours: []link.Neighbour{{Address: Gateway, MAC: hostMAC}},
+			Routes: []link.Route{
+				{To: gateway},
+				{To: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: Gateway},
+			},
+		},
+	}
+}
+
+// String prints both ends, the host's first.
+func (w Wiring) String() string { return fmt.Sprintf("host %spod %s", w.Host, w.Pod) }
+
+// HostName is the name of the host's end of an attachment: eni and 11 hex digits.
+func HostName(k vpc.Key) string {
+	id := sha256.Sum256([]byte(k.String()))
+	return prefix + hex.EncodeToString(id[:])[:11]
+}
+
+// mac makes an address of six bytes: unicast, locally administered.
+func mac(b []byte) (m link.MAC) {
+	copy(m[:], b)
+	m[0] = m[0]&^1 | 2
+	return m
+}
+
+// alias tells whom the host's end serves: people see it in `ip link`, and a lost checkpoint is made
+// anew from it. What does not fit is cut from the pod's name.
+func alias(l vpc.Lease) string {
+	s := "zonewise " + l.Key.String() + " " + l.Owner.String()
+	return s[:min(len(s), link.MaxAlias)]
+}
+
+// lease reads back what Plan wrote on the host's end. A device that is not ours says no.
+func lease(d link.Device) (vpc.Lease, bool) {
+	words := strings.Fields(d.Alias)
+	if len(words) != 3 || words[0] != "zonewise" {
+		return vpc.Lease{}, false
+	}
+	var l vpc.Lease
+	l.Container, l.Interface, _ = strings.Cut(words[1], "/")
+	l.Namespace, l.Pod, _ = strings.Cut(words[2], "/")
+	if HostName(l.Key) != d.Name {
+		return vpc.Lease{}, false
+	}
+	for _, r := range d.Routes {
+		if r.To.IsSingleIP() && !r.Via.IsValid() {
+			l.Address = r.To.Addr()
+		}
+	}
+	return l, l.Address.IsValid()
+}
