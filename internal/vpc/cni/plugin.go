@@ -1,0 +1,225 @@
+package cni
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/zonewise/zonewise/internal/kernel/netns"
+	"github.com/zonewise/zonewise/internal/vpc"
+	"github.com/zonewise/zonewise/internal/vpc/link"
+)
+
+// errUnready says that an ADD would fail now, whoever asks for it. A full pool is not that: it
+// would make the whole node unready, with all the pods that are well.
+var errUnready = errors.New("plugin not ready")
+
+// grace is how long an ADD may take from its lease to its wire. Older leases without a wire are
+// those of pods that are gone, and are taken back when the pool is full.
+const grace = time.Minute
+
+// plugin answers the verbs of CNI.
+type plugin struct {
+	out     io.Writer
+	now     func() time.Time
+	machine machine
+}
+
+// call is one call of the plugin: what it was told, and the network of the node.
+type call struct {
+	config
+	key     vpc.Key
+	owner   vpc.Owner
+	sandbox string // path of the pod's namespace
+	host    network
+}
+
+// verb reads what every verb needs, and gives errors their codes.
+func (p plugin) verb(do func(call) error) func(*skel.CmdArgs) error {
+	return func(args *skel.CmdArgs) error {
+		conf, err := parseConfig(args.StdinData)
+		if err != nil {
+			return coded(err)
+		}
+		host, err := p.machine.Here()
+		if err != nil {
+			return coded(err)
+		}
+		defer host.Close()
+		key, owner := parseArgs(args)
+		return coded(do(call{conf, key, owner, args.Netns, host}))
+	}
+}
+
+// inPod opens the pod's namespace for as long as do takes.
+func (p plugin) inPod(c call, do func(ns *netns.NS, pod network) error) error {
+	ns, err := p.machine.Open(c.sandbox)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	pod, err := p.machine.At(ns)
+	if err != nil {
+		return err
+	}
+	defer pod.Close()
+	return do(ns, pod)
+}
+
+func (p plugin) add(c call) error {
+	return p.inPod(c, func(ns *netns.NS, pod network) error {
+		if c.mtu == 0 {
+			var err error
+			if c.mtu, err = link.UplinkMTU(c.host); err != nil {
+				return err
+			}
+		}
+		lease, fresh, err := p.lease(c)
+		if err != nil {
+			return err
+		}
+		w := link.Plan(lease, c.mtu)
+		if err := link.Setup(c.host, pod, ns, w); err != nil {
+			if fresh {
+				err = errors.Join(err, p.release(c))
+			}
+			return err
+		}
+		return p.print(result(w, lease, c.sandbox), c.version)
+	})
+}
+
+// lease finds the key's lease or makes one, and returns when it is on disk. Fresh tells that it
+// was made.
+func (p plugin) lease(c call) (lease vpc.Lease, fresh bool, err error) {
+	err = p.update(c, func(l vpc.Leases) (next vpc.Leases, err error) {
+		_, held := l.Find(c.key)
+		lease, next, err = vpc.Assign(c.pool, l, c.key, c.owner, p.now())
+		if errors.Is(err, vpc.ErrExhausted) {
+			if l, err = p.reclaim(c, l); err != nil {
+				return l, err
+			}
+			lease, next, err = vpc.Assign(c.pool, l, c.key, c.owner, p.now())
+		}
+		fresh = !held
+		return next, err
+	})
+	return lease, fresh, err
+}
+
+// reclaim ends leases whose wire is gone: the namespaces of their pods went without a DEL.
+func (p plugin) reclaim(c call, l vpc.Leases) (vpc.Leases, error) {
+	wired, err := link.Wired(c.host)
+	if err != nil {
+		return l, err
+	}
+	now := p.now()
+	l, _ = vpc.Collect(l, func(lease vpc.Lease) bool {
+		has := slices.ContainsFunc(wired, func(w vpc.Lease) bool { return w.Key == lease.Key })
+		return has || now.Sub(lease.Since) < grace
+	}, now)
+	return l, nil
+}
+
+func (p plugin) del(c call) error {
+	if err := link.Teardown(c.host, c.key); err != nil {
+		return err
+	}
+	return p.release(c)
+}
+
+func (p plugin) release(c call) error {
+	return p.update(c, func(l vpc.Leases) (vpc.Leases, error) {
+		return vpc.Release(l, c.key, p.now()), nil
+	})
+}
+
+func (p plugin) check(c call) error {
+	var lease vpc.Lease
+	err := p.update(c, func(l vpc.Leases) (vpc.Leases, error) {
+		var held bool
+		if lease, held = l.Find(c.key); !held {
+			return l, fmt.Errorf("%s: no lease", c.key)
+		}
+		return l, nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := checkPrevious(c.previous, lease); err != nil {
+		return err
+	}
+	return p.inPod(c, func(_ *netns.NS, pod network) error {
+		return link.Check(c.host, pod, link.Plan(lease, c.mtu))
+	})
+}
+
+func checkPrevious(r *types100.Result, l vpc.Lease) error {
+	if r == nil {
+		return nil
+	}
+	for _, ip := range r.IPs {
+		if ip.Address.IP.String() == l.Address.String() {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: leases %s, which prevResult does not have", l.Key, l.Address)
+}
+
+// gc takes back what belongs to no attachment that the runtime still knows: wires first, then
+// leases, so that a lease is never given again while packets for its address still find a pod.
+func (p plugin) gc(c call) error {
+	valid := map[vpc.Key]bool{}
+	for _, a := range c.valid {
+		valid[vpc.Key{Container: a.ContainerID, Interface: a.IfName}] = true
+	}
+	return p.update(c, func(l vpc.Leases) (vpc.Leases, error) {
+		wired, err := link.Wired(c.host)
+		if err != nil {
+			return l, err
+		}
+		for _, lease := range slices.Concat(l.Held, wired) {
+			if !valid[lease.Key] {
+				if err := link.Teardown(c.host, lease.Key); err != nil {
+					return l, err
+				}
+			}
+		}
+		next, _ := vpc.Collect(l, func(lease vpc.Lease) bool { return valid[lease.Key] }, p.now())
+		return next, nil
+	})
+}
+
+func (p plugin) status(c call) error {
+	err := p.update(c, func(l vpc.Leases) (vpc.Leases, error) { return l, nil })
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUnready, err)
+	}
+	return nil
+}
+
+// update changes the leases, with nobody else at them. Nothing is written when change fails.
+func (p plugin) update(c call, change func(vpc.Leases) (vpc.Leases, error)) (err error) {
+	disk, err := openCheckpoint(c.stateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, disk.close()) }()
+	before, err := disk.read(func() (vpc.Leases, error) {
+		held, err := link.Wired(c.host)
+		return vpc.Leases{Held: held}, err
+	})
+	if err != nil {
+		return err
+	}
+	after, err := change(before)
+	if err != nil {
+		return err
+	}
+	return disk.write(after)
+}
