@@ -1,0 +1,74 @@
+package cni
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/skel"
+)
+
+func TestParseConfig(t *testing.T) {
+	c, err := parseConfig([]byte(`{"cniVersion":"1.0.0","name":"zonewise","type":"zonewise-cni",
+		"pool":{"ranges":["192.168.1.11-192.168.1.27"]},"mtu":9001,"capabilities":{"portMappings":true},
+		"prevResult":{"cniVersion":"1.0.0","ips":[{"address":"192.168.1.11/32"}]},
+		"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.pool.Size() != 17 || c.mtu != 9001 || c.stateDir != DefaultStateDir || c.version != "1.0.0" {
+		t.Errorf("got %+v", c)
+	}
+	if len(c.valid) != 1 || c.valid[0].ContainerID != "a" || len(c.previous.IPs) != 1 {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func TestParseConfigNamesTheField(t *testing.T) {
+	const pool = `"pool":{"ranges":["10.0.0.1"]}`
+	for _, c := range []struct{ config, want string }{
+		{`{`, "unexpected end of JSON"},
+		{`{}`, `pool: missing; write {"ranges"`},
+		{`{"pool":{}}`, "pool: ranges: empty"},
+		{`{"pool":{"range":["10.0.0.1"]}}`, `pool: json: unknown field "range"`},
+		{`{"pool":{"ranges":["10.0.0.0/8"]}}`, `pool: ranges[0] "10.0.0.0/8": pool of more than`},
+		{`{"pool":{"ranges":["10.0.0.1","10.0.0.1"]}}`, `pool: ranges[1] "10.0.0.1": overlaps`},
+		{`{"pool":{"ranges":"10.0.0.1"}}`, "ranges"},
+		{`{` + pool + `,"mtu":100}`, "mtu: 100 is not"},
+		{`{` + pool + `,"mtu":-1}`, "mtu: -1 is not"},
+		{`{` + pool + `,"mtu":"big"}`, "mtu"},
+		{`{` + pool + `,"stateDir":"run"}`, `stateDir: "run" is not an absolute path`},
+		{`{"cniVersion":"1.0.0",` + pool + `,"prevResult":{"ips":7}}`, "prevResult"},
+		{`{"mtu":1,"stateDir":"x"}`, `; stateDir: "x"`},
+	} {
+		_, err := parseConfig([]byte(c.config))
+		if !errors.Is(err, errConfig) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.config, err, c.want)
+		}
+	}
+}
+
+func TestParseArgs(t *testing.T) {
+	key, owner := parseArgs(&skel.CmdArgs{ContainerID: "c", IfName: "eth0",
+		Args: "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID=1=2"})
+	if key.String() != "c/eth0" || owner.String() != "default/web-0" {
+		t.Errorf("got %s, %s", key, owner)
+	}
+	if _, owner := parseArgs(&skel.CmdArgs{}); owner.String() != "/" {
+		t.Errorf("got %s of nothing", owner)
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(`{"pool":{"ranges":["10.0.0.1-10.0.0.9"]},"mtu":0}`))
+	f.Add([]byte(`{"cniVersion":"1.1.0","pool":{"ranges":["10.0.0.0/28"]},"prevResult":{"ips":[{}]}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := parseConfig(data)
+		if err == nil && (c.pool.Size() == 0 || c.stateDir == "") {
+			t.Fatalf("accepted %s as %+v", data, c)
+		}
+		if err != nil && !errors.Is(err, errConfig) {
+			t.Fatal(err)
+		}
+	})
+}
