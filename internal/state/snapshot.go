@@ -49,6 +49,11 @@ func (s *Snapshot) Services() iter.Seq[model.Service] {
 	return rows[model.Service](func() (memdb.ResultIterator, error) { return s.txn.Get(tableServices, indexID) })
 }
 
+// AllSlices yields every endpoint slice, by namespace and name.
+func (s *Snapshot) AllSlices() iter.Seq[model.Slice] {
+	return rows[model.Slice](func() (memdb.ResultIterator, error) { return s.txn.Get(tableSlices, indexID) })
+}
+
 // Slices returns the endpoint slices of a service, by name.
 func (s *Snapshot) Slices(service model.Name) []model.Slice {
 	return collect[model.Slice](must(s.txn.Get(tableSlices, indexService, key(service))))
