@@ -61,7 +61,7 @@ func (n *Net) List() ([]Device, error) {
 // routes returns the IPv4 routes of the main table by the index of their device.
 func (n *Net) routes() (map[int][]Route, error) {
 	list, err := whole(func() ([]netlink.Route, error) {
-		return n.handle.RouteListFiltered(netlink.FAMILY_V4, nil, 0)
+		return n.handle.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, 0)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("routes: %w", err)
