@@ -1,0 +1,57 @@
+// Package conntrack is a thin door to the kernel's table of tracked flows. Fake stands in for it.
+package conntrack
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Flow is a tracked UDP flow: the address that its first packet was sent to, and the address
+// that answers come from. They differ when the destination was translated.
+type Flow struct {
+	To   netip.AddrPort
+	From netip.AddrPort
+}
+
+// Conn reaches the flow table of the network namespace of the calling thread.
+type Conn struct{}
+
+// CutUDP forgets the IPv4 UDP flows that the function names, so that their next packet is a
+// first one again. It reads the whole table, once. It returns how many flows it cut.
+func (Conn) CutUDP(cut func(Flow) bool) (int, error) {
+	total := 0
+	for try := 0; ; try++ {
+		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter(cut))
+		total += int(n)
+		// A table that changes while it is read may hide a flow: read it again.
+		if errors.Is(err, netlink.ErrDumpInterrupted) && try < 3 {
+			continue
+		}
+		if err != nil {
+			return total, fmt.Errorf("conntrack: %w", err)
+		}
+		return total, nil
+	}
+}
+
+type filter func(Flow) bool
+
+func (f filter) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
+	if c.Forward.Protocol != unix.IPPROTO_UDP {
+		return false
+	}
+	return f(Flow{
+		To:   addrPort(c.Forward.DstIP, c.Forward.DstPort),
+		From: addrPort(c.Reverse.SrcIP, c.Reverse.SrcPort),
+	})
+}
+
+func addrPort(ip net.IP, port uint16) netip.AddrPort {
+	a, _ := netip.AddrFromSlice(ip)
+	return netip.AddrPortFrom(a.Unmap(), port)
+}

@@ -1,0 +1,250 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/zonewise/zonewise/internal/kernel/nft"
+	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/service"
+)
+
+// coldLot is how many elements go into one transaction when an empty table is filled: the kernel
+// serves nobody else's changes while it works on one.
+const coldLot = 32768
+
+// converge reads the kernel and makes it hold what is wanted.
+func (a *Applier) converge() error {
+	a.have, a.chains = nil, nil
+	contents, there, err := a.kernel.Read(tableName)
+	if err != nil {
+		return fmt.Errorf("service table: %w", err)
+	}
+	b := nft.NewBatch(tableName)
+	_, ours := contents.Chains[layoutChain]
+	if there && !ours {
+		b.DelTable()
+	}
+	if !there || !ours {
+		contents = nft.Contents{}
+	}
+	have, err := a.read(contents)
+	if err != nil {
+		return err
+	}
+	a.have, a.chains = have, a.repair(b, contents)
+	if there {
+		d := diff(have, a.compile(have), a.prunable())
+		d.write(b, a.layout, a.chains)
+		err = a.commit(b, d)
+	} else {
+		err = a.fill(b)
+	}
+	if err != nil {
+		return err
+	}
+	for k := range a.owners {
+		if k.Protocol == model.UDP {
+			a.cut[k] = true
+		}
+	}
+	if a.complete {
+		if err := a.sweep(); err != nil {
+			return err
+		}
+	}
+	return a.cutFlows()
+}
+
+// read fetches the elements of the sets that are there.
+func (a *Applier) read(contents nft.Contents) (image, error) {
+	m := newImage()
+	for _, s := range programmed {
+		if !contents.Sets[s.Name] {
+			continue
+		}
+		elements, err := a.kernel.Elements(tableName, s)
+		if err != nil {
+			return nil, fmt.Errorf("service table: %w", err)
+		}
+		for _, e := range elements {
+			m[s.Name][e.Key] = e
+		}
+	}
+	return m, nil
+}
+
+// repair queues whatever of the table's frame is missing or was tampered with, and returns the
+// counted chains that are sound.
+func (a *Applier) repair(b *nft.Batch, contents nft.Contents) map[nft.Verdict]bool {
+	if contents.Chains == nil {
+		b.AddTable()
+	}
+	for _, s := range append(slices.Clone(programmed), connections, traffic) {
+		if !contents.Sets[s.Name] {
+			b.AddSet(s)
+		}
+	}
+	fix := func(c chain) {
+		comments, ok := contents.Chains[c.Name]
+		switch {
+		case !ok:
+			addChain(b, c)
+		case !slices.Equal(comments, c.comments()):
+			b.FlushChain(c.Name)
+			for _, r := range c.rules {
+				b.AddRule(c.Name, r)
+			}
+		}
+	}
+	for _, c := range a.layout.chains() {
+		fix(c)
+	}
+	sound := map[nft.Verdict]bool{}
+	for name := range contents.Chains {
+		for _, c := range a.layout.build(nft.Verdict(name)) {
+			if !sound[nft.Verdict(c.Name)] {
+				sound[nft.Verdict(c.Name)] = true
+				fix(c)
+			}
+		}
+	}
+	return sound
+}
+
+// compile returns the elements that everything wanted needs, and counts those that are shared.
+func (a *Applier) compile(have image) image {
+	want := newImage()
+	a.uses = map[use]int{}
+	for k := range a.owners {
+		f, _ := a.wanted(k)
+		have.place(f, want)
+		a.share(f, +1)
+	}
+	return want
+}
+
+// prunable tells what may go. While inputs are incomplete that is only what belongs to frontends
+// that are wanted: an endpoint more than they have now.
+func (a *Applier) prunable() func(set, key string) bool {
+	if a.complete {
+		return func(string, string) bool { return true }
+	}
+	mine := make(map[string]bool, len(a.owners))
+	for k := range a.owners {
+		mine[frontend(k)] = true
+	}
+	const keyLength = 12
+	return func(set, key string) bool {
+		return set != clusterIPs.Name && set != hairpin.Name && mine[key[:keyLength]]
+	}
+}
+
+// fill writes everything into an empty table, a lot of frontends at a time. b makes the table.
+func (a *Applier) fill(b *nft.Batch) error {
+	empty, lot, size := newImage(), newImage(), 0
+	a.uses = map[use]int{}
+	flush := func() error {
+		d := diff(a.have, lot, func(string, string) bool { return false })
+		d.write(b, a.layout, a.chains)
+		err := a.commit(b, d)
+		b, lot, size = nft.NewBatch(tableName), newImage(), 0
+		return err
+	}
+	for _, frontends := range a.want {
+		// A Service goes whole: a cluster IP refuses the ports that it does not have yet.
+		for _, f := range frontends {
+			if w, ok := a.wanted(f.Key()); ok && w.Service == f.Service {
+				empty.place(f, lot)
+				a.share(f, +1)
+				size += len(f.Backends) + 2
+			}
+		}
+		if size >= coldLot {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+// sweep deletes counted chains that nothing goes to any more. A kernel before 6.2 may hold on to
+// one for a moment longer: then it stays until the next time.
+func (a *Applier) sweep() error {
+	used := map[nft.Verdict]bool{}
+	for _, s := range []nft.Set{services, inside} {
+		for _, e := range a.have[s.Name] {
+			for _, c := range a.layout.build(e.Verdict) {
+				used[nft.Verdict(c.Name)] = true
+			}
+		}
+	}
+	var idle []string
+	for v := range a.chains {
+		if !used[v] {
+			idle = append(idle, string(v))
+		}
+	}
+	if len(idle) == 0 {
+		return nil
+	}
+	// lb-N last: ext-N and local-N go to it.
+	slices.SortFunc(idle, func(x, y string) int { return strings.Compare(rank(x), rank(y)) })
+	b := nft.NewBatch(tableName)
+	for _, name := range idle {
+		b.FlushChain(name)
+	}
+	for _, name := range idle {
+		b.DelChain(name)
+	}
+	err := a.kernel.Commit(b)
+	if errors.Is(err, syscall.EBUSY) {
+		return nil
+	}
+	if err != nil {
+		a.have, a.chains = nil, nil
+		return fmt.Errorf("service table: idle chains: %w", err)
+	}
+	for _, name := range idle {
+		delete(a.chains, nft.Verdict(name))
+	}
+	return nil
+}
+
+// rank sorts lb- chains behind all others.
+func rank(name string) string {
+	if strings.HasPrefix(name, string(balance)) {
+		return "1" + name
+	}
+	return "0" + name
+}
+
+// share notes that a frontend uses, or no longer uses, elements that others may use too.
+func (a *Applier) share(f service.Frontend, by int) []use {
+	var list []use
+	if f.Kind == service.ClusterIP {
+		list = append(list, use{clusterIPs.Name, address4(f.Addr.Addr())})
+	}
+	choices := []service.Choice{f.Choice}
+	if f.Inside != nil {
+		choices = append(choices, *f.Inside)
+	}
+	for _, c := range choices {
+		for _, b := range c.Backends {
+			if b.Local {
+				ip := address4(b.Addr.Addr())
+				list = append(list, use{hairpin.Name, ip + ip})
+			}
+		}
+	}
+	for _, u := range list {
+		if a.uses[u] += by; a.uses[u] == 0 {
+			delete(a.uses, u)
+		}
+	}
+	return list
+}

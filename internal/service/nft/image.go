@@ -1,0 +1,123 @@
+package nft
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/zonewise/zonewise/internal/kernel/nft"
+	"github.com/zonewise/zonewise/internal/service"
+)
+
+// image is what the programmed sets hold: set name, key, element. It is our copy of the kernel.
+type image map[string]map[string]nft.Element
+
+func newImage() image {
+	m := image{}
+	for _, s := range programmed {
+		m[s.Name] = map[string]nft.Element{}
+	}
+	return m
+}
+
+// same tells that two elements mean the same to a packet.
+func same(a, b nft.Element) bool { return a.Data == b.Data && a.Verdict == b.Verdict }
+
+// frontend is the key of an address, protocol and port in the sets.
+func frontend(k service.Key) string { return address4(k.Addr.Addr()) + protocol(k) + port(k.Addr) }
+
+func pairKeyOf(p service.Pair) string { return frontend(p.Frontend) + target(p.Backend) }
+
+func target(a netip.AddrPort) string { return address4(a.Addr()) + port(a) }
+
+func address4(a netip.Addr) string {
+	b := a.As4()
+	return string(b[:])
+}
+
+func protocol(k service.Key) string { return string([]byte{byte(k.Protocol), 0, 0, 0}) }
+
+func port(a netip.AddrPort) string {
+	return string(binary.BigEndian.AppendUint16(nil, a.Port())) + "\x00\x00"
+}
+
+// withSlot is the key of a slot of a frontend.
+func withSlot(frontend string, slot int) string {
+	return string(binary.NativeEndian.AppendUint32([]byte(frontend), uint32(slot)))
+}
+
+// place puts what the frontend means into want. Each backend that is in the kernel already
+// stays in its slot where it can, so that a change of one endpoint is a change of few elements.
+func (m image) place(f service.Frontend, want image) {
+	k := frontend(f.Key())
+	set := func(s nft.Set, e nft.Element) { want[s.Name][e.Key] = e }
+	if f.Kind == service.ClusterIP {
+		set(clusterIPs, nft.Element{Key: address4(f.Addr.Addr())})
+	}
+	n := len(f.Backends)
+	switch {
+	case f.Inside != nil && len(f.Inside.Backends) > 0:
+		set(services, nft.Element{Key: k, Verdict: local.of(n)})
+		set(inside, nft.Element{Key: k, Verdict: balanceInner.of(len(f.Inside.Backends))})
+		m.slots(k, insideSlots, f.Inside.Backends, want)
+	case f.Verdict == service.Balance && f.Masquerade:
+		set(services, nft.Element{Key: k, Verdict: external.of(n)})
+	case f.Verdict == service.Balance:
+		set(services, nft.Element{Key: k, Verdict: balance.of(n)})
+	}
+	m.slots(k, 0, f.Backends, want)
+	switch f.Verdict {
+	case service.Reject:
+		set(unreachable, nft.Element{Key: k, Verdict: rejectChain})
+	case service.Drop:
+		set(unreachable, nft.Element{Key: k, Verdict: nft.Drop})
+	}
+}
+
+// slots gives each backend a slot from first on, and this node's own a hairpin.
+func (m image) slots(k string, first int, list []service.Backend, want image) {
+	waiting := make(map[string]bool, len(list))
+	for _, b := range list {
+		waiting[target(b.Addr)] = true
+		if b.Local {
+			a := address4(b.Addr.Addr())
+			want[hairpin.Name][a+a] = nft.Element{Key: a + a}
+		}
+	}
+	have, put := m[backends.Name], want[backends.Name]
+	var free []string
+	for i := range list {
+		slot := withSlot(k, first+i)
+		if e, ok := have[slot]; ok && waiting[e.Data] {
+			put[slot] = e
+			delete(waiting, e.Data)
+			continue
+		}
+		free = append(free, slot)
+	}
+	for _, b := range list {
+		if t := target(b.Addr); waiting[t] {
+			put[free[0]] = nft.Element{Key: free[0], Data: t}
+			free = free[1:]
+		}
+	}
+}
+
+// holds copies into out what the image has of the frontend: its own elements, not those that it
+// may share with others.
+func (m image) holds(k string, out image) {
+	for _, s := range []nft.Set{services, inside, unreachable} {
+		if e, ok := m[s.Name][k]; ok {
+			out[s.Name][k] = e
+		}
+	}
+	for _, first := range []int{0, insideSlots} {
+		for i := first; ; i++ {
+			slot := withSlot(k, i)
+			e, ok := m[backends.Name][slot]
+			if !ok {
+				break
+			}
+			out[backends.Name][slot] = e
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package nft
+
+import (
+	"strconv"
+
+	"github.com/zonewise/zonewise/internal/kernel/nft"
+)
+
+// tableName is the one table, family ip, of a node's network namespace.
+const tableName = "zonewise"
+
+// layoutChain is an empty chain whose name carries the version of everything in this file and
+// in rules.go. A table without it was written by another version, and is replaced whole.
+const layoutChain = "layout-1"
+
+// The sets of the table. Nothing in it is named after a Service: a Service is elements only, so
+// that a packet's way is the same however many Services there are.
+//
+// Frontend keys are address . protocol . port. A frontend with N backends has N elements in
+// backends, slots 0 to N-1, and one in services that goes to the chain which draws a slot of N.
+var (
+	frontendKey = []nft.Field{nft.Addr, nft.Protocol, nft.Port}
+
+	// services: what answers at an address: lb-N, ext-N (masquerade, then lb-N) or local-N.
+	services = nft.Set{Name: "services", Key: frontendKey, Verdicts: true}
+	// inside: for frontends of local-N: in-N, the endpoints for this node and its pods.
+	inside = nft.Set{Name: "inside", Key: frontendKey, Verdicts: true}
+	// backends: what a slot stands for. Those of inside are numbered from insideSlots.
+	backends = nft.Set{
+		Name: "backends",
+		Key:  []nft.Field{nft.Addr, nft.Protocol, nft.Port, nft.Mark},
+		Data: []nft.Field{nft.Addr, nft.Port},
+	}
+	// unreachable: frontends without backends: refused or dropped.
+	unreachable = nft.Set{Name: "unreachable", Key: frontendKey, Verdicts: true}
+	// cluster-ips: addresses of which every port not in services is refused.
+	clusterIPs = nft.Set{Name: "cluster-ips", Key: []nft.Field{nft.Addr}}
+	// hairpin: endpoints of this node, source and destination. One that reaches itself through
+	// a Service must be answered by the node, not by itself.
+	hairpin = nft.Set{Name: "hairpin", Key: []nft.Field{nft.Addr, nft.Addr}}
+
+	pairKey = []nft.Field{nft.Addr, nft.Protocol, nft.Port, nft.Addr, nft.Port}
+	// connections and traffic: counters by frontend and backend, made by packets as they come.
+	// Beyond pairLimit pairs nothing more is counted, and traffic goes on as before.
+	connections = nft.Set{Name: "connections", Key: pairKey, Dynamic: true, Size: pairLimit}
+	traffic     = nft.Set{Name: "traffic", Key: pairKey, Dynamic: true, Size: pairLimit}
+)
+
+const (
+	// pairLimit bounds the kernel's memory for counters: about 200 bytes a pair and processor.
+	pairLimit = 131072
+	// insideSlots is more than any Service has endpoints.
+	insideSlots = 1 << 20
+	// masqueradeMark is the packet mark bit that Kubernetes reserves for "masquerade this".
+	masqueradeMark = 0x4000
+)
+
+// programmed are the sets whose elements are ours alone; the others are filled by packets.
+var programmed = []nft.Set{services, inside, backends, unreachable, clusterIPs, hairpin}
+
+// chains returns every chain that is always there, in the order of creation: what is a target
+// comes before what goes to it.
+func (l layout) chains() []chain {
+	hook := func(t nft.Type, p nft.Point, priority int32) *nft.Hook {
+		return &nft.Hook{Type: t, Point: p, Priority: priority}
+	}
+	count := []nft.Rule{l.countTraffic()}
+	refuse := []nft.Rule{l.goRefuse()}
+	return []chain{
+		{nft.Chain{Name: layoutChain}, nil},
+		{nft.Chain{Name: rejectChain}, []nft.Rule{l.reset(), l.portUnreachable()}},
+		{nft.Chain{Name: refuseChain}, []nft.Rule{l.refuseFrontend(), l.refuseUndefined()}},
+		{nft.Chain{Name: insideChain}, []nft.Rule{l.chooseInside()}},
+		{nft.Chain{Name: servicesChain}, []nft.Rule{l.markOffCluster(), l.chooseService()}},
+		{nft.Chain{Name: "prerouting", Hook: hook(nft.NAT, nft.Prerouting, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
+		{nft.Chain{Name: "output", Hook: hook(nft.NAT, nft.Output, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
+		{nft.Chain{Name: "postrouting", Hook: hook(nft.NAT, nft.Postrouting, nft.PrioritySNAT)}, []nft.Rule{l.masqueradeMarked(), l.masqueradeHairpin()}},
+		{nft.Chain{Name: "forward", Hook: hook(nft.Filter, nft.Forward, nft.PriorityFilter)}, append(count, refuse...)},
+		{nft.Chain{Name: "filter-input", Hook: hook(nft.Filter, nft.Input, nft.PriorityFilter)}, append([]nft.Rule{l.countArriving()}, refuse...)},
+		{nft.Chain{Name: "filter-output", Hook: hook(nft.Filter, nft.Output, nft.PriorityFilter)}, append(count, refuse...)},
+	}
+}
+
+// The chains that others go to.
+const (
+	rejectChain   = "reject"
+	refuseChain   = "refuse"
+	insideChain   = "inside"
+	servicesChain = "services"
+)
+
+// chain is a chain with the rules that belong into it.
+type chain struct {
+	nft.Chain
+	rules []nft.Rule
+}
+
+// comments returns what a reader of the kernel sees of the rules.
+func (c chain) comments() []string {
+	out := make([]string, len(c.rules))
+	for i, r := range c.rules {
+		out[i] = r.Comment
+	}
+	return out
+}
+
+// counted is a chain that exists once per number of backends: lb-3 draws one of three.
+type counted string
+
+const (
+	balance      counted = "lb-"    // draw a slot
+	external     counted = "ext-"   // masquerade and draw a slot
+	local        counted = "local-" // insiders to inside, others draw a slot; local-0 lets them pass
+	balanceInner counted = "in-"    // draw a slot of those for insiders
+)
+
+func (c counted) of(n int) nft.Verdict { return nft.Verdict(string(c) + strconv.Itoa(n)) }
+
+// build returns the chain that the verdict goes to and what that chain itself goes to,
+// targets first.
+func (l layout) build(v nft.Verdict) []chain {
+	for _, kind := range []counted{balance, external, local, balanceInner} {
+		n, err := strconv.Atoi(trim(string(v), string(kind)))
+		if err != nil {
+			continue
+		}
+		own := chain{nft.Chain{Name: string(v)}, nil}
+		switch kind {
+		case balance:
+			own.rules = l.draw(n, 0)
+		case balanceInner:
+			own.rules = l.draw(n, insideSlots)
+		case external:
+			own.rules = []nft.Rule{l.mark(), l.goTo(balance.of(n))}
+			return append(l.build(balance.of(n)), own)
+		case local:
+			own.rules = []nft.Rule{l.podsInside(), l.markOwn(), l.ownInside()}
+			if n > 0 {
+				own.rules = append(own.rules, l.goTo(balance.of(n)))
+				return append(l.build(balance.of(n)), own)
+			}
+		}
+		return []chain{own}
+	}
+	return nil
+}
+
+// trim returns what follows the prefix, or nothing that could be a number.
+func trim(s, prefix string) string {
+	if len(s) <= len(prefix) || s[:len(prefix)] != prefix {
+		return ""
+	}
+	return s[len(prefix):]
+}

@@ -1,0 +1,226 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/zonewise/zonewise/internal/kernel/nft"
+)
+
+// layout is the program of the table. podInterface is the prefix that names of interfaces to
+// this node's pods have.
+type layout struct {
+	podInterface string
+}
+
+// Keys of several fields lie in consecutive registers of four bytes, from key on.
+const (
+	key     = uint32(unix.NFT_REG32_00)
+	slot    = key + 3 // the last field of a backend's key, and where its value goes
+	scratch = uint32(unix.NFT_REG32_15)
+)
+
+// draw picks one of n slots and translates the destination. The backend replaces the slot in the
+// registers, which then hold the key of the pair's counter. The second rule is for when no
+// more pairs can be counted; the third is for a packet that saw the table change between its two
+// look-ups and drew a slot that has just gone: the first is there as long as there is any.
+func (l layout) draw(n int, first uint32) []nft.Rule {
+	random := &expr.Numgen{Register: slot, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM, Offset: first}
+	fixed := &expr.Immediate{Register: slot, Data: native(first)}
+	lookup := &expr.Lookup{SourceRegister: key, DestRegister: slot, IsDestRegSet: true, SetName: backends.Name}
+	translate := &expr.NAT{
+		Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: slot, RegProtoMin: slot + 1, Specified: true,
+	}
+	return []nft.Rule{
+		rule(fmt.Sprintf("one of %d, counted", n), destination(), random, lookup, count(connections), translate),
+		rule(fmt.Sprintf("one of %d", n), destination(), random, lookup, translate),
+		rule("the first", destination(), fixed, lookup, translate),
+	}
+}
+
+func (l layout) chooseService() nft.Rule {
+	return rule("services", destination(), decide(services))
+}
+
+func (l layout) chooseInside() nft.Rule {
+	return rule("services, from inside", destination(), decide(inside))
+}
+
+// markOffCluster: who comes from elsewhere than a pod of ours must get the answer from us.
+func (l layout) markOffCluster() nft.Rule {
+	return rule("cluster IPs are masqueraded unless from "+l.podInterface+"*",
+		l.fromPod(expr.CmpOpNeq), address(16, key), found(clusterIPs), setMark())
+}
+
+func (l layout) mark() nft.Rule { return rule("masquerade", setMark()) }
+
+func (l layout) podsInside() nft.Rule {
+	return rule("pods of "+l.podInterface+"* are inside", l.fromPod(expr.CmpOpEq), verdict(insideChain))
+}
+
+// A packet that came in through no interface was sent by the node itself.
+func (l layout) markOwn() nft.Rule {
+	return rule("masquerade the node's own", fromSelf(), setMark())
+}
+
+func (l layout) ownInside() nft.Rule {
+	return rule("the node itself is inside", fromSelf(), verdict(insideChain))
+}
+
+func (l layout) goTo(v nft.Verdict) nft.Rule { return rule("go on", verdict(string(v))) }
+
+func (l layout) goServices() nft.Rule { return rule("services", verdict(servicesChain)) }
+
+func (l layout) goRefuse() nft.Rule {
+	return rule("first packets that nobody answers", stateNew(), verdict(refuseChain))
+}
+
+func (l layout) refuseFrontend() nft.Rule {
+	return rule("frontends without backends", destination(), decide(unreachable))
+}
+
+func (l layout) refuseUndefined() nft.Rule {
+	return rule("undefined ports of cluster IPs", address(16, key), found(clusterIPs), verdict(rejectChain))
+}
+
+func (l layout) reset() nft.Rule {
+	return rule("reset TCP", &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: scratch},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: scratch, Data: []byte{unix.IPPROTO_TCP}},
+		&expr.Reject{Type: unix.NFT_REJECT_TCP_RST})
+}
+
+func (l layout) portUnreachable() nft.Rule {
+	const code = 3 // ICMP: port unreachable
+	return rule("port unreachable", &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code})
+}
+
+func (l layout) masqueradeMarked() nft.Rule {
+	return rule("masquerade what is marked", marked(), flipMark(), &expr.Masq{FullyRandom: true})
+}
+
+func (l layout) masqueradeHairpin() nft.Rule {
+	return rule("masquerade who reaches itself", translated(),
+		address(12, key), address(16, key+1), found(hairpin), &expr.Masq{FullyRandom: true})
+}
+
+func (l layout) countTraffic() nft.Rule { return rule("traffic", translated(), pair(), count(traffic)) }
+
+// countArriving leaves out loopback: what comes from there was counted as it left.
+func (l layout) countArriving() nft.Rule {
+	return rule("traffic", &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: key},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: key, Data: []byte("lo\x00")},
+		translated(), pair(), count(traffic))
+}
+
+// part is a piece of a rule: an expression, or several.
+type part any
+
+func rule(comment string, parts ...part) nft.Rule {
+	r := nft.Rule{Comment: comment}
+	for _, p := range parts {
+		switch p := p.(type) {
+		case []expr.Any:
+			r.Exprs = append(r.Exprs, p...)
+		case expr.Any:
+			r.Exprs = append(r.Exprs, p)
+		}
+	}
+	return r
+}
+
+// destination loads address . protocol . port of the packet.
+func destination() []expr.Any {
+	return []expr.Any{
+		address(16, key),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: key + 1},
+		&expr.Payload{DestRegister: key + 2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+	}
+}
+
+// pair loads the key of a pair from the flow: where it was sent first, and who answers.
+func pair() []expr.Any {
+	// The direction is one byte, which the library puts behind three others.
+	const original, reply = 0, 1 << 24
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyDST, Direction: original, Register: key},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: key + 1},
+		&expr.Ct{Key: expr.CtKeyPROTODST, Direction: original, Register: key + 2},
+		&expr.Ct{Key: expr.CtKeySRC, Direction: reply, Register: key + 3},
+		&expr.Ct{Key: expr.CtKeyPROTOSRC, Direction: reply, Register: key + 4},
+	}
+}
+
+// address loads an address of the packet: the source is at 12, the destination at 16.
+func address(offset, register uint32) expr.Any {
+	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4}
+}
+
+func found(s nft.Set) expr.Any { return &expr.Lookup{SourceRegister: key, SetName: s.Name} }
+
+func decide(s nft.Set) expr.Any {
+	return &expr.Lookup{SourceRegister: key, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: s.Name}
+}
+
+func count(s nft.Set) expr.Any {
+	return &expr.Dynset{
+		SrcRegKey: key, SetName: s.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}},
+	}
+}
+
+func verdict(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain} }
+
+func (l layout) fromPod(op expr.CmpOp) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: key},
+		&expr.Cmp{Op: op, Register: key, Data: []byte(l.podInterface)},
+	}
+}
+
+func fromSelf() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: scratch},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: scratch, Data: native(0)},
+	}
+}
+
+func stateNew() []expr.Any {
+	return append([]expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: scratch}}, anyOf(expr.CtStateBitNEW)...)
+}
+
+// translated is for packets of flows whose destination is not the one they were sent to.
+func translated() []expr.Any {
+	const destinationTranslated = 1 << 5 // IPS_DST_NAT
+	return append([]expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: scratch}}, anyOf(destinationTranslated)...)
+}
+
+func marked() []expr.Any {
+	return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: scratch}}, anyOf(masqueradeMark)...)
+}
+
+func setMark() []expr.Any { return changeMark(^uint32(masqueradeMark)) }
+
+func flipMark() []expr.Any { return changeMark(^uint32(0)) }
+
+// changeMark keeps the mark's bits of the mask and then inverts the masquerade bit.
+func changeMark(mask uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: scratch},
+		&expr.Bitwise{
+			SourceRegister: scratch, DestRegister: scratch, Len: 4, Mask: native(mask), Xor: native(masqueradeMark),
+		},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: scratch},
+	}
+}
+
+// anyOf goes on if the scratch register has one of the bits.
+func anyOf(bits uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Bitwise{SourceRegister: scratch, DestRegister: scratch, Len: 4, Mask: native(bits), Xor: native(0)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: scratch, Data: native(0)},
+	}
+}
+
+func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
