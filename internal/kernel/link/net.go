@@ -45,11 +45,11 @@ func (n *Net) Close() { n.handle.Close() }
 func (n *Net) Pair(here, there Device, other *netns.NS) error {
 	err := n.handle.LinkAdd(&netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{
-			Name: here.Name, MTU: here.MTU, HardwareAddr: here.MAC[:], TxQLen: -1,
+			Name: here.Name, MTU: here.MTU, HardwareAddr: here.MAC.wish(), TxQLen: -1,
 		},
 		PeerName:         there.Name,
 		PeerMTU:          uint32(there.MTU),
-		PeerHardwareAddr: there.MAC[:],
+		PeerHardwareAddr: there.MAC.wish(),
 		PeerTxQLen:       -1,
 		PeerNamespace:    netlink.NsFd(other.FD()),
 	})
@@ -123,6 +123,14 @@ func (n *Net) find(name string) (netlink.Link, error) {
 		return nil, fmt.Errorf("device %s: %w", name, err)
 	}
 	return l, nil
+}
+
+// wish is the MAC to ask for; nil leaves it to the kernel.
+func (m MAC) wish() net.HardwareAddr {
+	if m == (MAC{}) {
+		return nil
+	}
+	return m[:]
 }
 
 func neigh(l netlink.Link, e Neighbour) *netlink.Neigh {

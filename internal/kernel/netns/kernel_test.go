@@ -1,0 +1,64 @@
+//go:build kernel
+
+package netns
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func inside(t *testing.T, ns *NS) (id string) {
+	t.Helper()
+	err := ns.Do(func() (err error) {
+		id, err = os.Readlink("/proc/thread-self/ns/net")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func TestNewOpenDo(t *testing.T) {
+	home, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	again, err := Open(a.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if inside(t, a) == home || inside(t, a) != inside(t, again) {
+		t.Errorf("home %s, made %s, opened %s", home, inside(t, a), inside(t, again))
+	}
+	// No thread that was inside comes back to serve others.
+	for range 100 {
+		if now, err := os.Readlink("/proc/thread-self/ns/net"); now != home || err != nil {
+			t.Fatalf("at home: %s, %v", now, err)
+		}
+	}
+	fault := errors.New("fault")
+	if err := a.Do(func() error { return fault }); !errors.Is(err, fault) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOpenNothing(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "unmounted")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, file + "-not"} {
+		if _, err := Open(path); !errors.Is(err, ErrGone) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
