@@ -6,6 +6,7 @@
 package state
 
 import (
+	"context"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -48,6 +49,20 @@ func New(sources ...Source) *Tables {
 
 // Snapshot returns the tables as they are now.
 func (t *Tables) Snapshot() *Snapshot { return t.current.Load() }
+
+// Follow calls wake once, and again after every change, until ctx ends. Several changes in
+// quick succession may share a call; what happens after wake began gets another.
+func (t *Tables) Follow(ctx context.Context, wake func()) {
+	for {
+		changed := t.Snapshot().Changed() // taken first, so that nothing falls between
+		wake()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
 
 // Update makes the changes of f visible together. At is the moment at which the news reached
 // this process; it is what programming latency is measured from. An f that changes nothing

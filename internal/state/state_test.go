@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -245,6 +246,34 @@ func TestReadersAndWritersTogether(t *testing.T) {
 	for range 4 {
 		<-readers
 	}
+	<-done
+}
+
+func TestFollowMissesNothing(t *testing.T) {
+	tb := New()
+	ctx, stop := context.WithCancel(t.Context())
+	woken, done := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		tb.Follow(ctx, func() {
+			select {
+			case woken <- struct{}{}:
+			default:
+			}
+		})
+	}()
+	const last = 500
+	go func() {
+		for i := 1; i <= last; i++ {
+			tb.Update(noon, func(tx *Tx) { tx.PutNode(model.Node{Name: "n", Zone: fmt.Sprint(i)}) })
+		}
+	}()
+	for zone := ""; zone != fmt.Sprint(last); {
+		<-woken
+		n, _ := tb.Snapshot().Node("n")
+		zone = n.Zone
+	}
+	stop()
 	<-done
 }
 

@@ -1,0 +1,66 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/zonewise/zonewise/internal/agent/view"
+	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/service"
+)
+
+func (a *Agent) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", a.serveHealth)
+	mux.HandleFunc("GET /livez", a.serveLiveness)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.program.metrics.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /v1/services/{namespace}/{name}", a.serveService)
+	return mux
+}
+
+func (a *Agent) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	ready, reason, _ := a.program.health.status(time.Now())
+	if !ready {
+		http.Error(w, reason, http.StatusServiceUnavailable)
+		return
+	}
+	if reason != "" {
+		reason = "; now: " + reason
+	}
+	fmt.Fprintf(w, "ok%s\n", reason)
+}
+
+func (a *Agent) serveLiveness(w http.ResponseWriter, _ *http.Request) {
+	if _, _, alive := a.program.health.status(time.Now()); !alive {
+		http.Error(w, "a programming pass hangs", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// serveService answers from what the kernel is known to obey, not from what is wanted of it.
+func (a *Agent) serveService(w http.ResponseWriter, r *http.Request) {
+	now := a.program.programmed.Load()
+	if now == nil {
+		_, reason, _ := a.program.health.status(time.Now())
+		http.Error(w, reason, http.StatusServiceUnavailable)
+		return
+	}
+	name := model.Name{Namespace: r.PathValue("namespace"), Name: r.PathValue("name")}
+	svc, ok := now.snapshot.Service(name)
+	if !ok {
+		http.Error(w, "service "+name.String()+": not found", http.StatusNotFound)
+		return
+	}
+	counted, err := a.program.applier.Counters()
+	if err != nil {
+		http.Error(w, "counters: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(view.Of(now.node, svc, service.Plan(now.node, svc, now.snapshot.Slices(name)), counted))
+}
