@@ -42,14 +42,16 @@ func (i *Image) checkIndex(body []byte, depth int) error {
 	if err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
-	here := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	for _, m := range index.Manifests {
-		if m.Platform == nil || m.Platform.Satisfies(here) {
+		if m.Platform == nil || m.Platform.Satisfies(*here()) {
 			return i.check(m, depth+1)
 		}
 	}
-	return fmt.Errorf("no image for %s in it", here)
+	return fmt.Errorf("no image for %s in it", here())
 }
+
+// here is the platform of this machine's containers.
+func here() *v1.Platform { return &v1.Platform{OS: "linux", Architecture: runtime.GOARCH} }
 
 func (i *Image) checkManifest(body []byte) error {
 	manifest, err := v1.ParseManifest(bytes.NewReader(body))

@@ -80,7 +80,7 @@ func indexOf(manifest blob, refs []string, inputs string) v1.IndexManifest {
 	for _, ref := range refs {
 		index.Manifests = append(index.Manifests, v1.Descriptor{
 			MediaType: types.OCIManifestSchema1, Digest: manifest.digest, Size: manifest.size(),
-			Platform:    &v1.Platform{OS: "linux", Architecture: runtime.GOARCH},
+			Platform:    here(),
 			Annotations: map[string]string{nameAnnotation: ref, refAnnotation: ref},
 		})
 	}
