@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/nftables"
@@ -25,40 +26,79 @@ const (
 	patience = 60 * time.Second
 )
 
-// Conn reaches nf_tables of one network namespace. It opens a socket for each call, so that an
-// answer left over from a failed call can never be taken for another's.
+// Conn reaches nf_tables of one network namespace. It keeps one socket: closing one makes the
+// kernel wait for everything that the last transaction deleted, some 10 ms. After an error it
+// takes a new one, so that a late answer can never be taken for another's. It is safe for
+// concurrent use.
 type Conn struct {
 	netns int
+
+	mu   sync.Mutex
+	lib  *nftables.Conn // nil while there is no socket
+	sock *netlink.Conn
 }
 
-// Dial returns a door to the network namespace of the calling thread (at each call), or to the
-// one that the descriptor netns refers to if it is not 0. Nothing is opened yet.
+// Dial returns a door to the network namespace that the descriptor netns refers to, or, if that
+// is 0, to the one in which its first call is made. Nothing is opened yet.
 func Dial(netns int) *Conn { return &Conn{netns: netns} }
 
-func (c *Conn) open() (*nftables.Conn, error) {
-	return nftables.New(nftables.WithNetNSFd(c.netns), nftables.WithSockOptions(func(s *netlink.Conn) error {
-		return errors.Join(
-			s.SetWriteBuffer(sendBuffer),
-			s.SetReadBuffer(receiveBuffer),
-			s.SetDeadline(time.Now().Add(patience)),
-		)
-	}))
+// Close gives the socket back. The door can still be used: it opens another.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hangUp()
+}
+
+func (c *Conn) hangUp() error {
+	if c.lib == nil {
+		return nil
+	}
+	lib := c.lib
+	c.lib, c.sock = nil, nil
+	return lib.CloseLasting()
+}
+
+// with runs f, alone, on the socket.
+func (c *Conn) with(f func(*nftables.Conn) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lib == nil {
+		lib, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(c.netns),
+			nftables.WithSockOptions(func(s *netlink.Conn) error {
+				c.sock = s
+				return errors.Join(s.SetWriteBuffer(sendBuffer), s.SetReadBuffer(receiveBuffer))
+			}))
+		if err != nil {
+			return fmt.Errorf("nft socket: %w", err)
+		}
+		c.lib = lib
+	}
+	err := c.sock.SetDeadline(time.Now().Add(patience))
+	if err == nil {
+		err = f(c.lib)
+	}
+	if err != nil {
+		return errors.Join(err, c.hangUp())
+	}
+	return nil
 }
 
 // Commit makes the changes of the batch in one transaction.
 func (c *Conn) Commit(b *Batch) error {
-	conn, err := c.open()
-	if err != nil {
-		return fmt.Errorf("nft socket: %w", err)
-	}
 	t := table(b.table)
-	for _, o := range b.ops {
-		if err := queue(conn, t, o); err != nil {
-			return fmt.Errorf("nft table %s: %w", b.table, err)
+	err := c.with(func(lib *nftables.Conn) error {
+		for _, o := range b.ops {
+			if err := queue(lib, t, o); err != nil {
+				return err
+			}
 		}
-	}
-	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("nft table %s: transaction: %w", b.table, first(err))
+		if err := lib.Flush(); err != nil {
+			return fmt.Errorf("transaction: %w", first(err))
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("nft table %s: %w", b.table, err)
 	}
 	return nil
 }
@@ -175,29 +215,36 @@ func inLots(elements []Element, send func([]nftables.SetElement) error, values b
 }
 
 // Read returns the contents of the table, and false if there is no such table.
-func (c *Conn) Read(name string) (Contents, bool, error) {
-	conn, err := c.open()
+func (c *Conn) Read(name string) (contents Contents, there bool, err error) {
+	err = c.with(func(lib *nftables.Conn) error {
+		contents, there, err = c.read(lib, name)
+		return err
+	})
 	if err != nil {
-		return Contents{}, false, fmt.Errorf("nft socket: %w", err)
+		return Contents{}, false, fmt.Errorf("nft table %s: %w", name, err)
 	}
+	return contents, there, nil
+}
+
+func (c *Conn) read(lib *nftables.Conn, name string) (Contents, bool, error) {
 	out := Contents{Chains: map[string][]string{}, Sets: map[string]bool{}}
-	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	tables, err := lib.ListTablesOfFamily(nftables.TableFamilyIPv4)
 	if err != nil {
-		return out, false, fmt.Errorf("nft tables: %w", err)
+		return out, false, fmt.Errorf("tables: %w", err)
 	}
 	if !slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == name }) {
 		return out, false, nil
 	}
-	sets, err := conn.GetSets(table(name))
+	sets, err := lib.GetSets(table(name))
 	if err != nil {
-		return out, false, fmt.Errorf("nft table %s: sets: %w", name, err)
+		return out, false, fmt.Errorf("sets: %w", err)
 	}
 	for _, s := range sets {
 		out.Sets[s.Name] = true
 	}
-	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+	chains, err := lib.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
 	if err != nil {
-		return out, false, fmt.Errorf("nft chains: %w", err)
+		return out, false, fmt.Errorf("chains: %w", err)
 	}
 	for _, ch := range chains {
 		if ch.Table.Name == name {
@@ -205,7 +252,7 @@ func (c *Conn) Read(name string) (Contents, bool, error) {
 		}
 	}
 	if err := c.comments(name, out.Chains); err != nil {
-		return out, false, fmt.Errorf("nft table %s: rules: %w", name, err)
+		return out, false, fmt.Errorf("rules: %w", err)
 	}
 	return out, true, nil
 }
@@ -213,90 +260,96 @@ func (c *Conn) Read(name string) (Contents, bool, error) {
 // comments appends the comment of every rule of the table to those of its chain. The library
 // would decode whole rules, and cannot decode some.
 func (c *Conn) comments(name string, chains map[string][]string) error {
-	s, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: c.netns})
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	const familyIPv4 = 2
 	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
 		{Type: unix.NFTA_RULE_TABLE, Data: []byte(name + "\x00")},
 	})
 	if err != nil {
 		return err
 	}
-	rules, err := s.Execute(netlink.Message{
+	rules, err := c.sock.Execute(netlink.Message{
 		Header: netlink.Header{
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE),
 			Flags: netlink.Request | netlink.Dump,
 		},
-		Data: append([]byte{familyIPv4, 0, 0, 0}, attrs...),
+		Data: append([]byte{unix.NFPROTO_IPV4, 0, 0, 0}, attrs...),
 	})
 	if err != nil {
 		return err
 	}
 	for _, m := range rules {
-		d, err := netlink.NewAttributeDecoder(m.Data[4:])
+		in, chain, comment, err := decodeRule(m.Data)
 		if err != nil {
 			return err
 		}
-		var in, chain, comment string
-		for d.Next() {
-			switch d.Type() {
-			case unix.NFTA_RULE_TABLE:
-				in = d.String()
-			case unix.NFTA_RULE_CHAIN:
-				chain = d.String()
-			case unix.NFTA_RULE_USERDATA:
-				comment, _ = userdata.GetString(d.Bytes(), userdata.TypeComment)
-			}
-		}
 		if in == name {
 			chains[chain] = append(chains[chain], comment)
-		}
-		if err := d.Err(); err != nil {
-			return err
 		}
 	}
 	return nil
 }
 
+func decodeRule(raw []byte) (table, chain, comment string, err error) {
+	const header = 4 // family, version, resource
+	d, err := netlink.NewAttributeDecoder(raw[header:])
+	if err != nil {
+		return "", "", "", err
+	}
+	for d.Next() {
+		switch d.Type() {
+		case unix.NFTA_RULE_TABLE:
+			table = d.String()
+		case unix.NFTA_RULE_CHAIN:
+			chain = d.String()
+		case unix.NFTA_RULE_USERDATA:
+			comment, _ = userdata.GetString(d.Bytes(), userdata.TypeComment)
+		}
+	}
+	return table, chain, comment, d.Err()
+}
+
 // Elements returns the elements of a set or map, each once.
 func (c *Conn) Elements(tableName string, s Set) ([]Element, error) {
-	conn, err := c.open()
-	if err != nil {
-		return nil, fmt.Errorf("nft socket: %w", err)
-	}
-	raw, err := conn.GetSetElements(set(table(tableName), s))
+	var out []Element
+	err := c.with(func(lib *nftables.Conn) error {
+		raw, err := lib.GetSetElements(set(table(tableName), s))
+		if err != nil {
+			return err
+		}
+		out, err = decodeElements(raw, s.Verdicts)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("nft set %s: %w", s.Name, err)
 	}
+	return out, nil
+}
+
+func decodeElements(raw []nftables.SetElement, verdicts bool) ([]Element, error) {
 	out := make([]Element, 0, len(raw))
 	seen := make(map[string]bool, len(raw)) // the kernel may list an element twice while the set grows
 	for _, r := range raw {
-		if seen[string(r.Key)] {
+		e := Element{Key: string(r.Key)}
+		if seen[e.Key] {
 			continue
 		}
-		e := Element{Key: string(r.Key), Data: string(r.Val)}
 		seen[e.Key] = true
-		if s.Verdicts {
-			if e.Data, e.Verdict, err = "", "", nil; len(r.Val) > 0 {
-				e.Verdict, err = verdict(r.Val)
-			}
-			if err != nil {
-				return nil, fmt.Errorf("nft set %s: verdict: %w", s.Name, err)
-			}
-		}
 		if r.Counter != nil {
 			e.Counter = Counter{Packets: r.Counter.Packets, Bytes: r.Counter.Bytes}
+		}
+		if !verdicts {
+			e.Data = string(r.Val)
+		} else if v, err := decodeVerdict(r.Val); err != nil {
+			return nil, fmt.Errorf("verdict: %w", err)
+		} else {
+			e.Verdict = v
 		}
 		out = append(out, e)
 	}
 	return out, nil
 }
 
-// verdict decodes the value of a verdict map's element, which the library leaves raw.
-func verdict(raw []byte) (Verdict, error) {
+// decodeVerdict decodes the value of a verdict map's element, which the library leaves raw.
+func decodeVerdict(raw []byte) (Verdict, error) {
 	d, err := netlink.NewAttributeDecoder(raw)
 	if err != nil {
 		return "", err

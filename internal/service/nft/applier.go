@@ -39,6 +39,7 @@ type Applier struct {
 	kernel kernel
 	flows  flows
 	layout layout
+	lot    int // about how many elements go into one transaction when an empty table is filled
 
 	mu       sync.Mutex
 	want     map[model.Name][]service.Frontend
@@ -60,7 +61,7 @@ type use struct{ set, key string }
 // New returns an applier that has not looked at the kernel yet.
 func New(k kernel, f flows, o Options) *Applier {
 	return &Applier{
-		kernel: k, flows: f,
+		kernel: k, flows: f, lot: coldLot,
 		layout: layout{podInterface: cmp.Or(o.PodInterface, "eni")},
 		want:   map[model.Name][]service.Frontend{},
 		cut:    map[service.Key]bool{},
@@ -97,7 +98,8 @@ func (a *Applier) Update(changed map[model.Name][]service.Frontend) error {
 	return a.step(before)
 }
 
-// Remove deletes the table. Flows that it translated go on until they end.
+// Remove deletes the table. Without it the kernel translates no more: connections through
+// Services stop, unless another proxy's table translates in its place.
 func (a *Applier) Remove() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

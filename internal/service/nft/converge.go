@@ -163,7 +163,7 @@ func (a *Applier) fill(b *nft.Batch) error {
 				size += len(f.Backends) + 2
 			}
 		}
-		if size >= coldLot {
+		if size >= a.lot {
 			if err := flush(); err != nil {
 				return err
 			}

@@ -27,7 +27,12 @@ type dataplane struct {
 }
 
 func newDataplane(t testing.TB, w world) dataplane {
-	return dataplane{t, w, nft.New(kernelnft.Dial(0), conntrack.Conn{}, nft.Options{})}
+	return newDataplaneOn(t, w, &counting{Conn: kernelnft.Dial(0)})
+}
+
+func newDataplaneOn(t testing.TB, w world, door *counting) dataplane {
+	t.Cleanup(func() { door.Close() })
+	return dataplane{t, w, nft.New(door, conntrack.Conn{}, nft.Options{})}
 }
 
 func (d dataplane) apply(want map[model.Name][]service.Frontend) {

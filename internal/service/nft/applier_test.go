@@ -1,0 +1,383 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/zonewise/zonewise/internal/kernel/conntrack"
+	"github.com/zonewise/zonewise/internal/kernel/nft"
+	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/service"
+)
+
+type desired = map[model.Name][]service.Frontend
+
+// means is what a table means to packets: slots are drawn at random, so that their order is
+// nothing, and a backend is one of a set.
+type means struct {
+	Frontends map[string]string
+	Sets      map[string][]string
+	Chains    []string
+}
+
+func meaning(t *testing.T, k *nft.Fake) means {
+	t.Helper()
+	out := means{Frontends: map[string]string{}, Sets: map[string][]string{}}
+	contents, there, err := k.Read(tableName)
+	if err != nil || !there {
+		t.Fatalf("table: %v %v", there, err)
+	}
+	for c, rules := range contents.Chains {
+		out.Chains = append(out.Chains, fmt.Sprint(c, rules))
+	}
+	slices.Sort(out.Chains)
+	list := func(s nft.Set) []nft.Element {
+		elements, err := k.Elements(tableName, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.SortFunc(elements, func(a, b nft.Element) int { return cmpString(a.Data+a.Key, b.Data+b.Key) })
+		return elements
+	}
+	for _, s := range []nft.Set{services, inside, unreachable} {
+		for _, e := range list(s) {
+			out.Frontends[fmt.Sprintf("%x", e.Key)] += fmt.Sprintf(" %s=%s", s.Name, e.Verdict)
+		}
+	}
+	for _, e := range list(backends) {
+		slot := binary.NativeEndian.Uint32([]byte(e.Key[12:]))
+		which := "out"
+		if slot >= insideSlots {
+			which = "in"
+		}
+		k := fmt.Sprintf("%x", e.Key[:12])
+		out.Sets[k+which] = append(out.Sets[k+which], fmt.Sprintf("%x", e.Data))
+	}
+	for _, s := range []nft.Set{clusterIPs, hairpin} {
+		for _, e := range list(s) {
+			out.Sets[s.Name] = append(out.Sets[s.Name], fmt.Sprintf("%x", e.Key))
+		}
+	}
+	for _, l := range out.Sets {
+		slices.Sort(l)
+	}
+	return out
+}
+
+func cmpString(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// random is a desired state: all kinds of frontends, addresses that come again in other states.
+func random(r *rand.Rand) desired {
+	out := desired{}
+	node := model.Node{Name: "n1", Zone: "a", Addresses: []netip.Addr{netip.MustParseAddr("192.168.1.10")}}
+	for i := range 12 {
+		if r.IntN(3) == 0 {
+			continue
+		}
+		s := model.Service{
+			Name:       model.Name{Namespace: "t", Name: fmt.Sprintf("s%d", i)},
+			ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 100, 0, byte(i)})},
+			Ports: []model.ServicePort{
+				{Name: "a", Protocol: model.TCP, Port: 80, NodePort: uint16(30000 + i)},
+				{Name: "b", Protocol: model.UDP, Port: 80},
+			},
+			InternalLocal: r.IntN(3) == 0, ExternalLocal: r.IntN(2) == 0,
+		}
+		slice := model.Slice{Name: s.Name, Service: s.Name.Name, Ports: []model.EndpointPort{
+			{Name: "a", Protocol: model.TCP, Port: 8080}, {Name: "b", Protocol: model.UDP, Port: 8053},
+		}}
+		for range r.IntN(6) {
+			slice.Endpoints = append(slice.Endpoints, model.Endpoint{
+				Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(10))}),
+				Node: fmt.Sprintf("n%d", r.IntN(3)), Ready: r.IntN(4) > 0, Serving: true,
+			})
+		}
+		out[s.Name] = service.Plan(node, s, []model.Slice{slice})
+	}
+	return out
+}
+
+func world(t *testing.T) (*nft.Fake, *Applier) {
+	k := &nft.Fake{}
+	return k, New(k, &conntrack.Fake{}, Options{})
+}
+
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The test that every applier of Zonewise passes.
+func TestConformance(t *testing.T) {
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		want, other := random(r), random(r)
+		k, a := world(t)
+		ok(t, a.Apply(want, true))
+		first := meaning(t, k)
+
+		commits := k.Commits
+		ok(t, a.Apply(want, true))
+		ok(t, a.Update(want))
+		ok(t, New(k, &conntrack.Fake{}, Options{}).Apply(want, true))
+		if k.Commits != commits {
+			t.Fatalf("seed %d: twice: %d transactions for nothing", seed, k.Commits-commits)
+		}
+
+		ok(t, a.Apply(other, true))
+		ok(t, a.Apply(want, true))
+		if d := cmp.Diff(first, meaning(t, k)); d != "" {
+			t.Fatalf("seed %d: another state and back:\n%s", seed, d)
+		}
+
+		broken := errors.New("broken")
+		for n := range 4 {
+			k.Fail = func(*nft.Batch) error {
+				if n--; n < 0 {
+					return broken
+				}
+				return nil
+			}
+			if err := a.Apply(other, true); err != nil && !errors.Is(err, broken) {
+				t.Fatal(err)
+			}
+			k.Fail = nil
+			ok(t, a.Apply(want, true))
+			if d := cmp.Diff(first, meaning(t, k)); d != "" {
+				t.Fatalf("seed %d: failure half-way and again:\n%s", seed, d)
+			}
+		}
+
+		ok(t, a.Apply(nil, true))
+		clean := meaning(t, k)
+		if len(clean.Frontends)+len(clean.Sets) > 0 || len(clean.Chains) != len(a.layout.chains()) {
+			t.Fatalf("seed %d: empty is not clean: %v", seed, clean)
+		}
+		ok(t, a.Remove())
+		ok(t, a.Remove())
+		if _, there, _ := k.Read(tableName); there {
+			t.Fatal("the table outlived Remove")
+		}
+	}
+}
+
+// A cold start that fails between two of its transactions goes on where it stopped.
+func TestColdStartInLots(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	want := random(r)
+	whole, a := world(t)
+	ok(t, a.Apply(want, true))
+	for fail := range 5 {
+		k, b := world(t)
+		b.lot = 4
+		n := 0
+		k.Fail = func(*nft.Batch) error {
+			if n++; n == fail+1 {
+				return errors.New("broken")
+			}
+			return nil
+		}
+		if err := b.Apply(want, true); err == nil {
+			t.Fatalf("only %d transactions", n)
+		}
+		k.Fail = nil
+		ok(t, b.Apply(want, true))
+		if d := cmp.Diff(meaning(t, whole), meaning(t, k)); d != "" {
+			t.Fatalf("failed in lot %d:\n%s", fail, d)
+		}
+		if d := cmp.Diff(a.uses, b.uses); d != "" {
+			t.Fatalf("uses:\n%s", d)
+		}
+	}
+}
+
+// Any way of updates to a state leads to the table that Apply writes for it.
+func TestUpdatesLeadWhereApplyDoes(t *testing.T) {
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 11))
+		k, a := world(t)
+		ok(t, a.Apply(random(r), true))
+		var now desired
+		for range 6 {
+			now = random(r)
+			change := desired{}
+			for name := range a.want {
+				change[name] = now[name]
+			}
+			for name := range now {
+				change[name] = now[name]
+			}
+			if r.IntN(2) == 0 {
+				ok(t, a.Update(change))
+				continue
+			}
+			for name, plan := range change {
+				fail := r.IntN(8) == 0
+				k.Fail = func(*nft.Batch) error {
+					if fail {
+						return errors.New("broken")
+					}
+					return nil
+				}
+				if err := a.Update(desired{name: plan}); err != nil {
+					k.Fail = nil
+					ok(t, a.Update(desired{name: plan}))
+				}
+				k.Fail = nil
+			}
+		}
+		ok(t, a.sweep())
+		fresh, b := world(t)
+		ok(t, b.Apply(now, true))
+		if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" {
+			t.Fatalf("seed %d (-applied +updated):\n%s", seed, d)
+		}
+		if d := cmp.Diff(b.uses, a.uses); d != "" {
+			t.Fatalf("seed %d: uses:\n%s", seed, d)
+		}
+	}
+}
+
+func TestAChangeOfOneEndpointIsAFewElements(t *testing.T) {
+	k, a := world(t)
+	f := service.Frontend{
+		Service: model.Name{Namespace: "t", Name: "s"}, Kind: service.ClusterIP, Protocol: model.TCP,
+		Addr: netip.MustParseAddrPort("10.100.0.1:80"),
+	}
+	with := func(n, without int) desired {
+		f := f
+		f.Verdict = service.Balance
+		for i := range n {
+			if i != without {
+				f.Backends = append(f.Backends, service.Backend{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80)})
+			}
+		}
+		return desired{f.Service: {f}}
+	}
+	ok(t, a.Apply(with(100, 3), true))
+	ok(t, a.Update(with(100, 4))) // 99 as before, one for another
+	before := k.Changes
+	ok(t, a.Update(with(100, 7)))
+	if n := k.Changes - before; n != 2 {
+		t.Errorf("one endpoint for another: %d changes, want an element out and one in", n)
+	}
+	before = k.Changes
+	ok(t, a.Update(with(99, 7))) // one fewer: slot, verdict, chain lb-98 with three rules
+	if n := k.Changes - before; n > 10 {
+		t.Errorf("one endpoint fewer: %d changes", n)
+	}
+}
+
+func TestNothingIsPrunedBeforeInputsAreComplete(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	all := random(r)
+	k, a := world(t)
+	ok(t, a.Apply(all, true))
+	full := meaning(t, k)
+
+	successor := New(k, &conntrack.Fake{}, Options{})
+	ok(t, successor.Apply(nil, false))
+	for name, plan := range all {
+		ok(t, successor.Update(desired{name: plan}))
+		if d := cmp.Diff(full, meaning(t, k)); d != "" {
+			t.Fatalf("while it learns:\n%s", d)
+		}
+	}
+	half := desired{}
+	for name, plan := range all {
+		if len(half) < len(all)/2 {
+			half[name] = plan
+		}
+	}
+	ok(t, successor.Apply(half, false))
+	if d := cmp.Diff(full, meaning(t, k)); d != "" {
+		t.Fatalf("half, incomplete:\n%s", d)
+	}
+	ok(t, successor.Apply(half, true))
+	fresh, b := world(t)
+	ok(t, b.Apply(half, true))
+	if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" {
+		t.Fatalf("half, complete:\n%s", d)
+	}
+}
+
+func TestTwoServicesClaimOneAddress(t *testing.T) {
+	k, a := world(t)
+	front := func(name, backend string) desired {
+		n := model.Name{Namespace: "t", Name: name}
+		return desired{n: {{
+			Service: n, Kind: service.ClusterIP, Protocol: model.TCP, Addr: netip.MustParseAddrPort("10.100.0.1:80"),
+			Choice: service.Choice{Verdict: service.Balance, Backends: []service.Backend{{Addr: netip.MustParseAddrPort(backend), Local: true}}},
+		}}}
+	}
+	ok(t, a.Apply(nil, true))
+	ok(t, a.Update(front("old", "10.0.0.1:80")))
+	ok(t, a.Update(front("new", "10.0.0.2:80")))
+	ok(t, a.Update(desired{{Namespace: "t", Name: "old"}: nil}))
+	fresh, b := world(t)
+	ok(t, b.Apply(front("new", "10.0.0.2:80"), true))
+	if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" {
+		t.Errorf("after the old one has gone:\n%s", d)
+	}
+}
+
+func TestStaleUDPFlowsAreCut(t *testing.T) {
+	at := netip.MustParseAddrPort
+	flows := &conntrack.Fake{Flows: []conntrack.Flow{
+		{To: at("10.100.0.1:53"), From: at("10.0.0.1:53")},
+		{To: at("10.100.0.1:53"), From: at("10.0.0.2:53")},
+		{To: at("10.100.0.1:53"), From: at("10.100.0.1:53")}, // found no Service
+		{To: at("10.100.0.1:54"), From: at("10.0.0.9:53")},   // another's
+	}}
+	a := New(&nft.Fake{}, flows, Options{})
+	dns := func(keep ...string) desired {
+		n := model.Name{Namespace: "t", Name: "dns"}
+		f := service.Frontend{Service: n, Kind: service.ClusterIP, Protocol: model.UDP, Addr: at("10.100.0.1:53")}
+		f.Verdict = service.Balance
+		for _, k := range keep {
+			f.Keep = append(f.Keep, at(k))
+			f.Backends = append(f.Backends, service.Backend{Addr: at(k)})
+		}
+		return desired{n: {f}}
+	}
+	ok(t, a.Apply(dns("10.0.0.1:53", "10.0.0.2:53"), true))
+	if len(flows.Flows) != 3 {
+		t.Errorf("at the start: %v, want only the lost one cut", flows.Flows)
+	}
+	reads := flows.Reads
+	ok(t, a.Update(dns("10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53")))
+	if flows.Reads != reads {
+		t.Error("the flow table was read though no endpoint had gone")
+	}
+	ok(t, a.Update(dns("10.0.0.2:53")))
+	if len(flows.Flows) != 2 || flows.Flows[0].From != at("10.0.0.2:53") {
+		t.Errorf("after an endpoint has gone: %v", flows.Flows)
+	}
+}
+
+func TestPairKey(t *testing.T) {
+	p := service.Pair{
+		Frontend: service.Key{Addr: netip.MustParseAddrPort("10.100.0.1:443"), Protocol: model.UDP},
+		Backend:  netip.MustParseAddrPort("192.168.1.11:65535"),
+	}
+	if got := pairOf(pairKeyOf(p)); got != p {
+		t.Errorf("%v became %v", p, got)
+	}
+}
