@@ -44,10 +44,18 @@ func Build(ctx context.Context, o Options) ([]Image, error) {
 	return built, nil
 }
 
+// errInputsUnknown is a source that cannot tell what it would be made of, for want
+// of a network: the archive there is will do.
+var errInputsUnknown = errors.New("inputs unknown")
+
 func build(ctx context.Context, r recipe, o Options) (Image, error) {
 	path := filepath.Join(o.OutDir, r.name+".tar")
 	old, oldErr := Open(path)
 	inputs, err := r.source.inputs(ctx)
+	if errors.Is(err, errInputsUnknown) && oldErr == nil && ctx.Err() == nil {
+		fmt.Fprintf(o.Log, "%s: kept: %v\n", filepath.Base(path), err)
+		return old, nil
+	}
 	if err != nil {
 		return Image{}, err
 	}

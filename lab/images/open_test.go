@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -90,6 +91,28 @@ func TestBuildOnlyWhatChanged(t *testing.T) {
 	left, _ := filepath.Glob(filepath.Join(dir, ".*"))
 	if all, err := List(dir); err != nil || len(all) != 1 || len(left) != 0 {
 		t.Errorf("%v %v, left %v", all, err, left)
+	}
+}
+
+// without is a source that has lost its network.
+type without struct{ fixed }
+
+func (without) inputs(context.Context) (string, error) { return "", errInputsUnknown }
+
+func TestKeepTheArchiveWhenOffline(t *testing.T) {
+	o := Options{OutDir: t.TempDir(), Log: io.Discard}
+	r := recipe{name: "app", refs: []string{"example.com/a:1"}, source: without{}}
+	if _, err := build(t.Context(), r, o); !errors.Is(err, errInputsUnknown) {
+		t.Errorf("nothing to keep: %v", err)
+	}
+	r.source = fixed("one")
+	first, err := build(t.Context(), r, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.source = without{}
+	if kept, err := build(t.Context(), r, o); err != nil || kept.Tags[0].Manifest.Digest != first.Tags[0].Manifest.Digest {
+		t.Errorf("%+v %v", kept, err)
 	}
 }
 

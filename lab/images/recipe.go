@@ -55,7 +55,7 @@ func recipes(o Options) []recipe {
 			config: v1.Config{Entrypoint: []string{"/echo-server"}, ExposedPorts: ports("80/tcp", "80/udp")},
 		}, {
 			name: "coredns", refs: []string{DNS}, source: program("coredns", "coredns"),
-			config: v1.Config{Entrypoint: []string{"/coredns"}, User: "nonroot:nonroot", ExposedPorts: ports("53/tcp", "53/udp")},
+			config: v1.Config{Entrypoint: []string{"/coredns"}, User: "65532:65532", ExposedPorts: ports("53/tcp", "53/udp")},
 			more:   accounts,
 		}, {
 			name: "zonewise", refs: []string{Product(o.Version)}, source: program("zonewise", "zonewise"),

@@ -68,7 +68,7 @@ func tools(dir string) source { return &packaged{apt: &debian.Apt{Dir: dir}} }
 func (p *packaged) inputs(ctx context.Context) (string, error) {
 	var err error
 	if p.packages, err = p.apt.Resolve(ctx, toolPackages, notNeeded); err != nil {
-		return "", err
+		return "", fmt.Errorf("%w: %w", errInputsUnknown, err)
 	}
 	all, err := json.Marshal([]any{p.packages, notShipped.String(), alternatives, toolFiles})
 	return string(all), err

@@ -42,6 +42,7 @@ func TestMergeMovesEverythingUnderUsr(t *testing.T) {
 		{Name: "./bin/ping", Typeflag: tar.TypeReg, Mode: 0o4755, Size: 2},
 		{Name: "./bin/ping4", Typeflag: tar.TypeSymlink, Linkname: "ping", Mode: 0o777},
 		{Name: "./bin/ping6", Typeflag: tar.TypeLink, Linkname: "./bin/ping", Mode: 0o755},
+		{Name: "./bin", Typeflag: tar.TypeSymlink, Linkname: "usr/bin", Mode: 0o777},
 		{Name: "./library/x", Typeflag: tar.TypeDir, Mode: 0o700},
 		{Name: "./usr/share/doc/ping/copyright", Typeflag: tar.TypeReg, Mode: 0o644},
 	} {

@@ -65,8 +65,11 @@ func merge(in *tar.Reader, drop *regexp.Regexp, into layer.Tree) error {
 		if err != nil {
 			return err
 		}
-		name := underUsr(layer.Clean(h.Name))
-		if name == "" || drop.MatchString(name) {
+		plain := layer.Clean(h.Name)
+		name := underUsr(plain)
+		// A release with a merged /usr ships the links that Rootfs makes.
+		isLink := h.Typeflag == tar.TypeSymlink && slices.Contains(merged, plain)
+		if name == "" || isLink || drop.MatchString(name) {
 			continue
 		}
 		f := layer.File{Type: h.Typeflag, Mode: h.Mode & 0o7777, UID: h.Uid, GID: h.Gid, Link: h.Linkname}
