@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,6 +23,8 @@ const (
 	elementsPerMessage = 512
 	// The kernel answers a batch that fails late with fewer messages than were asked for.
 	patience = 60 * time.Second
+	// A set that is in motion is read again. It comes to rest within milliseconds.
+	attempts = 50
 )
 
 // Conn reaches nf_tables of one network namespace. It keeps one socket: closing one makes the
@@ -233,7 +234,7 @@ func (c *Conn) read(lib *nftables.Conn, name string) (Contents, bool, error) {
 		return out, false, fmt.Errorf("tables: %w", err)
 	}
 	if !slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == name }) {
-		return out, false, nil
+		return Contents{}, false, nil
 	}
 	sets, err := lib.GetSets(table(name))
 	if err != nil {
@@ -260,62 +261,26 @@ func (c *Conn) read(lib *nftables.Conn, name string) (Contents, bool, error) {
 // comments appends the comment of every rule of the table to those of its chain. The library
 // would decode whole rules, and cannot decode some.
 func (c *Conn) comments(name string, chains map[string][]string) error {
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_RULE_TABLE, Data: []byte(name + "\x00")},
-	})
-	if err != nil {
-		return err
-	}
-	rules, err := c.sock.Execute(netlink.Message{
-		Header: netlink.Header{
-			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE),
-			Flags: netlink.Request | netlink.Dump,
-		},
-		Data: append([]byte{unix.NFPROTO_IPV4, 0, 0, 0}, attrs...),
-	})
-	if err != nil {
-		return err
-	}
-	for _, m := range rules {
-		in, chain, comment, err := decodeRule(m.Data)
-		if err != nil {
-			return err
-		}
-		if in == name {
+	request := []netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: []byte(name + "\x00")}}
+	return c.dump(unix.NFT_MSG_GETRULE, request, func(attrs []byte) error {
+		if text(at(attrs, unix.NFTA_RULE_TABLE)) == name {
+			chain := text(at(attrs, unix.NFTA_RULE_CHAIN))
+			comment, _ := userdata.GetString(at(attrs, unix.NFTA_RULE_USERDATA), userdata.TypeComment)
 			chains[chain] = append(chains[chain], comment)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
-func decodeRule(raw []byte) (table, chain, comment string, err error) {
-	const header = 4 // family, version, resource
-	d, err := netlink.NewAttributeDecoder(raw[header:])
-	if err != nil {
-		return "", "", "", err
-	}
-	for d.Next() {
-		switch d.Type() {
-		case unix.NFTA_RULE_TABLE:
-			table = d.String()
-		case unix.NFTA_RULE_CHAIN:
-			chain = d.String()
-		case unix.NFTA_RULE_USERDATA:
-			comment, _ = userdata.GetString(d.Bytes(), userdata.TypeComment)
-		}
-	}
-	return table, chain, comment, d.Err()
-}
-
-// Elements returns the elements of a set or map, each once.
-func (c *Conn) Elements(tableName string, s Set) ([]Element, error) {
+// Elements returns the elements of a set or map.
+func (c *Conn) Elements(table string, s Set) ([]Element, error) {
 	var out []Element
-	err := c.with(func(lib *nftables.Conn) error {
-		raw, err := lib.GetSetElements(set(table(tableName), s))
-		if err != nil {
-			return err
+	err := c.with(func(*nftables.Conn) (err error) {
+		for range attempts {
+			if out, err = c.elements(table, s.Name); !errors.Is(err, errMoving) {
+				return err
+			}
 		}
-		out, err = decodeElements(raw, s.Verdicts)
 		return err
 	})
 	if err != nil {
@@ -324,47 +289,27 @@ func (c *Conn) Elements(tableName string, s Set) ([]Element, error) {
 	return out, nil
 }
 
-func decodeElements(raw []nftables.SetElement, verdicts bool) ([]Element, error) {
-	out := make([]Element, 0, len(raw))
-	seen := make(map[string]bool, len(raw)) // the kernel may list an element twice while the set grows
-	for _, r := range raw {
-		e := Element{Key: string(r.Key)}
-		if seen[e.Key] {
-			continue
-		}
-		seen[e.Key] = true
-		if r.Counter != nil {
-			e.Counter = Counter{Packets: r.Counter.Packets, Bytes: r.Counter.Bytes}
-		}
-		if !verdicts {
-			e.Data = string(r.Val)
-		} else if v, err := decodeVerdict(r.Val); err != nil {
-			return nil, fmt.Errorf("verdict: %w", err)
-		} else {
-			e.Verdict = v
-		}
-		out = append(out, e)
+// elements reads a set once. While the kernel moves a set to a bigger hash table, which it does
+// in the background, the pieces of the list differ in order: then what comes twice is a sign of
+// others that were left out.
+func (c *Conn) elements(table, set string) ([]Element, error) {
+	var out []Element
+	seen, moving := map[string]bool{}, false
+	request := []netlink.Attribute{
+		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: []byte(table + "\x00")},
+		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: []byte(set + "\x00")},
 	}
-	return out, nil
-}
-
-// decodeVerdict decodes the value of a verdict map's element, which the library leaves raw.
-func decodeVerdict(raw []byte) (Verdict, error) {
-	d, err := netlink.NewAttributeDecoder(raw)
-	if err != nil {
-		return "", err
-	}
-	d.ByteOrder = binary.BigEndian
-	var out Verdict
-	for d.Next() {
-		switch d.Type() {
-		case unix.NFTA_VERDICT_CODE:
-			if out == "" && int32(d.Uint32()) == int32(expr.VerdictDrop) {
-				out = Drop
-			}
-		case unix.NFTA_VERDICT_CHAIN:
-			out = Verdict(d.String())
+	err := c.dump(unix.NFT_MSG_GETSETELEM, request, func(attrs []byte) error {
+		for _, b := range attributes(at(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			e := decodeElement(b)
+			moving = moving || seen[e.Key]
+			seen[e.Key] = true
+			out = append(out, e)
 		}
+		return nil
+	})
+	if moving && err == nil {
+		err = errMoving
 	}
-	return out, d.Err()
+	return out, err
 }

@@ -67,7 +67,7 @@ func BenchmarkProgram(b *testing.B) {
 
 // BenchmarkColdStart measures filling an empty kernel with Services of two endpoints each.
 func BenchmarkColdStart(b *testing.B) {
-	for _, n := range []int{1_000, 10_000} {
+	for _, n := range []int{1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			want := many(n)
 			for b.Loop() {

@@ -1,0 +1,175 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// dumpBuffer is as much as the kernel will put into one piece of a list. For each piece it walks
+// the set from its beginning, so a list of small pieces takes quadratic time.
+const dumpBuffer = 32 << 10
+
+// errMoving says that the list changed while the kernel wrote it.
+var errMoving = errors.New("it kept changing while it was read")
+
+// dump asks for a list and hands over the attributes of each message that comes. What f
+// keeps it must copy.
+func (c *Conn) dump(kind uint16, request []netlink.Attribute, f func(attrs []byte) error) error {
+	body, err := netlink.MarshalAttributes(request)
+	if err != nil {
+		return err
+	}
+	_, err = c.sock.Send(netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
+			Flags: netlink.Request | netlink.Dump,
+		},
+		Data: append([]byte{unix.NFPROTO_IPV4, 0, 0, 0}, body...),
+	})
+	if err != nil {
+		return err
+	}
+	raw, err := c.sock.SyscallConn()
+	if err != nil {
+		return err
+	}
+	buf, moving := make([]byte, dumpBuffer), false
+	for {
+		var n int
+		var failed error
+		err := raw.Read(func(fd uintptr) bool {
+			n, _, failed = unix.Recvfrom(int(fd), buf, 0)
+			return !errors.Is(failed, unix.EAGAIN)
+		})
+		if err := errors.Join(err, failed); err != nil {
+			return err
+		}
+		for m := range messages(buf[:n]) {
+			moving = moving || m.flags&unix.NLM_F_DUMP_INTR != 0
+			switch m.kind {
+			case unix.NLMSG_DONE:
+				if moving {
+					return errMoving
+				}
+				return errno(m.body)
+			case unix.NLMSG_ERROR:
+				return errno(m.body)
+			}
+			if len(m.body) < 4 {
+				return fmt.Errorf("message of %d bytes", len(m.body))
+			}
+			if err := f(m.body[4:]); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func errno(body []byte) error {
+	if len(body) < 4 {
+		return nil
+	}
+	if code := int32(binary.NativeEndian.Uint32(body)); code != 0 {
+		return syscall.Errno(-code)
+	}
+	return nil
+}
+
+type message struct {
+	kind, flags uint16
+	body        []byte
+}
+
+func messages(b []byte) iter.Seq[message] {
+	return func(yield func(message) bool) {
+		for len(b) >= unix.NLMSG_HDRLEN {
+			n := int(binary.NativeEndian.Uint32(b))
+			if n < unix.NLMSG_HDRLEN || n > len(b) {
+				return
+			}
+			m := message{binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), b[unix.NLMSG_HDRLEN:n]}
+			if !yield(m) {
+				return
+			}
+			b = b[min(aligned(n), len(b)):]
+		}
+	}
+}
+
+// attributes yields type and value of each attribute.
+func attributes(b []byte) iter.Seq2[uint16, []byte] {
+	const header = 4
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= header {
+			n := int(binary.NativeEndian.Uint16(b))
+			if n < header || n > len(b) {
+				return
+			}
+			if !yield(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[header:n]) {
+				return
+			}
+			b = b[min(aligned(n), len(b)):]
+		}
+	}
+}
+
+func aligned(n int) int { return (n + 3) &^ 3 }
+
+// at returns the value of an attribute, by the types that lead to it.
+func at(b []byte, path ...uint16) []byte {
+	for _, want := range path {
+		var found []byte
+		for kind, v := range attributes(b) {
+			if kind == want {
+				found = v
+				break
+			}
+		}
+		b = found
+	}
+	return b
+}
+
+func decodeElement(b []byte) Element {
+	var e Element
+	for kind, v := range attributes(b) {
+		switch kind {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.Key = string(at(v, unix.NFTA_DATA_VALUE))
+		case unix.NFTA_SET_ELEM_DATA:
+			e.Data = string(at(v, unix.NFTA_DATA_VALUE))
+			e.Verdict = decodeVerdict(at(v, unix.NFTA_DATA_VERDICT))
+		case unix.NFTA_SET_ELEM_EXPR:
+			e.Counter.Bytes = number(at(v, unix.NFTA_EXPR_DATA, unix.NFTA_COUNTER_BYTES))
+			e.Counter.Packets = number(at(v, unix.NFTA_EXPR_DATA, unix.NFTA_COUNTER_PACKETS))
+		}
+	}
+	return e
+}
+
+func decodeVerdict(b []byte) Verdict {
+	if chain := at(b, unix.NFTA_VERDICT_CHAIN); len(chain) > 0 {
+		return Verdict(text(chain))
+	}
+	if code := at(b, unix.NFTA_VERDICT_CODE); slices.Equal(code, []byte{0, 0, 0, 0}) { // NF_DROP
+		return Drop
+	}
+	return ""
+}
+
+func number(b []byte) uint64 {
+	if len(b) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}
+
+func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }
