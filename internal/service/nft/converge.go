@@ -148,7 +148,7 @@ func (a *Applier) fill(b *nft.Batch) error {
 	empty, lot, size := newImage(), newImage(), 0
 	a.uses = map[use]int{}
 	flush := func() error {
-		d := diff(a.have, lot, func(string, string) bool { return false })
+		d := diff(a.have, lot, nil)
 		d.write(b, a.layout, a.chains)
 		err := a.commit(b, d)
 		b, lot, size = nft.NewBatch(tableName), newImage(), 0
@@ -178,6 +178,9 @@ func (a *Applier) sweep() error {
 	used := map[nft.Verdict]bool{}
 	for _, s := range []nft.Set{services, inside} {
 		for _, e := range a.have[s.Name] {
+			if used[e.Verdict] {
+				continue
+			}
 			for _, c := range a.layout.build(e.Verdict) {
 				used[nft.Verdict(c.Name)] = true
 			}

@@ -3,7 +3,6 @@ package nft
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/zonewise/zonewise/internal/kernel/nft"
 )
@@ -14,23 +13,31 @@ type difference struct {
 	chains   map[nft.Verdict]bool     // counted chains that must be made first
 }
 
-// diff compares element by element. What is only in have goes if prune says so.
+// diff compares element by element. What is only in have goes if prune says so; without prune
+// it stays.
 func diff(have, want image, prune func(set, key string) bool) difference {
 	d := difference{add: map[string][]nft.Element{}, del: map[string][]nft.Element{}, chains: map[nft.Verdict]bool{}}
 	for _, s := range programmed {
-		for key, e := range have[s.Name] {
-			if w, ok := want[s.Name][key]; ok && !same(e, w) || !ok && prune(s.Name, key) {
-				d.del[s.Name] = append(d.del[s.Name], e)
+		old, goal := have[s.Name], want[s.Name]
+		var add, del []nft.Element
+		for key, e := range goal {
+			o, ok := old[key]
+			if ok && same(e, o) {
+				continue
+			}
+			if ok {
+				del = append(del, o)
+			}
+			add = append(add, e)
+		}
+		if prune != nil {
+			for key, e := range old {
+				if _, ok := goal[key]; !ok && prune(s.Name, key) {
+					del = append(del, e)
+				}
 			}
 		}
-		for key, e := range want[s.Name] {
-			if h, ok := have[s.Name][key]; !ok || !same(e, h) {
-				d.add[s.Name] = append(d.add[s.Name], e)
-			}
-		}
-		byKey := func(a, b nft.Element) int { return strings.Compare(a.Key, b.Key) }
-		slices.SortFunc(d.add[s.Name], byKey)
-		slices.SortFunc(d.del[s.Name], byKey)
+		d.add[s.Name], d.del[s.Name] = add, del
 	}
 	return d
 }
