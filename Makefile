@@ -1,0 +1,84 @@
+# Zonewise. `make help` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0)
+KUBERNETES := v1.36.3
+CONTAINERD := v2.4.2
+COREDNS := v1.14.7
+
+# One set of flags for everything, so that one build cache serves builds and tests.
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath
+
+STAMP := -s -w \
+	-X github.com/zonewise/zonewise/internal/version.Version=$(VERSION) \
+	-X k8s.io/component-base/version.gitVersion=$(KUBERNETES) \
+	-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36 \
+	-X k8s.io/component-base/version.gitTreeState=clean \
+	-X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES) \
+	-X k8s.io/client-go/pkg/version.gitMajor=1 -X k8s.io/client-go/pkg/version.gitMinor=36
+
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=ZONEWISE_LAB_HOME,NO_COLOR)
+TOOLS := bin/containerd bin/containerd-shim-runc-v2 bin/ctr bin/runc bin/coredns
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: ## install the few Debian packages that are needed
+	@./hack/setup
+
+.PHONY: build
+build: setup $(TOOLS) ## build all programs and images into bin/
+	go build -ldflags '$(STAMP)' -o bin/ ./cmd/zonewise ./lab/cmd/zonewise-lab ./lab/cmd/pause ./lab/cmd/echo
+	ln -sf zonewise-lab bin/kubectl
+	ln -sf zonewise bin/kubectl-zonewise
+	bin/zonewise-lab internal images --bin bin --out bin/images
+
+# Third-party tools, each from its own module.
+bin/containerd bin/containerd-shim-runc-v2 bin/ctr &: lab/tools/containerd/go.mod lab/tools/containerd/go.sum
+	cd lab/tools/containerd && GOWORK=off go build -tags no_btrfs,no_devmapper,no_zfs \
+		-ldflags '-s -w -X github.com/containerd/containerd/v2/version.Version=$(CONTAINERD)' -o ../../../bin/ tool
+
+bin/runc: lab/tools/runc/go.mod lab/tools/runc/go.sum
+	cd lab/tools/runc && GOWORK=off CGO_ENABLED=1 go build -tags seccomp -ldflags '-s -w' -o ../../../bin/ tool
+
+bin/coredns: lab/tools/coredns/go.mod lab/tools/coredns/go.sum
+	cd lab/tools/coredns && GOWORK=off go build -ldflags '-s -w' -o ../../../bin/ tool
+
+.PHONY: test
+test: test-fast test-kernel test-story ## run every test: fast ones, those against the kernel, stories in a lab
+
+.PHONY: test-fast
+test-fast: ## run the tests that need neither root nor a kernel, in seconds
+	go test ./... ./lab/...
+
+.PHONY: test-kernel
+test-kernel: ## run the tests against the real kernel, as root, in namespaces of their own
+	$(SUDO) env "PATH=$$PATH" CGO_ENABLED=0 GOFLAGS=-trimpath go test -tags kernel ./internal/... ./lab/region ./lab/machine
+
+.PHONY: test-story
+test-story: build ## run the stories: what a user types in a lab, and what must come back
+	$(SUDO) env "PATH=$$PATH" CGO_ENABLED=0 GOFLAGS=-trimpath go test -count=1 -tags story -timeout 40m -v ./test
+
+.PHONY: lint
+lint: ## run the linters
+	test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
+	go vet ./...
+	go vet ./lab/...
+
+.PHONY: generate
+generate: ## make generated files again
+	go generate ./... ./lab/...
+
+.PHONY: demo
+demo: build ## boot a lab, drive traffic, show what crossed zones and what it cost
+	$(SUDO) bin/zonewise lab demo
+
+.PHONY: clean
+clean: ## remove what was built, and the labs' cache of unpacked images
+	rm -rf bin
+	$(SUDO) rm -rf /var/cache/zonewise

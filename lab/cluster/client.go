@@ -1,0 +1,146 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/zonewise/zonewise/lab/region"
+)
+
+// restConfig reaches the API server as the administrator, from inside the region.
+func (l *Lab) restConfig() *rest.Config {
+	admin := l.credentials.users["admin"]
+	return &rest.Config{
+		Host:            apiURL(l.topo),
+		TLSClientConfig: rest.TLSClientConfig{CAData: l.credentials.ca.CertPEM(), CertData: admin.Cert, KeyData: admin.Key},
+		Dial:            l.dial,
+		QPS:             -1,
+		UserAgent:       "zonewise-lab",
+	}
+}
+
+// dial connects from the region's namespace. The address must be literal.
+func (l *Lab) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	var conn net.Conn
+	err := region.In(l.fabric.Thread.NS(), func() (err error) {
+		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+const pollInterval = 25 * time.Millisecond
+
+// poll asks until the answer is yes, a component that is needed has ended, or ctx has.
+func poll(ctx context.Context, ended <-chan error, what string, ask func(context.Context) (bool, error)) error {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	var last error
+	for {
+		yes, err := ask(ctx)
+		if yes {
+			return nil
+		}
+		if err != nil {
+			last = err
+		}
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("waiting until %s: %w", what, ctx.Err()), last)
+		case <-tick.C:
+		}
+	}
+}
+
+func (l *Lab) waitAPI(ctx context.Context, api *process) error {
+	transport, err := rest.TransportFor(l.client)
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Transport: transport}
+	return poll(ctx, api.first, "the API server is ready", func(ctx context.Context) (bool, error) {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, apiURL(l.topo)+"/readyz", nil)
+		if err != nil {
+			return false, err
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			return false, err
+		}
+		defer func() { _ = response.Body.Close() }()
+		return response.StatusCode == http.StatusOK, fmt.Errorf("readyz: %s", response.Status)
+	})
+}
+
+func (l *Lab) waitNodes(ctx context.Context) error {
+	client, err := kubernetes.NewForConfig(l.client)
+	if err != nil {
+		return err
+	}
+	want := len(l.topo.Nodes())
+	return poll(ctx, l.nodeEnded(), "every node is Ready", func(ctx context.Context) (bool, error) {
+		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+		if err != nil {
+			return false, err
+		}
+		ready, missing := 0, ""
+		for _, n := range nodes.Items {
+			if nodeReady(n) && l.fresh(n) {
+				ready++
+			} else {
+				missing = n.Name
+			}
+		}
+		return ready == want, fmt.Errorf("%d of %d nodes are Ready, %s is not", ready, want, missing)
+	})
+}
+
+// nodeEnded reports a machine that is gone.
+func (l *Lab) nodeEnded() <-chan error {
+	ended := make(chan error, 1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for alias, m := range l.machines {
+		go func() {
+			<-m.Done()
+			select {
+			case ended <- fmt.Errorf("node %s ended: %s", alias, lastLine(m.Spec.Dir+"/machine.log")):
+			default:
+			}
+		}()
+	}
+	return ended
+}
+
+func nodeReady(n corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// fresh tells whether the node has reported since this start of the lab: a resumed lab remembers
+// nodes that were Ready when it went down.
+func (l *Lab) fresh(n corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.LastHeartbeatTime.Time.After(l.started.Add(-time.Second))
+		}
+	}
+	return false
+}

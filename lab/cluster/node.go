@@ -1,0 +1,142 @@
+package cluster
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/zonewise/zonewise/lab/component"
+	"github.com/zonewise/zonewise/lab/images"
+	"github.com/zonewise/zonewise/lab/machine"
+	"github.com/zonewise/zonewise/lab/region"
+	"github.com/zonewise/zonewise/lab/topology"
+)
+
+// registryPort is where the lab's own registry listens, at the resolver's address.
+const registryPort = 5000
+
+// machineSpec works out all files of a node. Pure but for the certificates it is given.
+func machineSpec(p Paths, t topology.Topology, n topology.Node, binDir, template string, c *credentials, now time.Time) (machine.Spec, error) {
+	spec := machine.Spec{
+		Lab: t.Name, Alias: n.Alias, Hostname: n.Name, Address: n.Address.String(), Resolver: t.Resolver.String(),
+		Dir: p.Node(n.Alias), Root: filepath.Join(p.Node(n.Alias), "root"), BinDir: binDir, Images: template,
+	}
+	pair, err := c.kubelet(n, now)
+	if err != nil {
+		return spec, err
+	}
+	kubeconfig, err := c.kubeconfig(apiURL(t), t.Name, "system:node:"+n.Name, pair)
+	if err != nil {
+		return spec, err
+	}
+	zoneOf := map[string]string{
+		corev1.LabelTopologyZone:       n.Zone,
+		corev1.LabelTopologyRegion:     t.Region,
+		corev1.LabelInstanceTypeStable: n.Instance.Type,
+	}
+	kubelet, err := json.Marshal(component.KubeletSpec{
+		Node: n.Name, Address: n.Address.String(), Labels: zoneOf, ProviderID: "aws:///" + n.Zone + "/" + instanceID(t, n),
+		ClusterDNS: t.ClusterDNS.String(), MaxPods: n.Instance.MaxPods(), CPUs: n.Instance.CPUs, MemoryMiB: n.Instance.MemoryMiB,
+		Kubeconfig: "/etc/kubernetes/kubelet.conf", ClientCA: "/etc/kubernetes/pki/ca.crt",
+		ServingCert: "/etc/kubernetes/pki/kubelet.crt", ServingKey: "/etc/kubernetes/pki/kubelet.key",
+	})
+	if err != nil {
+		return spec, err
+	}
+	cni, err := cniConfig(n)
+	if err != nil {
+		return spec, err
+	}
+	spec.Files = map[string]string{
+		"etc/kubernetes/kubelet.conf":                kubeconfig,
+		"etc/kubernetes/pki/ca.crt":                  string(c.ca.CertPEM()),
+		"etc/kubernetes/pki/kubelet.crt":             string(pair.Cert),
+		"etc/kubernetes/pki/kubelet.key":             string(pair.Key),
+		"etc/zonewise/kubelet.json":                  string(kubelet),
+		"etc/containerd/config.toml":                 containerdConfig,
+		"etc/containerd/certs.d/_default/hosts.toml": registryHosts(t),
+		"etc/cni/net.d/10-zonewise.conflist":         cni,
+	}
+	if t.Proxy == topology.ProxyKubeProxy {
+		proxy, err := c.kubeconfig(apiURL(t), t.Name, "system:kube-proxy", c.users["kube-proxy"])
+		if err != nil {
+			return spec, err
+		}
+		spec.Files["etc/kubernetes/kube-proxy.conf"] = proxy
+		spec.Files[strings.TrimPrefix(machine.KubeProxyConfig, "/")] = kubeProxyConfig(t, n)
+	}
+	return spec, nil
+}
+
+// instanceID is a stable made-up id, of the form that the cloud's have.
+func instanceID(t topology.Topology, n topology.Node) string {
+	sum := sha256.Sum256([]byte(t.Name + "/" + n.Name))
+	return "i-0" + hex.EncodeToString(sum[:])[:16]
+}
+
+func cniConfig(n topology.Node) (string, error) {
+	ranges := n.Pool[0].String() + "-" + n.Pool[len(n.Pool)-1].String()
+	data, err := json.MarshalIndent(map[string]any{
+		"cniVersion": "1.1.0",
+		"name":       "zonewise",
+		"plugins": []any{map[string]any{
+			"type": "zonewise-cni", "pool": map[string]any{"ranges": []string{ranges}}, "mtu": region.MTU, "stateDir": "/run/zonewise/cni",
+		}},
+	}, "", "  ")
+	return string(data), err
+}
+
+func registryHosts(t topology.Topology) string {
+	url := "http://" + net.JoinHostPort(t.Resolver.String(), fmt.Sprint(registryPort))
+	return "server = \"" + url + "\"\n\n[host.\"" + url + "\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+}
+
+// startNode makes a machine with a fresh disk for images: what pods it had is gone, as after a
+// reboot with an empty image store, and comes back from the API server.
+func (l *Lab) startNode(n topology.Node, template string) (*machine.Machine, error) {
+	spec, err := machineSpec(l.paths, l.topo, n, l.binDir, template, l.credentials, l.now())
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", n.Alias, err)
+	}
+	store := filepath.Join(spec.Root, "var/lib/containerd")
+	if err := os.RemoveAll(store); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(store), 0o755); err != nil {
+		return nil, err
+	}
+	if err := images.CloneRoot(template, store, "/lab/images"); err != nil {
+		return nil, fmt.Errorf("node %s: %w", n.Alias, err)
+	}
+	plugin := filepath.Join(spec.Root, "opt/cni/bin")
+	if err := os.MkdirAll(plugin, 0o755); err != nil {
+		return nil, err
+	}
+	if err := relink("/lab/bin/zonewise", filepath.Join(plugin, "zonewise-cni")); err != nil {
+		return nil, err
+	}
+	m, err := machine.Start(l.parent, l.program, spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.fabric.Attach(n, m.PID()); err != nil {
+		m.Stop(0)
+		return nil, err
+	}
+	return m, nil
+}
+
+func relink(target, path string) error {
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return os.Symlink(target, path)
+}

@@ -1,0 +1,176 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+
+	charts "github.com/zonewise/zonewise/deploy/helm"
+	"github.com/zonewise/zonewise/lab/images"
+	"github.com/zonewise/zonewise/lab/install"
+	"github.com/zonewise/zonewise/lab/region"
+	"github.com/zonewise/zonewise/lab/registry"
+	"github.com/zonewise/zonewise/lab/topology"
+)
+
+func newRegistry(builtIn, loaded []images.Image, offline bool) (*registry.Registry, error) {
+	var upstream registry.Upstream
+	if !offline {
+		upstream = &registry.Remote{}
+	}
+	r := registry.New(upstream, builtIn...)
+	for _, i := range loaded {
+		if _, err := r.Add(i.Path); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// serveRegistry answers the nodes' pulls at the resolver's address. It asks other registries from
+// the host's network, since nodes have no way out of the region.
+func (l *Lab) serveRegistry(running context.Context) error {
+	listener, err := l.listen("tcp4", net.JoinHostPort(l.topo.Resolver.String(), fmt.Sprint(registryPort)))
+	if err != nil {
+		return fmt.Errorf("registry: %w", err)
+	}
+	server := &http.Server{Handler: l.registry, ReadHeaderTimeout: 10 * time.Second}
+	context.AfterFunc(running, func() { _ = server.Close() })
+	go func() { _ = server.Serve(listener) }()
+	return nil
+}
+
+// listen opens a listening socket in the region's namespace.
+func (l *Lab) listen(network, address string) (net.Listener, error) {
+	var listener net.Listener
+	err := l.fabric.Thread.Do(func() (err error) {
+		listener, err = net.Listen(network, address)
+		return err
+	})
+	return listener, err
+}
+
+// startResolver runs the VPC's own DNS: it knows the nodes' names, as the cloud's does, and that
+// nothing else exists here.
+func (l *Lab) startResolver(running context.Context) error {
+	dir := filepath.Join(l.paths.Dir, "resolver")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	corefile, hosts := resolverFiles(l.topo, dir)
+	for name, text := range map[string]string{"Corefile": corefile, "hosts": hosts} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	l.launch(running, &process{name: "resolver", args: []string{filepath.Join(l.binDir, "coredns"), "-conf", filepath.Join(dir, "Corefile")}})
+	return nil
+}
+
+func resolverFiles(t topology.Topology, dir string) (corefile, hosts string) {
+	var b strings.Builder
+	for _, n := range t.Nodes() {
+		fmt.Fprintf(&b, "%s %s\n", n.Address, n.Name)
+	}
+	corefile = fmt.Sprintf(`.:53 {
+    bind %s
+    errors
+    hosts %s {
+        reload 0
+        fallthrough
+    }
+    template ANY ANY {
+        rcode NXDOMAIN
+    }
+}
+`, t.Resolver, filepath.Join(dir, "hosts"))
+	return corefile, b.String()
+}
+
+// install applies the product and cluster DNS.
+func (l *Lab) install(ctx context.Context) error {
+	client, err := dynamic.NewForConfig(l.client)
+	if err != nil {
+		return err
+	}
+	if l.topo.Proxy == topology.ProxyZonewise {
+		chart, err := fs.Sub(charts.FS, "zonewise")
+		if err != nil {
+			return err
+		}
+		objects, err := install.Chart(chart, map[string]any{
+			"image":     map[string]any{"tag": l.version},
+			"apiServer": apiURL(l.topo),
+		})
+		if err != nil {
+			return err
+		}
+		if err := applyRetrying(ctx, client, objects); err != nil {
+			return fmt.Errorf("install zonewise: %w", err)
+		}
+	}
+	dns, err := install.DNS(l.topo.ClusterDNS.String(), images.DNS, min(2, len(l.topo.Nodes())))
+	if err != nil {
+		return err
+	}
+	if err := applyRetrying(ctx, client, dns); err != nil {
+		return fmt.Errorf("install cluster DNS: %w", err)
+	}
+	return nil
+}
+
+// waitDNS waits until cluster DNS answers on every node: by then the product's dataplane works there.
+func (l *Lab) waitDNS(ctx context.Context) error {
+	for _, n := range l.topo.Nodes() {
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", l.machines[n.Alias].PID()))
+		if err != nil {
+			return fmt.Errorf("node %s: %w", n.Alias, err)
+		}
+		err = poll(ctx, l.nodeEnded(), "cluster DNS answers on node "+n.Alias, func(ctx context.Context) (bool, error) {
+			return askDNS(ctx, ns, net.JoinHostPort(l.topo.ClusterDNS.String(), "53"))
+		})
+		_ = ns.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func askDNS(ctx context.Context, ns *os.File, server string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (conn net.Conn, err error) {
+		err = region.In(ns, func() error {
+			conn, err = (&net.Dialer{}).DialContext(ctx, "udp4", server)
+			return err
+		})
+		return conn, err
+	}}
+	found, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
+	if err == nil && len(found) == 0 {
+		err = errors.New("no address for kubernetes.default")
+	}
+	return err == nil, err
+}
+
+// applyRetrying applies objects although the API server has only just begun: namespaces and
+// default roles appear a moment after it is ready.
+func applyRetrying(ctx context.Context, client dynamic.Interface, objects []unstructured.Unstructured) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	return poll(ctx, nil, "objects can be made", func(ctx context.Context) (bool, error) {
+		err := install.Apply(ctx, client, objects)
+		return err == nil, err
+	})
+}

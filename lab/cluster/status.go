@@ -1,0 +1,197 @@
+package cluster
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/zonewise/zonewise/lab/machine"
+	"github.com/zonewise/zonewise/lab/region"
+)
+
+// StatusSchema versions Status as JSON: fields are only ever added.
+const StatusSchema = "zonewise.lab/v1"
+
+// Status of a running lab.
+type Status struct {
+	Schema      string            `json:"schema"`
+	Name        string            `json:"name"`
+	Kubeconfig  string            `json:"kubeconfig"`
+	API         string            `json:"api"` // as seen from the host
+	Version     string            `json:"version"`
+	Proxy       string            `json:"proxy"`
+	Started     time.Time         `json:"started"`
+	Zones       []ZoneStatus      `json:"zones"`
+	Boot        BootStatus        `json:"boot"`
+	MemoryBytes uint64            `json:"memoryBytes"` // proportional set size of every process
+	Latency     string            `json:"crossZoneLatency"`
+	CrossZone   []region.Crossing `json:"crossZone"`
+	RegionNS    string            `json:"regionNetNS"` // path through which the VPC's network namespace can be entered
+	Traffic     []region.Crossing `json:"traffic"`     // crossZone, and what stayed in its zone
+	NodePorts   []NodePort        `json:"nodePorts"`
+}
+
+// ZoneStatus is one zone of a Status.
+type ZoneStatus struct {
+	Name   string       `json:"name"`
+	Subnet string       `json:"subnet"`
+	Nodes  []NodeStatus `json:"nodes"`
+}
+
+// NodeStatus is one node of a Status.
+type NodeStatus struct {
+	Name         string `json:"name"`
+	Alias        string `json:"alias"`
+	Address      string `json:"address"`
+	InstanceType string `json:"instanceType"`
+	MaxPods      int    `json:"maxPods"`
+	PID          int    `json:"pid"` // of the node's first process, through which it can be entered
+}
+
+// BootStatus tells how long each stage of the last start took, in seconds from its beginning.
+type BootStatus struct {
+	API   float64 `json:"api"`
+	Nodes float64 `json:"nodes"`
+	DNS   float64 `json:"dns"`
+}
+
+func (l *Lab) status() (Status, error) {
+	s := Status{
+		Schema: StatusSchema, Name: l.topo.Name, Kubeconfig: l.paths.Kubeconfig(), Version: l.version, Proxy: l.topo.Proxy,
+		API: fmt.Sprintf("https://127.0.0.1:%d", l.apiPort), Started: l.started.UTC().Truncate(time.Second),
+		Boot:     BootStatus{API: l.boot.API.Seconds(), Nodes: l.boot.Nodes.Seconds(), DNS: l.boot.DNS.Seconds()},
+		RegionNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.fabric.Thread.NS().Fd()),
+		Latency:  l.fabric.Latency(), NodePorts: l.forwards.list(),
+	}
+	for _, z := range l.topo.Zones {
+		zone := ZoneStatus{Name: z.Name, Subnet: z.Subnet.String()}
+		for _, n := range z.Nodes {
+			zone.Nodes = append(zone.Nodes, NodeStatus{
+				Name: n.Name, Alias: n.Alias, Address: n.Address.String(), InstanceType: n.Instance.Type,
+				MaxPods: n.Instance.MaxPods(), PID: l.machines[n.Alias].PID(),
+			})
+		}
+		s.Zones = append(s.Zones, zone)
+	}
+	var err error
+	if s.Traffic, err = l.fabric.Crossings(); err != nil {
+		return s, err
+	}
+	for _, c := range s.Traffic {
+		if c.From != c.To {
+			s.CrossZone = append(s.CrossZone, c)
+		}
+	}
+	s.MemoryBytes, err = memory(machine.CgroupOf(l.topo.Name))
+	return s, err
+}
+
+// memory adds up what the processes of a cgroup use: shared pages are split between their users.
+func memory(cgroup string) (uint64, error) {
+	pids, err := machine.Processes(cgroup)
+	if err != nil {
+		return 0, err
+	}
+	var total uint64
+	for _, pid := range pids {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if err != nil {
+			continue // ended meanwhile
+		}
+		for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
+			var kib uint64
+			if n, _ := fmt.Sscanf(lines.Text(), "Pss: %d kB", &kib); n == 1 {
+				total += kib << 10
+				break
+			}
+		}
+	}
+	return total, nil
+}
+
+// serve opens the lab's control socket, and keeps NodePorts and hints on images up to date.
+func (l *Lab) serve(running context.Context) error {
+	if err := l.watch(running); err != nil {
+		return err
+	}
+	_ = os.Remove(l.paths.Socket())
+	listener, err := net.Listen("unix", l.paths.Socket())
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(l.paths.Socket(), 0o600); err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, func() (any, error) { return l.status() })
+	})
+	mux.HandleFunc("POST /v1/images", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, func() (any, error) { return l.load(r.Context(), r.URL.Query().Get("path")) })
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	context.AfterFunc(running, func() { _ = server.Close() })
+	go func() { _ = server.Serve(listener) }()
+	return nil
+}
+
+func answer(w http.ResponseWriter, do func() (any, error)) {
+	value, err := do()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(value)
+}
+
+// ErrNotRunning is returned for a lab that exists but has no processes.
+var ErrNotRunning = errors.New("not running")
+
+// GetStatus asks a running lab.
+func GetStatus(ctx context.Context, name string) (Status, error) {
+	var s Status
+	return s, call(ctx, name, http.MethodGet, "/v1/status", &s)
+}
+
+// LoadImage gives a running lab one more image archive, by path.
+func LoadImage(ctx context.Context, name, path string) (names []string, err error) {
+	return names, call(ctx, name, http.MethodPost, "/v1/images?path="+strings.ReplaceAll(path, " ", "%20"), &names)
+}
+
+func call(ctx context.Context, name, method, path string, into any) error {
+	p := PathsOf(name)
+	if _, err := LoadConfig(p); err != nil {
+		return err
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", p.Socket())
+	}}}
+	request, err := http.NewRequestWithContext(ctx, method, "http://lab"+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" {
+			return ErrNotRunning
+		}
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		var text bytes.Buffer
+		_, _ = text.ReadFrom(response.Body)
+		return errors.New(strings.TrimSpace(text.String()))
+	}
+	return json.NewDecoder(response.Body).Decode(into)
+}

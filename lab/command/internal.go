@@ -1,0 +1,47 @@
+package command
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zonewise/zonewise/internal/version"
+	"github.com/zonewise/zonewise/lab/component"
+	"github.com/zonewise/zonewise/lab/images"
+	"github.com/zonewise/zonewise/lab/machine"
+)
+
+// newInternal holds the roles under which the program starts itself again. They are no part of the
+// contract with users.
+func newInternal() *cobra.Command {
+	internal := &cobra.Command{Use: "internal", Hidden: true, Short: "Roles of the lab's own processes"}
+	run := &cobra.Command{
+		Use: "run LAB", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			fresh, _ := cmd.Flags().GetBool("fresh")
+			return runLab(cmd.Context(), args[0], version.Version, fresh)
+		},
+	}
+	run.Flags().Bool("fresh", false, "")
+	var binDir, out string
+	build := &cobra.Command{
+		Use: "images", Short: "Build the lab's image archives", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := images.Build(cmd.Context(), images.Options{BinDir: binDir, OutDir: out, Version: version.Version, Log: cmd.ErrOrStderr()})
+			return err
+		},
+	}
+	build.Flags().StringVar(&binDir, "bin", "bin", "")
+	build.Flags().StringVar(&out, "out", "bin/images", "")
+	internal.AddCommand(run, build,
+		&cobra.Command{Use: machine.RoleEnter, Args: cobra.ExactArgs(1), RunE: func(_ *cobra.Command, args []string) error { return machine.Enter(args[0]) }},
+		&cobra.Command{Use: machine.RoleInit, Args: cobra.ExactArgs(1), RunE: func(_ *cobra.Command, args []string) error { return machine.Init(args[0]) }},
+	)
+	for _, role := range []string{component.Etcd, component.APIServer, component.ControllerManager, component.Scheduler, component.Kubelet, component.KubeProxy} {
+		internal.AddCommand(&cobra.Command{
+			Use: role, DisableFlagParsing: true,
+			Run: func(_ *cobra.Command, args []string) { os.Exit(component.Run(role, args)) },
+		})
+	}
+	return internal
+}

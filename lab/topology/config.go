@@ -1,0 +1,142 @@
+// Package topology is the lab's blueprint: what the user asked for (Config) and what that
+// means in zones, nodes and addresses (Topology). It is pure; nothing here touches the machine.
+package topology
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// Config is what lab.yaml holds. The zero value of a field means its default.
+type Config struct {
+	// Name of the lab: lower-case letters, digits and '-', at most 32. Default "zonewise".
+	Name string `json:"name,omitempty"`
+	// Region of every node. Default ap-northeast-2.
+	Region string `json:"region,omitempty"`
+	// VPC holds every subnet. Default 192.168.0.0/16.
+	VPC string `json:"vpc,omitempty"`
+	// ControlPlaneSubnet holds the API server and the VPC's resolver. Default: the VPC's first /24.
+	ControlPlaneSubnet string `json:"controlPlaneSubnet,omitempty"`
+	// ServiceCIDR is the range of ClusterIPs. Default 10.100.0.0/16; DNS is its tenth address.
+	ServiceCIDR string `json:"serviceCIDR,omitempty"`
+	// InstanceType of nodes that name none. Default t3.medium.
+	InstanceType string `json:"instanceType,omitempty"`
+	// Proxy that programs Services on the nodes: zonewise (default) or kube-proxy.
+	Proxy string `json:"proxy,omitempty"`
+	// APIPort on 127.0.0.1 of the host; 0 takes a free one.
+	APIPort int `json:"apiPort,omitempty"`
+	// Offline never asks a registry: images come from archives alone.
+	Offline bool `json:"offline,omitempty"`
+	// CrossZoneLatency is added to packets between zones; 0s for none. Default 0.5ms. Needs netem in the kernel.
+	CrossZoneLatency string `json:"crossZoneLatency,omitempty"`
+	// Zones of the region. Default: three zones a, b, c with two nodes each.
+	Zones []ZoneConfig `json:"zones,omitempty"`
+}
+
+// ZoneConfig is one zone of lab.yaml.
+type ZoneConfig struct {
+	// Name as in the zone label. Default: region plus a letter.
+	Name string `json:"name,omitempty"`
+	// Subnet of the zone's nodes and pods. Default: the VPC's next /24.
+	Subnet string `json:"subnet,omitempty"`
+	// Nodes in this zone, at least one.
+	Nodes int `json:"nodes"`
+	// InstanceType of this zone's nodes, if it differs.
+	InstanceType string `json:"instanceType,omitempty"`
+}
+
+// Proxies that a lab can run.
+const (
+	ProxyZonewise  = "zonewise"
+	ProxyKubeProxy = "kube-proxy"
+)
+
+// DefaultName is the lab that commands mean when none is named.
+const DefaultName = "zonewise"
+
+var namePattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$`)
+
+// ValidateName tells whether a lab can have this name.
+func ValidateName(name string) error {
+	if !namePattern.MatchString(name) {
+		return fmt.Errorf("name %q: use 1 to 32 lower-case letters, digits and '-'", name)
+	}
+	return nil
+}
+
+// Parse reads lab.yaml. Unknown fields are errors that name the field.
+func Parse(data []byte) (Config, error) {
+	var c Config
+	if err := yaml.UnmarshalStrict(data, &c); err != nil {
+		return Config{}, errors.New(strings.ReplaceAll(err.Error(), "error unmarshaling JSON: while decoding JSON: json: ", ""))
+	}
+	return c, nil
+}
+
+// Spread returns n zones of nodes each, for the flags --zones and --nodes-per-zone.
+func Spread(zones, nodes int) []ZoneConfig {
+	out := make([]ZoneConfig, zones)
+	for i := range out {
+		out[i].Nodes = nodes
+	}
+	return out
+}
+
+// WithDefaults fills every empty field.
+func (c Config) WithDefaults() Config {
+	set := func(field *string, value string) {
+		if *field == "" {
+			*field = value
+		}
+	}
+	set(&c.Name, DefaultName)
+	set(&c.Region, "ap-northeast-2")
+	set(&c.VPC, "192.168.0.0/16")
+	set(&c.ServiceCIDR, "10.100.0.0/16")
+	set(&c.InstanceType, "t3.medium")
+	set(&c.Proxy, ProxyZonewise)
+	set(&c.CrossZoneLatency, "0.5ms")
+	if c.Zones == nil {
+		c.Zones = Spread(3, 2)
+	}
+	vpc, err := netip.ParsePrefix(c.VPC)
+	if err == nil {
+		set(&c.ControlPlaneSubnet, subnet24(vpc, 0))
+	}
+	zones := make([]ZoneConfig, len(c.Zones))
+	for i, z := range c.Zones {
+		set(&z.Name, c.Region+letter(i))
+		set(&z.InstanceType, c.InstanceType)
+		if err == nil {
+			set(&z.Subnet, subnet24(vpc, i+1))
+		}
+		zones[i] = z
+	}
+	c.Zones = zones
+	return c
+}
+
+func letter(i int) string {
+	if i < 26 {
+		return string(rune('a' + i))
+	}
+	return letter(i/26-1) + letter(i%26)
+}
+
+// subnet24 is the VPC's i-th /24, or "" where the VPC has none.
+func subnet24(vpc netip.Prefix, i int) string {
+	base := vpc.Masked().Addr()
+	if !base.Is4() || vpc.Bits() > 24 || i >= 1<<(24-vpc.Bits()) {
+		return ""
+	}
+	b := base.As4()
+	n := int(b[1])<<8 | int(b[2])
+	n += i
+	b[1], b[2] = byte(n>>8), byte(n)
+	return netip.PrefixFrom(netip.AddrFrom4(b), 24).String()
+}

@@ -1,0 +1,207 @@
+package topology
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Topology is a Config worked out: every zone, node and address of the lab.
+type Topology struct {
+	Name             string
+	Region           string
+	VPC              netip.Prefix
+	ControlPlane     netip.Prefix
+	ServiceCIDR      netip.Prefix
+	Resolver         netip.Addr // the VPC's DNS resolver, as on AWS the subnet's base plus two
+	API              netip.Addr
+	ClusterDNS       netip.Addr
+	Proxy            string
+	APIPort          int
+	Offline          bool
+	CrossZoneLatency time.Duration
+	Zones            []Zone
+}
+
+// Zone is a failure domain with a subnet of its own.
+type Zone struct {
+	Name    string
+	Subnet  netip.Prefix
+	Gateway netip.Addr
+	Nodes   []Node
+}
+
+// Node is one machine: a primary address and the pool that its pods get.
+type Node struct {
+	Name     string // as on EKS: ip-192-168-1-10.ap-northeast-2.compute.internal
+	Alias    string // short, for people: a1 is the first node of the first zone
+	Zone     string
+	Instance Instance
+	Address  netip.Addr
+	Pool     []netip.Addr // secondary addresses of the interface, one per pod
+	Gateway  netip.Addr
+}
+
+// firstHost leaves the addresses that AWS reserves in each subnet, and a few more that people
+// like to use for things of their own.
+const firstHost = 10
+
+// New works a Config out. Errors name the field and the mend.
+func New(c Config) (Topology, error) {
+	c = c.WithDefaults()
+	t := Topology{Name: c.Name, Region: c.Region, Proxy: c.Proxy, APIPort: c.APIPort, Offline: c.Offline}
+	if err := ValidateName(c.Name); err != nil {
+		return t, err
+	}
+	if c.Proxy != ProxyZonewise && c.Proxy != ProxyKubeProxy {
+		return t, fmt.Errorf("proxy %q: use %s or %s", c.Proxy, ProxyZonewise, ProxyKubeProxy)
+	}
+	if c.APIPort < 0 || c.APIPort > 65535 {
+		return t, fmt.Errorf("apiPort %d: use a port, or 0 for a free one", c.APIPort)
+	}
+	if c.CrossZoneLatency != "" {
+		d, err := time.ParseDuration(c.CrossZoneLatency)
+		if err != nil || d < 0 {
+			return t, fmt.Errorf("crossZoneLatency %q: use a duration such as 0.5ms", c.CrossZoneLatency)
+		}
+		t.CrossZoneLatency = d
+	}
+	if err := t.networks(c); err != nil {
+		return t, err
+	}
+	if len(c.Zones) == 0 {
+		return t, fmt.Errorf("zones: a lab needs at least one")
+	}
+	for i, z := range c.Zones {
+		zone, err := t.zone(i, z)
+		if err != nil {
+			return t, err
+		}
+		t.Zones = append(t.Zones, zone)
+	}
+	return t, t.disjoint()
+}
+
+func (t *Topology) networks(c Config) error {
+	var err error
+	parse := func(field, value string) netip.Prefix {
+		p, e := netip.ParsePrefix(value)
+		switch {
+		case err != nil:
+		case e != nil || !p.Addr().Is4():
+			err = fmt.Errorf("%s %q: use an IPv4 range such as 192.168.0.0/16", field, value)
+		case p != p.Masked():
+			err = fmt.Errorf("%s %q: has host bits set: use %s", field, value, p.Masked())
+		}
+		return p
+	}
+	t.VPC = parse("vpc", c.VPC)
+	t.ServiceCIDR = parse("serviceCIDR", c.ServiceCIDR)
+	if err != nil {
+		return err
+	}
+	t.ControlPlane = parse("controlPlaneSubnet", c.ControlPlaneSubnet)
+	if err != nil {
+		return err
+	}
+	if t.ControlPlane.Bits() > 28 {
+		return fmt.Errorf("controlPlaneSubnet %s: needs room for 16 addresses", t.ControlPlane)
+	}
+	if t.ServiceCIDR.Bits() > 24 {
+		return fmt.Errorf("serviceCIDR %s: needs room for 256 addresses", t.ServiceCIDR)
+	}
+	if t.VPC.Overlaps(t.ServiceCIDR) {
+		return fmt.Errorf("serviceCIDR %s overlaps vpc %s: Services need a range outside the VPC", t.ServiceCIDR, t.VPC)
+	}
+	t.Resolver = nth(t.ControlPlane, 2)
+	t.API = nth(t.ControlPlane, 10)
+	t.ClusterDNS = nth(t.ServiceCIDR, 10)
+	return nil
+}
+
+func (t *Topology) zone(i int, c ZoneConfig) (Zone, error) {
+	subnet, err := netip.ParsePrefix(c.Subnet)
+	if err != nil || !subnet.Addr().Is4() || subnet != subnet.Masked() {
+		return Zone{}, fmt.Errorf("zones[%d].subnet %q: use an IPv4 range inside the VPC such as 192.168.1.0/24", i, c.Subnet)
+	}
+	if !t.VPC.Contains(subnet.Addr()) || subnet.Bits() < t.VPC.Bits() {
+		return Zone{}, fmt.Errorf("zones[%d].subnet %s is not inside vpc %s", i, subnet, t.VPC)
+	}
+	if c.Nodes < 1 {
+		return Zone{}, fmt.Errorf("zones[%d] (%s): nodes is %d: a zone needs at least one", i, c.Name, c.Nodes)
+	}
+	instance, err := InstanceOf(c.InstanceType)
+	if err != nil {
+		return Zone{}, fmt.Errorf("zones[%d] (%s): %w", i, c.Name, err)
+	}
+	perNode := 1 + instance.MaxPods()
+	room := 1<<(32-subnet.Bits()) - firstHost - 1
+	if c.Nodes*perNode > room {
+		return Zone{}, fmt.Errorf("zones[%d].subnet %s holds %d nodes of %s, not %d: use a larger subnet or fewer nodes",
+			i, subnet, room/perNode, instance.Type, c.Nodes)
+	}
+	z := Zone{Name: c.Name, Subnet: subnet, Gateway: nth(subnet, 1)}
+	for n := range c.Nodes {
+		first := firstHost + n*perNode
+		node := Node{
+			Alias: letter(i) + fmt.Sprint(n+1), Zone: z.Name, Instance: instance,
+			Address: nth(subnet, first), Gateway: z.Gateway,
+		}
+		node.Name = "ip-" + strings.ReplaceAll(node.Address.String(), ".", "-") + "." + t.Region + ".compute.internal"
+		for p := 1; p < perNode; p++ {
+			node.Pool = append(node.Pool, nth(subnet, first+p))
+		}
+		z.Nodes = append(z.Nodes, node)
+	}
+	return z, nil
+}
+
+func (t *Topology) disjoint() error {
+	type named struct {
+		what   string
+		prefix netip.Prefix
+	}
+	seen := []named{{"controlPlaneSubnet", t.ControlPlane}}
+	names := map[string]bool{}
+	for i, z := range t.Zones {
+		what := fmt.Sprintf("zones[%d].subnet", i)
+		for _, s := range seen {
+			if s.prefix.Overlaps(z.Subnet) {
+				return fmt.Errorf("%s %s overlaps %s %s", what, z.Subnet, s.what, s.prefix)
+			}
+		}
+		if names[z.Name] {
+			return fmt.Errorf("zones[%d].name %q is there twice", i, z.Name)
+		}
+		names[z.Name] = true
+		seen = append(seen, named{what, z.Subnet})
+	}
+	return nil
+}
+
+// Nodes returns the nodes of all zones, in order.
+func (t Topology) Nodes() []Node {
+	var out []Node
+	for _, z := range t.Zones {
+		out = append(out, z.Nodes...)
+	}
+	return out
+}
+
+// Node finds a node by name or alias.
+func (t Topology) Node(name string) (Node, bool) {
+	for _, n := range t.Nodes() {
+		if n.Name == name || n.Alias == name {
+			return n, true
+		}
+	}
+	return Node{}, false
+}
+
+func nth(p netip.Prefix, i int) netip.Addr {
+	b := p.Masked().Addr().As4()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(i))
+	return netip.AddrFrom4(b)
+}
