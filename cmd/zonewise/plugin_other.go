@@ -1,0 +1,5 @@
+//go:build !linux
+
+package main
+
+func plugin() func() int { return nil }
