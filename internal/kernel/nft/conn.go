@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -102,6 +103,35 @@ func (c *Conn) Commit(b *Batch) error {
 		return fmt.Errorf("nft table %s: %w", b.table, err)
 	}
 	return nil
+}
+
+// Generation returns the number of transactions that the namespace has seen, ours and others',
+// modulo 2^32. Elements that packets add do not count.
+func (c *Conn) Generation() (uint32, error) {
+	var id []byte
+	err := c.with(func(*nftables.Conn) error {
+		answers, err := c.sock.Execute(netlink.Message{
+			Header: netlink.Header{
+				Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN),
+				Flags: netlink.Request,
+			},
+			Data: make([]byte, 4),
+		})
+		if err != nil {
+			return err
+		}
+		if len(answers) == 1 && len(answers[0].Data) > 4 {
+			id = at(answers[0].Data[4:], unix.NFTA_GEN_ID)
+		}
+		if len(id) != 4 {
+			return errors.New("no number in the answer")
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("nft generation: %w", err)
+	}
+	return binary.BigEndian.Uint32(id), nil
 }
 
 // first returns the first of many errors: the kernel goes on after it only to report its echoes.

@@ -142,6 +142,13 @@ func (t *fakeTable) elements(o op) error {
 	return nil
 }
 
+// Generation is Conn.Generation.
+func (f *Fake) Generation() (uint32, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return uint32(f.Commits), nil
+}
+
 // Read is Conn.Read.
 func (f *Fake) Read(name string) (Contents, bool, error) {
 	f.mu.Lock()

@@ -20,6 +20,7 @@ type kernel interface {
 	Read(table string) (nft.Contents, bool, error)
 	Elements(table string, s nft.Set) ([]nft.Element, error)
 	Commit(*nft.Batch) error
+	Generation() (uint32, error)
 }
 
 // flows is the flow table: kernel/conntrack's Conn, or its Fake.
@@ -51,6 +52,10 @@ type Applier struct {
 	// failure. chains are the table's counted chains.
 	have   image
 	chains map[nft.Verdict]bool
+	// generation is nf_tables' as far as we know of it: as it was before have was read, and one
+	// more for each transaction of ours since.
+	generation uint32
+	applied    bool
 	// cut are the UDP frontends whose stale flows are still to be cut.
 	cut map[service.Key]bool
 }
@@ -78,7 +83,8 @@ func (a *Applier) Apply(want map[model.Name][]service.Frontend, complete bool) e
 	defer a.mu.Unlock()
 	a.take(want)
 	a.complete = complete
-	return a.converge()
+	_, err := a.converge()
+	return err
 }
 
 // Update replaces the frontends of the Services that it names (none: the Service is gone) and
@@ -93,9 +99,31 @@ func (a *Applier) Update(changed map[model.Name][]service.Frontend) error {
 		a.replace(name, frontends)
 	}
 	if !known {
-		return a.converge()
+		_, err := a.converge()
+		return err
 	}
 	return a.step(before)
+}
+
+// Audit repairs the table if anyone but us has changed nf_tables since our last transaction,
+// and tells whether something of ours had to be repaired. It costs one question to the kernel
+// when nobody has. Before the first Apply or Update it does nothing.
+func (a *Applier) Audit() (repaired bool, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.applied {
+		return false, nil
+	}
+	if a.have != nil {
+		now, err := a.kernel.Generation()
+		if err != nil {
+			return false, fmt.Errorf("service table: %w", err)
+		}
+		if now == a.generation {
+			return false, nil
+		}
+	}
+	return a.converge()
 }
 
 // Remove deletes the table. Without it the kernel translates no more: connections through
@@ -104,7 +132,7 @@ func (a *Applier) Remove() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.take(nil)
-	a.have, a.chains, a.complete = nil, nil, false
+	a.have, a.chains, a.complete, a.applied = nil, nil, false, false
 	_, there, err := a.kernel.Read(tableName)
 	if err != nil || !there {
 		return err
@@ -179,7 +207,7 @@ func (a *Applier) commit(b *nft.Batch, d difference) error {
 	if b.Len() == 0 {
 		return nil
 	}
-	if err := a.kernel.Commit(b); err != nil {
+	if err := a.write(b); err != nil {
 		a.have, a.chains = nil, nil
 		return fmt.Errorf("service table: %w", err)
 	}
@@ -188,4 +216,13 @@ func (a *Applier) commit(b *nft.Batch, d difference) error {
 		a.chains[v] = true
 	}
 	return nil
+}
+
+// write is where every transaction of ours goes through.
+func (a *Applier) write(b *nft.Batch) error {
+	err := a.kernel.Commit(b)
+	if err == nil {
+		a.generation++
+	}
+	return err
 }

@@ -318,6 +318,58 @@ func TestNothingIsPrunedBeforeInputsAreComplete(t *testing.T) {
 	}
 }
 
+func TestAudit(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	k, a := world(t)
+	audit := func(step string, want bool) {
+		t.Helper()
+		got, err := a.Audit()
+		ok(t, err)
+		if got != want {
+			t.Errorf("%s: repaired %v", step, got)
+		}
+	}
+	audit("before the first Apply", false)
+	want := random(r)
+	ok(t, a.Apply(want, true))
+	for name, plan := range random(r) {
+		ok(t, a.Update(desired{name: plan}))
+	}
+	ok(t, a.Apply(want, true))
+	good, commits := meaning(t, k), k.Commits
+	audit("nobody else was there", false)
+	if k.Commits != commits {
+		t.Error("an audit wrote")
+	}
+
+	stranger := nft.NewBatch("strangers")
+	stranger.AddTable()
+	ok(t, k.Commit(stranger))
+	audit("someone changed another table", false)
+
+	vandal := nft.NewBatch(tableName)
+	vandal.DelTable()
+	ok(t, k.Commit(vandal))
+	audit("the table was deleted", true)
+	audit("again", false)
+	if d := cmp.Diff(good, meaning(t, k)); d != "" {
+		t.Errorf("after the repair:\n%s", d)
+	}
+
+	k.Fail = func(*nft.Batch) error { return errors.New("broken") }
+	gone := desired{}
+	for name := range want {
+		gone[name] = nil
+	}
+	if err := a.Update(gone); err == nil {
+		t.Fatal("a broken kernel took an update")
+	}
+	k.Fail = nil
+	audit("after a failure", true)
+	ok(t, a.Remove())
+	audit("off", false)
+}
+
 func TestTwoServicesClaimOneAddress(t *testing.T) {
 	k, a := world(t)
 	front := func(name, backend string) desired {
@@ -331,6 +383,7 @@ func TestTwoServicesClaimOneAddress(t *testing.T) {
 	ok(t, a.Update(front("old", "10.0.0.1:80")))
 	ok(t, a.Update(front("new", "10.0.0.2:80")))
 	ok(t, a.Update(desired{{Namespace: "t", Name: "old"}: nil}))
+	ok(t, a.sweep())
 	fresh, b := world(t)
 	ok(t, b.Apply(front("new", "10.0.0.2:80"), true))
 	if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" {

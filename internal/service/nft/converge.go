@@ -16,35 +16,37 @@ import (
 // serves nobody else's changes while it works on one.
 const coldLot = 32768
 
-// converge reads the kernel and makes it hold what is wanted.
-func (a *Applier) converge() error {
-	a.have, a.chains = nil, nil
+// converge reads the kernel and makes it hold what is wanted. It tells whether it had to write.
+func (a *Applier) converge() (wrote bool, err error) {
+	a.have, a.chains, a.applied = nil, nil, true
+	if a.generation, err = a.kernel.Generation(); err != nil {
+		return false, fmt.Errorf("service table: %w", err)
+	}
 	contents, there, err := a.kernel.Read(tableName)
 	if err != nil {
-		return fmt.Errorf("service table: %w", err)
+		return false, fmt.Errorf("service table: %w", err)
 	}
 	b := nft.NewBatch(tableName)
-	_, ours := contents.Chains[layoutChain]
-	if there && !ours {
-		b.DelTable()
-	}
-	if !there || !ours {
+	if _, ours := contents.Chains[layoutChain]; !ours {
+		if there {
+			b.DelTable()
+		}
 		contents = nft.Contents{}
 	}
 	have, err := a.read(contents)
 	if err != nil {
-		return err
+		return false, err
 	}
 	a.have, a.chains = have, a.repair(b, contents)
 	if there {
 		d := diff(have, a.compile(have), a.prunable())
 		d.write(b, a.layout, a.chains)
-		err = a.commit(b, d)
+		wrote, err = b.Len() > 0, a.commit(b, d)
 	} else {
-		err = a.fill(b)
+		wrote, err = true, a.fill(b)
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	for k := range a.owners {
 		if k.Protocol == model.UDP {
@@ -53,10 +55,10 @@ func (a *Applier) converge() error {
 	}
 	if a.complete {
 		if err := a.sweep(); err != nil {
-			return err
+			return wrote, err
 		}
 	}
-	return a.cutFlows()
+	return wrote, a.cutFlows()
 }
 
 // read fetches the elements of the sets that are there.
@@ -131,7 +133,7 @@ func (a *Applier) compile(have image) image {
 // that are wanted: an endpoint more than they have now.
 func (a *Applier) prunable() func(set, key string) bool {
 	if a.complete {
-		return func(string, string) bool { return true }
+		return func(set, _ string) bool { return set != hairpin.Name }
 	}
 	mine := make(map[string]bool, len(a.owners))
 	for k := range a.owners {
@@ -172,9 +174,47 @@ func (a *Applier) fill(b *nft.Batch) error {
 	return flush()
 }
 
-// sweep deletes counted chains that nothing goes to any more. A kernel before 6.2 may hold on to
-// one for a moment longer: then it stays until the next time.
+// sweep deletes what nothing uses any more, in a transaction after the one that ended its use: a
+// packet that is on its way may still need it. That is counted chains, and hairpins, which do
+// nothing unless an endpoint reaches itself.
 func (a *Applier) sweep() error {
+	var gone []nft.Element
+	for key, e := range a.have[hairpin.Name] {
+		if a.uses[use{hairpin.Name, key}] == 0 {
+			gone = append(gone, e)
+		}
+	}
+	idle := a.idle()
+	if len(gone)+len(idle) == 0 {
+		return nil
+	}
+	b := nft.NewBatch(tableName)
+	b.Delete(hairpin, gone...)
+	for _, name := range idle {
+		b.FlushChain(name)
+	}
+	for _, name := range idle {
+		b.DelChain(name)
+	}
+	err := a.write(b)
+	if errors.Is(err, syscall.EBUSY) {
+		return nil // a kernel before 6.2 holds on to a chain for a moment longer: next time
+	}
+	if err != nil {
+		a.have, a.chains = nil, nil
+		return fmt.Errorf("service table: sweep: %w", err)
+	}
+	for _, e := range gone {
+		delete(a.have[hairpin.Name], e.Key)
+	}
+	for _, name := range idle {
+		delete(a.chains, nft.Verdict(name))
+	}
+	return nil
+}
+
+// idle returns the counted chains that nothing goes to, lb-N last: ext-N and local-N go there.
+func (a *Applier) idle() []string {
 	used := map[nft.Verdict]bool{}
 	for _, s := range []nft.Set{services, inside} {
 		for _, e := range a.have[s.Name] {
@@ -186,36 +226,14 @@ func (a *Applier) sweep() error {
 			}
 		}
 	}
-	var idle []string
+	var out []string
 	for v := range a.chains {
 		if !used[v] {
-			idle = append(idle, string(v))
+			out = append(out, string(v))
 		}
 	}
-	if len(idle) == 0 {
-		return nil
-	}
-	// lb-N last: ext-N and local-N go to it.
-	slices.SortFunc(idle, func(x, y string) int { return strings.Compare(rank(x), rank(y)) })
-	b := nft.NewBatch(tableName)
-	for _, name := range idle {
-		b.FlushChain(name)
-	}
-	for _, name := range idle {
-		b.DelChain(name)
-	}
-	err := a.kernel.Commit(b)
-	if errors.Is(err, syscall.EBUSY) {
-		return nil
-	}
-	if err != nil {
-		a.have, a.chains = nil, nil
-		return fmt.Errorf("service table: idle chains: %w", err)
-	}
-	for _, name := range idle {
-		delete(a.chains, nft.Verdict(name))
-	}
-	return nil
+	slices.SortFunc(out, func(x, y string) int { return strings.Compare(rank(x), rank(y)) })
+	return out
 }
 
 // rank sorts lb- chains behind all others.

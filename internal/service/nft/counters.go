@@ -62,7 +62,7 @@ func (a *Applier) counters(s nft.Set) (map[service.Pair]nft.Counter, error) {
 	}
 	b := nft.NewBatch(tableName)
 	b.Delete(s, gone...)
-	if err := a.kernel.Commit(b); err != nil {
+	if err := a.write(b); err != nil {
 		return nil, fmt.Errorf("service counters: %w", err)
 	}
 	return out, nil

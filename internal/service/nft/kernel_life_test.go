@@ -321,6 +321,54 @@ func empty(t *testing.T, w world, b *kernelnft.Batch, s kernelnft.Set) {
 	b.Delete(s, elements...)
 }
 
+func TestAuditAgainstTheKernel(t *testing.T) {
+	w := newWorld(t)
+	w.serveAll(t)
+	d := newDataplane(t, w)
+	plan := svc{name: "web", ip: "10.100.0.7", endpoints: []model.Endpoint{endpoint(podAIP, "n1")}}.plan()
+	d.apply(nil)
+	for range 3 {
+		d.update("web", plan)
+		d.update("web", nil)
+	}
+	d.update("web", plan)
+	audit := func(step string, want bool) {
+		t.Helper()
+		w.in(t, w.node, func() error {
+			got, err := d.applier.Audit()
+			if got != want {
+				t.Errorf("%s: repaired %v", step, got)
+			}
+			return err
+		})
+	}
+	audit("nobody else was there", false)
+	b := kernelnft.NewBatch("zonewise")
+	b.DelTable()
+	door := kernelnft.Dial(w.node.FD())
+	defer door.Close()
+	if err := door.Commit(b); err != nil {
+		t.Fatal(err)
+	}
+	audit("the table was deleted", true)
+	audit("again", false)
+	if _, err := w.ask(w.podB, "10.100.0.7:80"); err != nil {
+		t.Error(err)
+	}
+}
+
+// BenchmarkAudit measures an audit when nobody has changed anything.
+func BenchmarkAudit(b *testing.B) {
+	w := world{node: space(b)}
+	d := newDataplane(b, w)
+	d.apply(many(1000))
+	for b.Loop() {
+		if _, err := d.applier.Audit(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // The deleted table is noticed by an update too.
 func TestUpdateAfterTheTableWasDeleted(t *testing.T) {
 	w := newWorld(t)

@@ -37,7 +37,7 @@ func (a *Applier) step(before map[service.Key]service.Frontend) error {
 			want[u.set][u.key] = nft.Element{Key: u.key}
 		}
 	}
-	d := diff(have, want, func(string, string) bool { return true })
+	d := diff(have, want, func(set, _ string) bool { return set != hairpin.Name }) // see sweep
 	b := nft.NewBatch(tableName)
 	d.write(b, a.layout, a.chains)
 	if err := a.commit(b, d); err != nil {
