@@ -133,13 +133,18 @@ func (a *Applier) Remove() error {
 	defer a.mu.Unlock()
 	a.take(nil)
 	a.have, a.chains, a.complete, a.applied = nil, nil, false, false
-	_, there, err := a.kernel.Read(tableName)
-	if err != nil || !there {
-		return err
+	for _, table := range []string{tableName, interimTable} {
+		_, there, err := a.kernel.Read(table)
+		if err == nil && there {
+			b := nft.NewBatch(table)
+			b.DelTable()
+			err = a.write(b)
+		}
+		if err != nil {
+			return fmt.Errorf("service table: %w", err)
+		}
 	}
-	b := nft.NewBatch(tableName)
-	b.DelTable()
-	return a.kernel.Commit(b)
+	return nil
 }
 
 // take makes want the whole of what is wanted.

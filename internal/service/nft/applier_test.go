@@ -370,6 +370,54 @@ func TestAudit(t *testing.T) {
 	audit("off", false)
 }
 
+// A table of another version serves on until everything is known, and is then replaced.
+func TestAnotherLayoutIsReplacedWhenComplete(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 9))
+	want := random(r)
+	k, a := world(t)
+	ok(t, a.Apply(want, true))
+	good := meaning(t, k)
+	other := nft.NewBatch(tableName)
+	other.FlushChain(layoutChain)
+	other.DelChain(layoutChain)
+	other.AddChain(nft.Chain{Name: "layout-0"})
+	ok(t, k.Commit(other))
+	foreign, commits := meaning(t, k), k.Commits
+
+	a = New(k, &conntrack.Fake{}, Options{})
+	ok(t, a.Apply(nil, false))
+	for name, plan := range want {
+		ok(t, a.Update(desired{name: plan}))
+	}
+	if d := cmp.Diff(foreign, meaning(t, k)); d != "" || k.Commits != commits {
+		t.Fatalf("touched before inputs were complete:\n%s", d)
+	}
+	broken := errors.New("broken")
+	for fail := range 3 {
+		n := 0
+		k.Fail = func(*nft.Batch) error {
+			if n++; n == fail+1 {
+				return broken
+			}
+			return nil
+		}
+		if err := a.Apply(want, true); !errors.Is(err, broken) {
+			t.Fatalf("transaction %d: %v", fail, err)
+		}
+		k.Fail = nil
+		ok(t, a.Apply(want, true))
+		if d := cmp.Diff(good, meaning(t, k)); d != "" {
+			t.Fatalf("replaced:\n%s", d)
+		}
+		if _, there, _ := k.Read(interimTable); there {
+			t.Fatal("the interim table was left behind")
+		}
+		if fail < 2 {
+			ok(t, k.Commit(other))
+		}
+	}
+}
+
 func TestTwoServicesClaimOneAddress(t *testing.T) {
 	k, a := world(t)
 	front := func(name, backend string) desired {

@@ -27,10 +27,14 @@ func (a *Applier) converge() (wrote bool, err error) {
 		return false, fmt.Errorf("service table: %w", err)
 	}
 	b := nft.NewBatch(tableName)
-	if _, ours := contents.Chains[layoutChain]; !ours {
-		if there {
-			b.DelTable()
+	if _, ours := contents.Chains[layoutChain]; there && !ours {
+		if !a.complete {
+			return false, nil // it serves better as it is than what we know of so far
 		}
+		if err := a.stepIn(); err != nil {
+			return false, err
+		}
+		b.DelTable()
 		contents = nft.Contents{}
 	}
 	have, err := a.read(contents)
@@ -43,7 +47,10 @@ func (a *Applier) converge() (wrote bool, err error) {
 		d.write(b, a.layout, a.chains)
 		wrote, err = b.Len() > 0, a.commit(b, d)
 	} else {
-		wrote, err = true, a.fill(b)
+		wrote, err = true, a.fill(b, tableName)
+	}
+	if err == nil {
+		err = a.stepOut()
 	}
 	if err != nil {
 		return false, err
@@ -59,6 +66,32 @@ func (a *Applier) converge() (wrote bool, err error) {
 		}
 	}
 	return wrote, a.cutFlows()
+}
+
+// stepIn makes a table that serves while that of another layout is replaced. A packet that is
+// between the chains of the old one and the new one at that moment would be served by neither.
+func (a *Applier) stepIn() error {
+	if err := a.stepOut(); err != nil {
+		return err
+	}
+	b := nft.NewBatch(interimTable)
+	a.have, a.chains = newImage(), a.repair(b, nft.Contents{})
+	return a.fill(b, interimTable)
+}
+
+// stepOut deletes that table, and one that a predecessor left when it was killed.
+func (a *Applier) stepOut() error {
+	_, there, err := a.kernel.Read(interimTable)
+	if err == nil && there {
+		b := nft.NewBatch(interimTable)
+		b.DelTable()
+		err = a.write(b)
+	}
+	if err != nil {
+		a.have, a.chains = nil, nil
+		return fmt.Errorf("service table: interim: %w", err)
+	}
+	return nil
 }
 
 // read fetches the elements of the sets that are there.
@@ -146,14 +179,14 @@ func (a *Applier) prunable() func(set, key string) bool {
 }
 
 // fill writes everything into an empty table, a lot of frontends at a time. b makes the table.
-func (a *Applier) fill(b *nft.Batch) error {
+func (a *Applier) fill(b *nft.Batch, table string) error {
 	empty, lot, size := newImage(), newImage(), 0
 	a.uses = map[use]int{}
 	flush := func() error {
 		d := diff(a.have, lot, nil)
 		d.write(b, a.layout, a.chains)
 		err := a.commit(b, d)
-		b, lot, size = nft.NewBatch(tableName), newImage(), 0
+		b, lot, size = nft.NewBatch(table), newImage(), 0
 		return err
 	}
 	for _, frontends := range a.want {

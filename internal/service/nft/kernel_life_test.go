@@ -289,13 +289,14 @@ func TestAdoptAndRepair(t *testing.T) {
 		}
 	}
 	// One transaction does the damage, one undoes it.
+	const unknown = "of an unknown layout"
 	for name, damage := range map[string]func(*kernelnft.Batch){
-		"table deleted":        func(b *kernelnft.Batch) { b.DelTable() },
-		"chain flushed":        func(b *kernelnft.Batch) { b.FlushChain("services") },
-		"counted chain":        func(b *kernelnft.Batch) { b.FlushChain("lb-2") },
-		"backends emptied":     func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "backends"}) },
-		"services emptied":     func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "services", Verdicts: true}) },
-		"of an unknown layout": func(b *kernelnft.Batch) { b.DelChain("layout-1") },
+		"table deleted":    func(b *kernelnft.Batch) { b.DelTable() },
+		"chain flushed":    func(b *kernelnft.Batch) { b.FlushChain("services") },
+		"counted chain":    func(b *kernelnft.Batch) { b.FlushChain("lb-2") },
+		"backends emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "backends"}) },
+		"services emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "services", Verdicts: true}) },
+		unknown:            func(b *kernelnft.Batch) { b.DelChain("layout-1") },
 	} {
 		b := kernelnft.NewBatch("zonewise")
 		damage(b)
@@ -305,8 +306,12 @@ func TestAdoptAndRepair(t *testing.T) {
 		before := door.commits
 		other.apply(want)
 		works(name)
-		if door.commits != before+1 {
-			t.Errorf("%s: repaired in %d transactions", name, door.commits-before)
+		transactions := 1
+		if name == unknown {
+			transactions = 3 // an interim table comes first and goes last
+		}
+		if got := door.commits - before; got != transactions {
+			t.Errorf("%s: repaired in %d transactions", name, got)
 		}
 	}
 	d.update("more", svc{name: "more", ip: "10.100.0.9", endpoints: []model.Endpoint{endpoint(podAIP, "n1")}}.plan())

@@ -27,6 +27,8 @@ func TestNoConnectFailsMeanwhile(t *testing.T) {
 	s := svc{name: "web", ip: "10.100.0.7", nodePort: 30080, endpoints: all}
 	d.update("web", s.plan())
 
+	door := kernelnft.Dial(w.node.FD())
+	defer door.Close()
 	var stop atomic.Bool
 	var made atomic.Int64
 	var clients sync.WaitGroup
@@ -63,10 +65,11 @@ func TestNoConnectFailsMeanwhile(t *testing.T) {
 		case 20: // of another version
 			b := kernelnft.NewBatch("zonewise")
 			b.DelChain("layout-1")
-			if err := kernelnft.Dial(w.node.FD()).Commit(b); err != nil {
+			if err := door.Commit(b); err != nil {
 				t.Fatal(err)
 			}
 			d = newDataplane(t, w)
+			w.in(t, w.node, func() error { return d.applier.Apply(nil, false) })
 			d.apply(want)
 		}
 	}

@@ -9,6 +9,9 @@ import (
 // tableName is the one table, family ip, of a node's network namespace.
 const tableName = "zonewise"
 
+// interimTable is there for the moment in which a table of another layout is replaced.
+const interimTable = "zonewise-interim"
+
 // layoutChain is an empty chain whose name carries the version of everything in this file and
 // in rules.go. A table without it was written by another version, and is replaced whole.
 const layoutChain = "layout-1"
