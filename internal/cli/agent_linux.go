@@ -37,7 +37,7 @@ Stopping it leaves what it programmed in place; so an upgrade interrupts nothing
 			if err != nil {
 				return err
 			}
-			applier := audited{nft.New(kernelnft.Dial(0), conntrack.Conn{}, nft.Options{PodInterface: podInterface})}
+			applier := nft.New(kernelnft.Dial(0), conntrack.Conn{}, nft.Options{PodInterface: podInterface})
 			run, err := agent.New(agent.Config{Node: node, Client: client, Applier: applier, Log: log, Audit: audit})
 			if err != nil {
 				return err
