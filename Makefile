@@ -21,6 +21,8 @@ STAMP := -s -w \
 	-X k8s.io/client-go/pkg/version.gitMajor=1 -X k8s.io/client-go/pkg/version.gitMinor=36
 
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=ZONEWISE_LAB_HOME,NO_COLOR)
+# Tests are built as whoever builds, and run as root.
+AS_ROOT := $(if $(SUDO),-exec '$(SUDO)')
 TOOLS := bin/containerd bin/containerd-shim-runc-v2 bin/ctr bin/runc bin/coredns
 
 .PHONY: help
@@ -38,16 +40,25 @@ build: setup $(TOOLS) ## build all programs and images into bin/
 	ln -sf zonewise bin/kubectl-zonewise
 	bin/zonewise-lab internal images --bin bin --out bin/images
 
-# Third-party tools, each from its own module.
-bin/containerd bin/containerd-shim-runc-v2 bin/ctr &: lab/tools/containerd/go.mod lab/tools/containerd/go.sum
-	cd lab/tools/containerd && GOWORK=off go build -tags no_btrfs,no_devmapper,no_zfs \
-		-ldflags '-s -w -X github.com/containerd/containerd/v2/version.Version=$(CONTAINERD)' -o ../../../bin/ tool
+# Third-party tools, each from its own module (-C must come first).
+TOOL := GOWORK=off go build -C lab/tools
+CONTAINERD_STAMP := -s -w -X github.com/containerd/containerd/v2/version.Version=$(CONTAINERD)
+
+bin/containerd bin/ctr &: lab/tools/containerd/go.mod lab/tools/containerd/go.sum
+	$(TOOL)/containerd -tags no_btrfs,no_devmapper,no_zfs,no_rdt,no_tracing,urfave_cli_no_docs,osusergo,netgo \
+		-ldflags '$(CONTAINERD_STAMP)' -o $(CURDIR)/bin/ github.com/containerd/containerd/v2/cmd/containerd github.com/containerd/containerd/v2/cmd/ctr
+
+# One runs for each pod: without gRPC it is half the size.
+bin/containerd-shim-runc-v2: lab/tools/containerd/go.mod lab/tools/containerd/go.sum
+	$(TOOL)/containerd -tags no_grpc,no_tracing,no_rdt,urfave_cli_no_docs,osusergo,netgo \
+		-ldflags '$(CONTAINERD_STAMP)' -o $(CURDIR)/bin/ github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 
 bin/runc: lab/tools/runc/go.mod lab/tools/runc/go.sum
-	cd lab/tools/runc && GOWORK=off CGO_ENABLED=1 go build -tags seccomp -ldflags '-s -w' -o ../../../bin/ tool
+	CGO_ENABLED=1 $(TOOL)/runc -tags seccomp,urfave_cli_no_docs -ldflags '-s -w' -o $(CURDIR)/bin/runc github.com/opencontainers/runc
 
 bin/coredns: lab/tools/coredns/go.mod lab/tools/coredns/go.sum
-	cd lab/tools/coredns && GOWORK=off go build -ldflags '-s -w' -o ../../../bin/ tool
+	$(TOOL)/coredns -tags grpcnotrace -ldflags '-s -w -X github.com/coredns/coredns/coremain.GitCommit=$(COREDNS)' \
+		-o $(CURDIR)/bin/coredns github.com/coredns/coredns
 
 .PHONY: test
 test: test-fast test-kernel test-story ## run every test: fast ones, those against the kernel, stories in a lab
@@ -57,12 +68,12 @@ test-fast: ## run the tests that need neither root nor a kernel, in seconds
 	go test ./... ./lab/...
 
 .PHONY: test-kernel
-test-kernel: ## run the tests against the real kernel, as root, in namespaces of their own
-	$(SUDO) env "PATH=$$PATH" CGO_ENABLED=0 GOFLAGS=-trimpath go test -tags kernel ./internal/... ./lab/region ./lab/machine
+test-kernel: $(TOOLS) ## run the tests against the real kernel, as root, in namespaces of their own
+	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region ./lab/machine ./lab/images
 
 .PHONY: test-story
 test-story: build ## run the stories: what a user types in a lab, and what must come back
-	$(SUDO) env "PATH=$$PATH" CGO_ENABLED=0 GOFLAGS=-trimpath go test -count=1 -tags story -timeout 40m -v ./test
+	go test $(AS_ROOT) -count=1 -tags story -timeout 40m -v ./test
 
 .PHONY: lint
 lint: ## run the linters

@@ -10,12 +10,16 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/zonewise/zonewise/lab/images"
 )
+
+// importTime bounds the import of one archive into all nodes.
+const importTime = 2 * time.Minute
 
 // load keeps an archive with the lab, serves it to pulls, and puts it on every node, so that pods
 // which never pull find it too. An archive that some node refuses is not kept.

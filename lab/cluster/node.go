@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -92,11 +91,6 @@ func cniConfig(n topology.Node) (string, error) {
 		}},
 	}, "", "  ")
 	return string(data), err
-}
-
-func registryHosts(t topology.Topology) string {
-	url := "http://" + net.JoinHostPort(t.Resolver.String(), fmt.Sprint(registryPort))
-	return "server = \"" + url + "\"\n\n[host.\"" + url + "\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
 }
 
 // startNode makes a machine with a fresh disk for images: what pods it had is gone, as after a

@@ -8,10 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -114,7 +112,7 @@ func (f *forwarder) forward(ctx context.Context, p NodePort) (listen string, sto
 	return "", nil, err
 }
 
-// watch follows Services, for their node ports, and events of images that cannot be had.
+// watch follows Services, for their node ports.
 func (l *Lab) watch(running context.Context) error {
 	client, err := kubernetes.NewForConfig(l.client)
 	if err != nil {
@@ -129,13 +127,6 @@ func (l *Lab) watch(running context.Context) error {
 	}
 	if _, err := services.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: update, UpdateFunc: func(_, _ any) { update(nil) }, DeleteFunc: update,
-	}); err != nil {
-		return err
-	}
-	events := factory.Core().V1().Events()
-	advised := map[string]bool{}
-	if _, err := events.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(o any) { l.adviseImage(running, client, o.(*corev1.Event), advised) },
 	}); err != nil {
 		return err
 	}
@@ -162,36 +153,3 @@ func nodePorts(services []any, nodes []topology.Node) []NodePort {
 	}
 	return out
 }
-
-// adviseImage adds to a failed pull, once for each pod, how an image gets into the lab.
-func (l *Lab) adviseImage(ctx context.Context, client kubernetes.Interface, e *corev1.Event, advised map[string]bool) {
-	key := string(e.InvolvedObject.UID)
-	if e.Reason != "Failed" || e.Source.Component != "kubelet" || !strings.Contains(e.Message, "Failed to pull image") ||
-		advised[key] || e.LastTimestamp.Time.Before(l.started) {
-		return
-	}
-	advised[key] = true
-	now := metav1.NewTime(l.now())
-	_, err := client.CoreV1().Events(e.Namespace).Create(ctx, &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{GenerateName: e.InvolvedObject.Name + ".", Namespace: e.Namespace},
-		InvolvedObject: e.InvolvedObject,
-		Type:           corev1.EventTypeWarning,
-		Reason:         "ImageNotInLab",
-		Message: "This lab has no such image and no registry that gave it. Save it on a machine that has it (docker save IMAGE -o FILE.tar), " +
-			"then load it: " + l.loadCommand(),
-		Source:         corev1.EventSource{Component: "zonewise-lab"},
-		FirstTimestamp: now, LastTimestamp: now, Count: 1,
-	}, metav1.CreateOptions{})
-	if err != nil {
-		slog.Warn("event", "pod", e.InvolvedObject.Name, "err", err)
-	}
-}
-
-func (l *Lab) loadCommand() string {
-	if l.topo.Name == topology.DefaultName {
-		return "sudo zonewise lab load FILE.tar"
-	}
-	return "sudo zonewise lab load --name " + l.topo.Name + " FILE.tar"
-}
-
-const importTime = 2 * time.Minute

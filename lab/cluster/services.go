@@ -104,7 +104,7 @@ func (l *Lab) install(ctx context.Context) error {
 		return err
 	}
 	if l.topo.Proxy == topology.ProxyZonewise {
-		chart, err := fs.Sub(charts.FS, "zonewise")
+		chart, err := fs.Sub(charts.Chart, "zonewise")
 		if err != nil {
 			return err
 		}

@@ -16,6 +16,10 @@ func (f *Fabric) delay(link netlink.Link) error {
 		return nil
 	}
 	index := link.Attrs().Index
+	if !hasNetem(index) {
+		f.latency = errors.New("this kernel has no netem (CONFIG_NET_SCH_NETEM)")
+		return nil
+	}
 	root := netlink.NewPrio(netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT})
 	root.PriorityMap = [16]uint8{} // everything to the first band, which does not wait
 	netem := netlink.NewNetem(
@@ -46,6 +50,13 @@ func (f *Fabric) delay(link netlink.Link) error {
 		}
 	}
 	return nil
+}
+
+// hasNetem tries netem out as a link's only queue.
+func hasNetem(index int) bool {
+	trial := netlink.NewNetem(
+		netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}, netlink.NetemQdiscAttrs{})
+	return netlink.QdiscAdd(trial) == nil && netlink.QdiscDel(trial) == nil
 }
 
 // Latency says how packets between zones are held back, for people.
