@@ -38,7 +38,7 @@ func New(objects ...runtime.Object) *API {
 }
 
 // Watched waits until nodes, services and slices are all being watched.
-func (a *API) Watched(t *testing.T) {
+func (a *API) Watched(t testing.TB) {
 	t.Helper()
 	select {
 	case <-a.ready:
@@ -65,7 +65,7 @@ func (a *API) watch(action k8stesting.Action) (bool, watch.Interface, error) {
 }
 
 // Until waits for the tables to be as a test wants them.
-func Until(ctx context.Context, t *testing.T, tables *state.Tables, want func(*state.Snapshot) bool) *state.Snapshot {
+func Until(ctx context.Context, t testing.TB, tables *state.Tables, want func(*state.Snapshot) bool) *state.Snapshot {
 	t.Helper()
 	for {
 		s := tables.Snapshot()
