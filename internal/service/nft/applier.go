@@ -74,8 +74,8 @@ func New(k kernel, f flows, o Options) *Applier {
 }
 
 // Apply makes want the whole of what the node does: it reads the kernel and writes the difference
-// in one transaction, or nothing if there is none. (Only an empty kernel is filled in several.)
-// Unless complete, frontends of the table that want does not mention are left as they are: so a
+// in one transaction, or nothing if there is none. (An empty kernel is filled in several, and
+// chains for a number of endpoints that is new come in one before.) Unless complete, frontends of the table that want does not mention are left as they are: so a
 // new agent adopts what its predecessor left, before it has heard of every Service. A table that
 // was damaged or deleted is repaired. After an error the next call starts from the kernel again.
 func (a *Applier) Apply(want map[model.Name][]service.Frontend, complete bool) error {
@@ -205,6 +205,21 @@ func (a *Applier) touched(changed map[model.Name][]service.Frontend) map[service
 		}
 	}
 	return before
+}
+
+// transact writes what is in the batch and the difference. Chains that are new come in a
+// transaction before the elements that lead to them: a packet that is under way decides once
+// which generation of rules it sees, and at each look-up anew which elements.
+func (a *Applier) transact(b *nft.Batch, d difference) (wrote bool, err error) {
+	d.writeChains(b, a.layout, a.chains)
+	if len(d.chains) > 0 {
+		if err := a.commit(b, difference{chains: d.chains}); err != nil {
+			return false, err
+		}
+		wrote, b = true, nft.NewBatch(tableName)
+	}
+	d.writeElements(b)
+	return wrote || b.Len() > 0, a.commit(b, d)
 }
 
 // commit writes the batch and, if the kernel took it, the image. Otherwise the image is void.

@@ -4,6 +4,7 @@ package nft_test
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
@@ -88,5 +89,42 @@ func BenchmarkResync(b *testing.B) {
 	newDataplane(b, w).apply(want)
 	for b.Loop() {
 		newDataplane(b, w).apply(want)
+	}
+}
+
+// BenchmarkConnect measures connect() from a pod to a pod of the same node: directly, and through
+// the last of many Services.
+func BenchmarkConnect(b *testing.B) {
+	w := newWorld(b)
+	w.serve(b, w.podB, target(podBIP))
+	connect := func(b *testing.B, addr string) {
+		var took []time.Duration
+		w.in(b, w.podA, func() error {
+			for b.Loop() {
+				start := time.Now()
+				c, err := net.Dial("tcp4", addr)
+				if err != nil {
+					return err
+				}
+				took = append(took, time.Since(start))
+				if err := c.(*net.TCPConn).SetLinger(0); err != nil {
+					return err
+				}
+				c.Close()
+			}
+			return nil
+		})
+		slices.Sort(took)
+		b.ReportMetric(float64(took[0].Nanoseconds())/1e3, "min-µs")
+		b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1e3, "p50-µs")
+	}
+	b.Run("direct", func(b *testing.B) { connect(b, target(podBIP)) })
+	d := newDataplane(b, w)
+	for _, n := range []int{10, 1_000, 10_000} {
+		want := many(n)
+		s := svc{name: "last", ip: "10.99.0.1", endpoints: []model.Endpoint{endpoint(podBIP, "n1")}}
+		want[s.id()] = s.plan()
+		d.apply(want)
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) { connect(b, "10.99.0.1:80") })
 	}
 }

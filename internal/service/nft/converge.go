@@ -26,28 +26,16 @@ func (a *Applier) converge() (wrote bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("service table: %w", err)
 	}
-	b := nft.NewBatch(tableName)
-	if _, ours := contents.Chains[layoutChain]; there && !ours {
-		if !a.complete {
-			return false, nil // it serves better as it is than what we know of so far
-		}
-		if err := a.stepIn(); err != nil {
-			return false, err
-		}
-		b.DelTable()
-		contents = nft.Contents{}
-	}
-	have, err := a.read(contents)
-	if err != nil {
-		return false, err
-	}
-	a.have, a.chains = have, a.repair(b, contents)
-	if there {
-		d := diff(have, a.compile(have), a.prunable())
-		d.write(b, a.layout, a.chains)
-		wrote, err = b.Len() > 0, a.commit(b, d)
-	} else {
-		wrote, err = true, a.fill(b, tableName)
+	_, ours := contents.Chains[layoutChain]
+	switch {
+	case ours:
+		wrote, err = a.adopt(contents)
+	case !there:
+		wrote, err = true, a.install(nft.NewBatch(tableName), tableName)
+	case a.complete:
+		wrote, err = true, a.supplant()
+	default:
+		return false, nil // another layout's: it serves better than what we know of so far
 	}
 	if err == nil {
 		err = a.stepOut()
@@ -68,18 +56,38 @@ func (a *Applier) converge() (wrote bool, err error) {
 	return wrote, a.cutFlows()
 }
 
-// stepIn makes a table that serves while that of another layout is replaced. A packet that is
-// between the chains of the old one and the new one at that moment would be served by neither.
-func (a *Applier) stepIn() error {
+// adopt brings a table of our layout to what is wanted.
+func (a *Applier) adopt(contents nft.Contents) (wrote bool, err error) {
+	have, err := a.read(contents)
+	if err != nil {
+		return false, err
+	}
+	b := nft.NewBatch(tableName)
+	a.have, a.chains = have, a.repair(b, contents)
+	return a.transact(b, diff(have, a.compile(have), a.prunable()))
+}
+
+// install makes the table, after what is in the batch already.
+func (a *Applier) install(b *nft.Batch, table string) error {
+	a.have, a.chains = newImage(), a.repair(b, nft.Contents{})
+	return a.fill(b, table)
+}
+
+// supplant replaces a table of another layout. Another table serves meanwhile: a packet that is
+// between the chains of the old one and the new one would be served by neither.
+func (a *Applier) supplant() error {
 	if err := a.stepOut(); err != nil {
 		return err
 	}
-	b := nft.NewBatch(interimTable)
-	a.have, a.chains = newImage(), a.repair(b, nft.Contents{})
-	return a.fill(b, interimTable)
+	if err := a.install(nft.NewBatch(interimTable), interimTable); err != nil {
+		return err
+	}
+	b := nft.NewBatch(tableName)
+	b.DelTable()
+	return a.install(b, tableName)
 }
 
-// stepOut deletes that table, and one that a predecessor left when it was killed.
+// stepOut deletes the interim table: ours, or one that a predecessor left when it was killed.
 func (a *Applier) stepOut() error {
 	_, there, err := a.kernel.Read(interimTable)
 	if err == nil && there {
@@ -178,13 +186,14 @@ func (a *Applier) prunable() func(set, key string) bool {
 	}
 }
 
-// fill writes everything into an empty table, a lot of frontends at a time. b makes the table.
+// fill writes everything into an empty table, a lot of Services at a time. b makes the table.
 func (a *Applier) fill(b *nft.Batch, table string) error {
 	empty, lot, size := newImage(), newImage(), 0
 	a.uses = map[use]int{}
 	flush := func() error {
 		d := diff(a.have, lot, nil)
-		d.write(b, a.layout, a.chains)
+		d.writeChains(b, a.layout, a.chains)
+		d.writeElements(b)
 		err := a.commit(b, d)
 		b, lot, size = nft.NewBatch(table), newImage(), 0
 		return err

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"maps"
-	"slices"
 
 	"github.com/zonewise/zonewise/internal/kernel/nft"
 )
@@ -53,22 +52,23 @@ func (d difference) missing(chains map[nft.Verdict]bool) {
 	}
 }
 
-// write queues the difference: chains, then what goes, then what comes.
-func (d difference) write(b *nft.Batch, l layout, chains map[nft.Verdict]bool) {
+// writeChains queues the counted chains that are missing.
+func (d difference) writeChains(b *nft.Batch, l layout, chains map[nft.Verdict]bool) {
 	d.missing(chains)
-	made := maps.Clone(chains)
-	if made == nil {
-		made = map[nft.Verdict]bool{}
-	}
-	for _, v := range slices.Sorted(maps.Keys(d.chains)) {
+	made := map[nft.Verdict]bool{}
+	for v := range d.chains {
 		for _, c := range l.build(v) {
-			if !made[nft.Verdict(c.Name)] {
-				made[nft.Verdict(c.Name)] = true
-				d.chains[nft.Verdict(c.Name)] = true
+			if name := nft.Verdict(c.Name); !chains[name] && !made[name] {
+				made[name] = true
 				addChain(b, c)
 			}
 		}
 	}
+	maps.Copy(d.chains, made)
+}
+
+// writeElements queues what goes, then what comes.
+func (d difference) writeElements(b *nft.Batch) {
 	for _, s := range programmed {
 		b.Delete(s, d.del[s.Name]...)
 	}

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/zonewise/zonewise/internal/kernel/nft"
 )
@@ -13,7 +14,8 @@ const tableName = "zonewise"
 const interimTable = "zonewise-interim"
 
 // layoutChain is an empty chain whose name carries the version of everything in this file and
-// in rules.go. A table without it was written by another version, and is replaced whole.
+// in rules.go. A table without it was written by another version: it is replaced whole as soon
+// as all inputs are known.
 const layoutChain = "layout-1"
 
 // The sets of the table. Nothing in it is named after a Service: a Service is elements only, so
@@ -123,8 +125,9 @@ func (c counted) of(n int) nft.Verdict { return nft.Verdict(string(c) + strconv.
 // targets first.
 func (l layout) build(v nft.Verdict) []chain {
 	for _, kind := range []counted{balance, external, local, balanceInner} {
-		n, err := strconv.Atoi(trim(string(v), string(kind)))
-		if err != nil {
+		number, ok := strings.CutPrefix(string(v), string(kind))
+		n, err := strconv.Atoi(number)
+		if !ok || err != nil {
 			continue
 		}
 		own := chain{nft.Chain{Name: string(v)}, nil}
@@ -146,12 +149,4 @@ func (l layout) build(v nft.Verdict) []chain {
 		return []chain{own}
 	}
 	return nil
-}
-
-// trim returns what follows the prefix, or nothing that could be a number.
-func trim(s, prefix string) string {
-	if len(s) <= len(prefix) || s[:len(prefix)] != prefix {
-		return ""
-	}
-	return s[len(prefix):]
 }

@@ -38,9 +38,7 @@ func (a *Applier) step(before map[service.Key]service.Frontend) error {
 		}
 	}
 	d := diff(have, want, func(set, _ string) bool { return set != hairpin.Name }) // see sweep
-	b := nft.NewBatch(tableName)
-	d.write(b, a.layout, a.chains)
-	if err := a.commit(b, d); err != nil {
+	if _, err := a.transact(nft.NewBatch(tableName), d); err != nil {
 		return err
 	}
 	return a.cutFlows()
