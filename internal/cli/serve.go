@@ -15,15 +15,18 @@ import (
 	"github.com/zonewise/zonewise/internal/loop"
 )
 
-// logger writes to stderr from the level on, and makes client-go write there, too.
+// logger writes to stderr from the level on, and makes client-go write there, too, but no more than
+// info: what it has to say beyond that would bury our own lines.
 func logger(level string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, usagef("--log-level %q: must be debug, info, warn or error", level)
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
-	klog.SetSlogLogger(log)
-	return log, nil
+	to := func(l slog.Level) *slog.Logger {
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+	}
+	klog.SetSlogLogger(to(max(l, slog.LevelInfo)))
+	return to(l), nil
 }
 
 // serve answers HTTP on the address until ctx ends. A port that is taken is tried again and

@@ -47,7 +47,7 @@ func New(c Config) (*Controller, error) {
 		return nil, errors.New("namespace and identity: both are needed for the lease")
 	}
 	tables := state.New(reflect.Sources...)
-	w := &watcher{tables: tables, log: c.Log}
+	w := &watcher{tables: tables, log: c.Log, settle: settle}
 	return &Controller{config: c, tables: tables, watcher: w, metrics: newMetrics(w)}, nil
 }
 
@@ -107,6 +107,7 @@ func (c *Controller) lead(ctx context.Context) {
 	c.config.Log.Info("leading", "pod", c.config.Identity)
 	c.metrics.leader.Set(1)
 	watch := loop.New(c.watcher.pass, loop.Options{})
+	c.watcher.wake = watch.Wake
 	var wg sync.WaitGroup
 	wg.Go(func() { c.tables.Follow(ctx, watch.Wake) })
 	wg.Go(func() { watch.Run(ctx) })

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,7 +17,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/zonewise/zonewise/internal/loop"
 	"github.com/zonewise/zonewise/internal/reflect/apitest"
+	"github.com/zonewise/zonewise/internal/state"
 )
 
 // lines is a log that a test can wait on.
@@ -73,6 +76,7 @@ func TestLeaderSaysWhatChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.watcher.settle = 0
 	done := make(chan error)
 	go func() { done <- c.Run(ctx) }()
 
@@ -163,4 +167,46 @@ func TestLeaseIsGivenBack(t *testing.T) {
 	if took := time.Since(begin); took > 10*time.Second {
 		t.Errorf("took %v", took)
 	}
+}
+
+func TestPassingVerdictsAreNotSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables, log := state.New(), &lines{}
+		w := &watcher{tables: tables, log: slog.New(slog.NewTextHandler(log, nil)), settle: settle}
+		l := loop.New(w.pass, loop.Options{})
+		w.wake = l.Wake
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); l.Run(ctx) }()
+		put := func(hinted bool) {
+			tables.Update(time.Now(), func(tx *state.Tx) {
+				for _, n := range nodes("a", "b") {
+					tx.PutNode(n)
+				}
+				tx.PutService(asking("Auto", ""))
+				tx.PutSlice(endpoints(hinted, "a", "b")[0])
+			})
+			l.Wake()
+			synctest.Wait()
+		}
+		put(true)
+		<-time.After(2 * settle)
+		for range 5 { // a rollout: without hints, with hints, ...
+			put(false)
+			<-time.After(settle / 4)
+			put(true)
+			<-time.After(settle / 4)
+		}
+		<-time.After(2 * settle)
+		if n := strings.Count(log.String(), "default/web"); n != 1 {
+			t.Errorf("%d lines, want the first alone:\n%s", n, log)
+		}
+		put(false)
+		<-time.After(2 * settle)
+		if n := strings.Count(log.String(), "default/web"); n != 2 {
+			t.Errorf("%d lines, want a second for what stays:\n%s", n, log)
+		}
+		stop()
+		<-done
+	})
 }

@@ -5,18 +5,27 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/state"
 )
 
+// settle is how long a verdict must stand before it is said. A rollout passes through many.
+const settle = time.Second
+
 // watcher keeps a verdict on every Service that asks for zone routing, and speaks up when one
-// becomes another.
+// has become another.
 type watcher struct {
 	tables *state.Tables
 	log    *slog.Logger
+	settle time.Duration
+	wake   func() // asks for a pass
 
-	seen *state.Snapshot // of the last pass; nil before the first
+	// Of the pass alone.
+	seen *state.Snapshot // nil before the first pass
+	said map[model.Name]verdict
+	due  map[model.Name]time.Time // when what is not said yet may be
 
 	mu       sync.Mutex // the rest is read by the metrics
 	verdicts map[model.Name]verdict
@@ -43,6 +52,7 @@ func (w *watcher) pass(context.Context) error {
 	}
 	w.seen = snap
 	w.tables.Forget(snap.Revision())
+	w.speak(time.Now())
 	return nil
 }
 
@@ -50,33 +60,63 @@ func (w *watcher) pass(context.Context) error {
 func (w *watcher) rest() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.seen, w.verdicts, w.zoneless = nil, nil, nil
+	w.seen, w.said, w.due, w.verdicts, w.zoneless = nil, nil, nil, nil, nil
 }
 
+// judge brings one Service's verdict up to date, and puts on the list what is to be said about it.
 func (w *watcher) judge(nodes []model.Node, snap *state.Snapshot, name model.Name) {
 	var now verdict
-	svc, ok := snap.Service(name)
-	if ok {
-		now, ok = judge(nodes, svc, snap.Slices(name))
+	svc, asks := snap.Service(name)
+	if asks {
+		now, asks = judge(nodes, svc, snap.Slices(name))
 	}
 	w.mu.Lock()
 	before, had := w.verdicts[name]
-	if ok {
+	if asks {
 		w.verdicts[name] = now
 	} else {
 		delete(w.verdicts, name)
 	}
 	w.mu.Unlock()
+	said, spoken := w.said[name]
 	switch {
-	case !ok && had:
-		w.log.Info(name.String()+": asks for no zone routing any more", "namespace", name.Namespace, "service", name.Name)
-	case ok && (!had || differs(before, now)):
-		level := slog.LevelInfo
-		if !now.Obeyed() {
+	case asks == spoken && !differs(said, now):
+		delete(w.due, name)
+	case had != asks || differs(before, now):
+		w.due[name] = time.Now().Add(w.settle)
+	}
+}
+
+// speak says what has stood long enough, and asks for a pass when the next will have.
+func (w *watcher) speak(now time.Time) {
+	var next time.Time
+	for name, at := range w.due {
+		if at.After(now) {
+			if next.IsZero() || at.Before(next) {
+				next = at
+			}
+			continue
+		}
+		delete(w.due, name)
+		w.say(name)
+	}
+	if !next.IsZero() {
+		time.AfterFunc(next.Sub(now), w.wake)
+	}
+}
+
+func (w *watcher) say(name model.Name) {
+	v, asks := w.verdicts[name] // nobody else writes it
+	level, text := slog.LevelInfo, "asks for no zone routing any more"
+	if asks {
+		w.said[name], text = v, v.String()
+		if !v.Obeyed() {
 			level = slog.LevelWarn
 		}
-		w.log.Log(context.Background(), level, name.String()+": "+now.String(), "namespace", name.Namespace, "service", name.Name)
+	} else {
+		delete(w.said, name)
 	}
+	w.log.Log(context.Background(), level, name.String()+": "+text, "namespace", name.Namespace, "service", name.Name)
 }
 
 // differs tells whether people want to hear of it. One node more or less is nothing new.
@@ -96,6 +136,7 @@ func (w *watcher) lookAtNodes(nodes []model.Node) {
 	w.zoneless = zoneless
 	if w.verdicts == nil {
 		w.verdicts = map[model.Name]verdict{}
+		w.said, w.due = map[model.Name]verdict{}, map[model.Name]time.Time{}
 	}
 	w.mu.Unlock()
 	for _, n := range zoneless {
