@@ -72,7 +72,7 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().String("name", topology.DefaultName, "`name` of the lab")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newUp(), newDown(), newStatus(), newList(), newKubeconfig(), newLoad(), newExec(), newLogs(), newInternal())
+	root.AddCommand(newUp(), newDown(), newStatus(), newList(), newKubeconfig(), newLoad(), newExec(), newLogs(), newDemo(), newInternal())
 	if err := root.RegisterFlagCompletionFunc("name", completeLabs); err != nil {
 		panic(err) // the flag was made three lines above
 	}
