@@ -146,35 +146,35 @@ func crossed(ctx context.Context, name string) (bytes uint64, err error) {
 // endDemo removes what the demo made: the lab if it is ours, else the demo's namespace. It does so
 // after Ctrl-C as well.
 func endDemo(ctx context.Context, name string, ours, keep bool, show *progress) error {
+	show.say("")
+	var err error
 	switch {
 	case keep:
-		show.say("\nLab %s is left running: `sudo zonewise lab down%s` removes it.", name, nameFlag(name))
-		if ctx.Err() != nil {
-			return exitError{exitInterrupted}
-		}
-		return nil
+		show.say("Lab %s is left running: `sudo zonewise lab down%s` removes it.", name, nameFlag(name))
 	case ours:
-		show.say("")
 		show.start("Removing lab " + name)
-		if _, err := cluster.Remove(name); err != nil {
-			show.fail()
-			return err
-		}
+		_, err = cluster.Remove(name)
 	default:
-		show.say("")
 		show.start("Removing namespace demo of lab " + name)
-		bin, err := binDir()
-		if err == nil {
-			_, err = shell(bin, cluster.PathsOf(name).Kubeconfig())(context.WithoutCancel(ctx), demo.Clean...)
-		}
-		if err != nil {
-			show.fail()
-			return err
-		}
+		err = clean(context.WithoutCancel(ctx), name)
+	}
+	if err != nil {
+		show.fail()
+		return err
 	}
 	show.finish()
 	if ctx.Err() != nil {
-		return errInterrupted
+		show.say("Interrupted.")
+		return exitError{exitInterrupted}
 	}
 	return nil
+}
+
+func clean(ctx context.Context, name string) error {
+	bin, err := binDir()
+	if err != nil {
+		return err
+	}
+	_, err = shell(bin, cluster.PathsOf(name).Kubeconfig())(ctx, demo.Clean...)
+	return err
 }
