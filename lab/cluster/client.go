@@ -40,36 +40,38 @@ func (l *Lab) dial(ctx context.Context, network, address string) (net.Conn, erro
 
 const pollInterval = 25 * time.Millisecond
 
-// poll asks until the answer is yes, a component that is needed has ended, or ctx has.
+// poll asks until the answer is yes, something that is needed has ended, or ctx has. Its error says
+// what was waited for, and what the last answer was.
 func poll(ctx context.Context, ended <-chan error, what string, ask func(context.Context) (bool, error)) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	var last error
+	last := errors.New("no answer")
 	for {
 		yes, err := ask(ctx)
 		if yes {
 			return nil
 		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			last = err
 		}
 		select {
 		case err := <-ended:
 			return err
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("waiting until %s: %w", what, ctx.Err()), last)
+			return fmt.Errorf("waiting until %s: %w", what, last)
 		case <-tick.C:
 		}
 	}
 }
 
-func (l *Lab) waitAPI(ctx context.Context, api *process) error {
+// waitAPI waits until the API server answers that it is ready.
+func (l *Lab) waitAPI(ctx context.Context) error {
 	transport, err := rest.TransportFor(l.client)
 	if err != nil {
 		return err
 	}
 	client := &http.Client{Transport: transport}
-	return poll(ctx, api.first, "the API server is ready", func(ctx context.Context) (bool, error) {
+	return poll(ctx, l.ended, "the API server is ready", func(ctx context.Context) (bool, error) {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, apiURL(l.topo)+"/readyz", nil)
@@ -91,7 +93,7 @@ func (l *Lab) waitNodes(ctx context.Context) error {
 		return err
 	}
 	want := len(l.topo.Nodes())
-	return poll(ctx, l.nodeEnded(), "every node is Ready", func(ctx context.Context) (bool, error) {
+	return poll(ctx, l.ended, "every node is Ready", func(ctx context.Context) (bool, error) {
 		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 		if err != nil {
 			return false, err
@@ -108,23 +110,6 @@ func (l *Lab) waitNodes(ctx context.Context) error {
 	})
 }
 
-// nodeEnded reports a machine that is gone.
-func (l *Lab) nodeEnded() <-chan error {
-	ended := make(chan error, 1)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for alias, m := range l.machines {
-		go func() {
-			<-m.Done()
-			select {
-			case ended <- fmt.Errorf("node %s ended: %s", alias, lastLine(m.Spec.Dir+"/machine.log")):
-			default:
-			}
-		}()
-	}
-	return ended
-}
-
 func nodeReady(n corev1.Node) bool {
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
@@ -139,7 +124,7 @@ func nodeReady(n corev1.Node) bool {
 func (l *Lab) fresh(n corev1.Node) bool {
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
-			return c.LastHeartbeatTime.Time.After(l.started.Add(-time.Second))
+			return !c.LastHeartbeatTime.Time.Before(l.started.Truncate(time.Second)) // it counts in whole seconds
 		}
 	}
 	return false

@@ -1,7 +1,13 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/zonewise/zonewise/lab/component"
 	"github.com/zonewise/zonewise/lab/topology"
@@ -13,6 +19,105 @@ const (
 )
 
 func apiURL(t topology.Topology) string { return fmt.Sprintf("https://%s:%d", t.API, apiPort) }
+
+// startControlPlane starts its components, the VPC's resolver and the registry, and hands
+// connections to the host's listener api on to the API server.
+func (l *Lab) startControlPlane(ctx, running context.Context, api net.Listener) error {
+	var err error
+	if l.credentials, err = makeCredentials(l.paths.PKI(), l.topo, l.now()); err != nil {
+		return err
+	}
+	for _, name := range []string{component.ControllerManager, component.Scheduler} {
+		text, err := l.credentials.kubeconfig(apiURL(l.topo), l.topo.Name, name, l.credentials.users[name])
+		if err != nil {
+			return err
+		}
+		if err := writeFile(l.paths.userKubeconfig(name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	l.client = l.restConfig()
+	l.launchSelf(running, component.Etcd, etcdArgs(l.paths))
+	l.launchSelf(running, component.APIServer, apiServerArgs(l.topo, l.credentials))
+	if err := l.waitAPI(ctx); err != nil {
+		return err
+	}
+	l.launchSelf(running, component.ControllerManager, controllerManagerArgs(l.paths, l.credentials))
+	l.launchSelf(running, component.Scheduler, schedulerArgs(l.paths))
+	if err := l.startResolver(running); err != nil {
+		return err
+	}
+	if err := l.serveRegistry(running); err != nil {
+		return err
+	}
+	return l.exposeAPI(running, api)
+}
+
+// launchSelf runs this executable under a role.
+func (l *Lab) launchSelf(running context.Context, role string, args []string) {
+	l.launch(running, role, append([]string{l.program, "internal", role}, args...))
+}
+
+func (l *Lab) launch(running context.Context, name string, args []string) {
+	p := &process{
+		name: name, args: args, logPath: l.paths.Log(name), thread: l.fabric.Thread,
+		ended: l.fail, stopped: make(chan struct{}),
+	}
+	l.processes = append(l.processes, p)
+	go p.run(running)
+}
+
+// listenAPI takes the port on 127.0.0.1 at which the host reaches the API server. A lab that is
+// resumed keeps its port where that is free: kubeconfig files that were copied stay right.
+func (l *Lab) listenAPI() (net.Listener, error) {
+	if port := l.topo.APIPort; port != 0 {
+		listener, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return nil, fmt.Errorf("apiPort %d of 127.0.0.1 is taken: choose another in lab.yaml, or 0 for a free one: %w", port, err)
+		}
+		return listener, nil
+	}
+	if last, ok := lastServer(l.paths.Kubeconfig()); ok {
+		if listener, err := net.Listen("tcp4", last); err == nil {
+			return listener, nil
+		}
+	}
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("no free port on 127.0.0.1 for the API server: %w", err)
+	}
+	return listener, nil
+}
+
+// lastServer is the address of the API server in a kubeconfig file, if there is one.
+func lastServer(kubeconfig string) (address string, ok bool) {
+	config, err := clientcmd.LoadFromFile(kubeconfig)
+	if err != nil {
+		return "", false
+	}
+	for _, c := range config.Clusters {
+		if u, err := url.Parse(c.Server); err == nil && u.Host != "" {
+			return u.Host, true
+		}
+	}
+	return "", false
+}
+
+// exposeAPI makes the API server reachable at listener, which it closes when running ends, and
+// writes the kubeconfig for it.
+func (l *Lab) exposeAPI(running context.Context, listener net.Listener) error {
+	l.apiAddress = listener.Addr().String()
+	text, err := l.credentials.kubeconfig("https://"+l.apiAddress, "zonewise-"+l.topo.Name, "admin", l.credentials.users["admin"])
+	if err != nil {
+		return err
+	}
+	if err := writePrivate(l.paths.Kubeconfig(), text); err != nil {
+		return err
+	}
+	target := net.JoinHostPort(l.topo.API.String(), fmt.Sprint(apiPort))
+	go forwardTCP(running, listener, l.fabric.Thread.NS(), target)
+	return nil
+}
 
 func etcdArgs(p Paths) []string { return []string{p.Etcd(), etcdURL} }
 
@@ -60,7 +165,7 @@ func controllerManagerArgs(p Paths, c *credentials) []string {
 		"--service-account-private-key-file=" + c.tokenKey,
 		"--root-ca-file=" + c.ca.CertFile(),
 		"--cluster-signing-cert-file=" + c.ca.CertFile(),
-		"--cluster-signing-key-file=" + p.PKI() + "/ca.key",
+		"--cluster-signing-key-file=" + filepath.Join(p.PKI(), "ca.key"),
 		"--kube-api-qps=200",
 		"--kube-api-burst=400",
 		"--profiling=false",
@@ -83,4 +188,6 @@ func schedulerArgs(p Paths) []string {
 }
 
 // userKubeconfig is the kubeconfig file of a control-plane component.
-func (p Paths) userKubeconfig(name string) string { return p.PKI() + "/" + name + ".kubeconfig" }
+func (p Paths) userKubeconfig(name string) string {
+	return filepath.Join(p.PKI(), name+".kubeconfig")
+}

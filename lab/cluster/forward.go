@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -17,8 +18,14 @@ func forwardTCP(ctx context.Context, listener net.Listener, ns *os.File, target 
 	defer stop()
 	for {
 		client, err := listener.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // out of files, or a client that has gone already
+			if !pause(ctx, pollInterval) {
+				return
+			}
+			continue
 		}
 		go func() {
 			defer func() { _ = client.Close() }()
@@ -61,7 +68,7 @@ const udpClients = 256
 func forwardUDP(ctx context.Context, socket net.PacketConn, ns *os.File, target string) {
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer stop()
-	var order []string
+	var order []string // of clients, the oldest first
 	servers := map[string]net.Conn{}
 	defer func() {
 		for _, s := range servers {
@@ -74,8 +81,7 @@ func forwardUDP(ctx context.Context, socket net.PacketConn, ns *os.File, target 
 		if err != nil {
 			return
 		}
-		key := from.String()
-		server, ok := servers[key]
+		server, ok := servers[from.String()]
 		if !ok {
 			if err := region.In(ns, func() (err error) {
 				server, err = net.Dial("udp4", target)
@@ -88,20 +94,26 @@ func forwardUDP(ctx context.Context, socket net.PacketConn, ns *os.File, target 
 				delete(servers, order[0])
 				order = order[1:]
 			}
-			servers[key], order = server, append(order, key)
-			go func() {
-				answer := make([]byte, 65535)
-				for {
-					n, err := server.Read(answer)
-					if err != nil {
-						return
-					}
-					if _, err := socket.WriteTo(answer[:n], from); err != nil {
-						return
-					}
-				}
-			}()
+			servers[from.String()], order = server, append(order, from.String())
+			go answerUDP(socket, from, server)
 		}
 		_, _ = server.Write(buffer[:n])
+	}
+}
+
+// answerUDP brings a server's answers to one client until the server's socket is closed.
+func answerUDP(socket net.PacketConn, client net.Addr, server net.Conn) {
+	answer := make([]byte, 65535)
+	for {
+		n, err := server.Read(answer)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue // nobody listens there: an ICMP message said so, and the next may be answered
+		}
+		if _, err := socket.WriteTo(answer[:n], client); err != nil {
+			return
+		}
 	}
 }

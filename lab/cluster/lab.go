@@ -4,22 +4,18 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"k8s.io/client-go/rest"
 
-	"github.com/zonewise/zonewise/lab/component"
-	"github.com/zonewise/zonewise/lab/images"
 	"github.com/zonewise/zonewise/lab/machine"
 	"github.com/zonewise/zonewise/lab/region"
 	"github.com/zonewise/zonewise/lab/registry"
@@ -42,11 +38,16 @@ type Lab struct {
 	registry    *registry.Registry
 	client      *rest.Config
 	processes   []*process
-	apiPort     int
+	apiAddress  string // on the host
 	forwards    *forwarder
 
+	ended chan error // the first end of something that is to run for as long as the lab does
+
+	keepers sync.WaitGroup     // one for each node
+	letGo   context.CancelFunc // ends keepers, so that machines can be stopped
+
 	mu       sync.Mutex
-	machines map[string]*machine.Machine
+	machines map[string]*machine.Machine // by alias; those that run
 	boot     Boot
 	started  time.Time
 }
@@ -60,8 +61,9 @@ type Boot struct {
 
 // Event is one step of the start, for whoever watches.
 type Event struct {
-	Step  string        `json:"step"`
 	State State         `json:"state"`
+	Step  string        `json:"step,omitempty"`
+	Fresh bool          `json:"fresh,omitempty"`
 	Took  time.Duration `json:"took,omitempty"`
 	Error string        `json:"error,omitempty"`
 }
@@ -69,12 +71,13 @@ type Event struct {
 // State of a step.
 type State string
 
-// A step starts, and is then done or has failed. Ready comes last, once.
+// Claimed comes first. A step starts, and is then done. Ready or Failed comes last, once.
 const (
+	Claimed     State = "claimed" // the lab is this process's; Fresh tells whether it is a new one
 	StepStarted State = "started"
 	StepDone    State = "done"
-	StepFailed  State = "failed"
 	Ready       State = "ready"
+	Failed      State = "failed"
 )
 
 // Options of Run.
@@ -85,17 +88,18 @@ type Options struct {
 	Report   func(Event)
 }
 
-// Run starts a lab and keeps it running until ctx ends. The caller holds the lab's lock.
+// Run starts a lab and keeps it running until ctx ends. The caller has claimed the lab.
 func Run(ctx context.Context, o Options) error {
 	l := &Lab{
 		topo: o.Topology, paths: PathsOf(o.Topology.Name), program: o.Program, binDir: filepath.Dir(o.Program),
-		version: o.Version, now: time.Now, report: o.Report, machines: map[string]*machine.Machine{}, started: time.Now(),
+		version: o.Version, now: time.Now, report: o.Report,
+		ended: make(chan error, 1), machines: map[string]*machine.Machine{}, started: time.Now(),
 	}
 	// Children outlive ctx until stop has ended them in order.
 	running, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer l.stop(kill)
 	if err := l.start(ctx, running); err != nil {
-		return err
+		return explainFull(err)
 	}
 	l.report(Event{State: Ready})
 	slog.Info("lab is ready", "api", l.boot.API, "nodes", l.boot.Nodes, "dns", l.boot.DNS)
@@ -103,11 +107,11 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
+// step does one step of the start and tells whoever watches.
 func (l *Lab) step(name string, do func() error) error {
 	l.report(Event{Step: name, State: StepStarted})
 	begin := time.Now()
 	if err := do(); err != nil {
-		l.report(Event{Step: name, State: StepFailed, Took: time.Since(begin), Error: err.Error()})
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	l.report(Event{Step: name, State: StepDone, Took: time.Since(begin)})
@@ -116,7 +120,11 @@ func (l *Lab) step(name string, do func() error) error {
 
 // start brings everything up. ctx bounds the start; running is the life of what it starts.
 func (l *Lab) start(ctx, running context.Context) error {
-	if err := machine.EnterCgroup(machine.CgroupOf(l.topo.Name) + "/region"); err != nil {
+	// What a crash of this lab has left would only be in the way.
+	if err := machine.RemoveCgroup(l.paths.Cgroup(), killPatience); err != nil {
+		return err
+	}
+	if err := machine.EnterCgroup(l.paths.Cgroup() + "/region"); err != nil {
 		return err
 	}
 	for _, dir := range []string{l.paths.Logs(), l.paths.Images()} {
@@ -124,6 +132,11 @@ func (l *Lab) start(ctx, running context.Context) error {
 			return err
 		}
 	}
+	api, err := l.listenAPI() // before the rest, which would be in vain
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(running, func() { _ = api.Close() })
 	var template string
 	if err := l.step("Images unpacked", func() (err error) {
 		template, err = l.prepareImages(ctx)
@@ -132,21 +145,15 @@ func (l *Lab) start(ctx, running context.Context) error {
 		return err
 	}
 	l.started = time.Now() // unpacking happens once on a machine, not at each start
-	if err := l.step("Network fabric", func() (err error) {
-		if l.parent, err = region.HostThread(); err != nil {
-			return err
-		}
-		l.fabric, err = region.New(l.topo)
-		return err
-	}); err != nil {
+	if err := l.step("Network fabric", l.makeFabric); err != nil {
 		return err
 	}
-	if err := l.step("Control plane", func() error { return l.startControlPlane(ctx, running) }); err != nil {
+	if err := l.step("Control plane", func() error { return l.startControlPlane(ctx, running, api) }); err != nil {
 		return err
 	}
 	l.boot.API = time.Since(l.started)
 	if err := l.step(fmt.Sprintf("%d nodes in %d zones", len(l.topo.Nodes()), len(l.topo.Zones)), func() error {
-		return l.startNodes(ctx, template)
+		return l.startNodes(ctx, running, template)
 	}); err != nil {
 		return err
 	}
@@ -158,139 +165,17 @@ func (l *Lab) start(ctx, running context.Context) error {
 	return l.serve(running)
 }
 
-func (l *Lab) prepareImages(ctx context.Context) (string, error) {
-	builtIn, err := images.List(filepath.Join(l.binDir, "images"))
-	if err != nil {
-		return "", err
-	}
-	if len(builtIn) == 0 {
-		return "", fmt.Errorf("no archives in %s: run `make build`", filepath.Join(l.binDir, "images"))
-	}
-	loaded, err := images.List(l.paths.Images())
-	if err != nil {
-		return "", err
-	}
-	if l.registry, err = newRegistry(builtIn, loaded, l.topo.Offline); err != nil {
-		return "", err
-	}
-	template, err := images.Template(ctx, l.binDir, Cache(), builtIn)
-	if err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(l.paths.Template(), []byte(template), 0o644); err != nil {
-		return "", err
-	}
-	return template, pruneTemplates()
-}
-
-// pruneTemplates removes unpacked images that no lab uses: those of older builds.
-func pruneTemplates() error {
-	names, err := Names()
-	if err != nil {
+func (l *Lab) makeFabric() (err error) {
+	if l.parent, err = region.HostThread(); err != nil {
 		return err
 	}
-	var inUse []string
-	for _, name := range names {
-		data, err := os.ReadFile(PathsOf(name).Template())
-		if err != nil {
-			continue // a lab that has not come so far uses none
-		}
-		inUse = append(inUse, string(data))
-	}
-	return images.PruneTemplates(Cache(), inUse)
-}
-
-func (l *Lab) startControlPlane(ctx, running context.Context) error {
-	var err error
-	if l.credentials, err = makeCredentials(l.paths.PKI(), l.topo, l.now()); err != nil {
-		return err
-	}
-	for _, name := range []string{component.ControllerManager, component.Scheduler} {
-		text, err := l.credentials.kubeconfig(apiURL(l.topo), l.topo.Name, name, l.credentials.users[name])
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(l.paths.userKubeconfig(name), []byte(text), 0o600); err != nil {
-			return err
-		}
-	}
-	l.client = l.restConfig()
-	self := func(role string, args []string) *process {
-		return &process{name: role, args: append([]string{l.program, "internal", role}, args...)}
-	}
-	l.launch(running, self(component.Etcd, etcdArgs(l.paths)))
-	api := self(component.APIServer, apiServerArgs(l.topo, l.credentials))
-	l.launch(running, api)
-	if err := l.waitAPI(ctx, api); err != nil {
-		return err
-	}
-	l.launch(running, self(component.ControllerManager, controllerManagerArgs(l.paths, l.credentials)))
-	l.launch(running, self(component.Scheduler, schedulerArgs(l.paths)))
-	if err := l.startResolver(running); err != nil {
-		return err
-	}
-	if err := l.serveRegistry(running); err != nil {
-		return err
-	}
-	return l.exposeAPI(running)
-}
-
-func (l *Lab) launch(running context.Context, p *process) {
-	p.thread, p.logPath = l.fabric.Thread, l.paths.Log(p.name)
-	p.first, p.stopped = make(chan error, 1), make(chan struct{})
-	l.processes = append(l.processes, p)
-	go p.run(running)
-}
-
-func (l *Lab) startNodes(ctx context.Context, template string) error {
-	group, _ := errgroup.WithContext(ctx)
-	for _, n := range l.topo.Nodes() {
-		group.Go(func() error {
-			m, err := l.startNode(n, template)
-			if err != nil {
-				return err
-			}
-			l.mu.Lock()
-			l.machines[n.Alias] = m
-			l.mu.Unlock()
-			return m.Boot()
-		})
-	}
-	group.Go(func() error { return l.install(ctx) })
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	return l.waitNodes(ctx)
-}
-
-// exposeAPI makes the API server reachable on 127.0.0.1 of the host and writes the kubeconfig.
-// A lab that is resumed keeps its port where it is free.
-func (l *Lab) exposeAPI(running context.Context) error {
-	listener, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", l.topo.APIPort))
-	if err != nil {
-		return fmt.Errorf("port %d of 127.0.0.1 for the API server is taken: choose another with apiPort in lab.yaml, or 0: %w", l.topo.APIPort, err)
-	}
-	l.apiPort = listener.Addr().(*net.TCPAddr).Port
-	target := net.JoinHostPort(l.topo.API.String(), fmt.Sprint(apiPort))
-	go forwardTCP(running, listener, l.fabric.Thread.NS(), target)
-	server := fmt.Sprintf("https://127.0.0.1:%d", l.apiPort)
-	text, err := l.credentials.kubeconfig(server, "zonewise-"+l.topo.Name, "admin", l.credentials.users["admin"])
-	if err != nil {
-		return err
-	}
-	return writePrivate(l.paths.Kubeconfig(), text)
+	l.fabric, err = region.New(l.topo)
+	return err
 }
 
 // stop ends everything that start began, in the reverse order of dependence, then the namespaces.
 func (l *Lab) stop(kill context.CancelFunc) {
-	l.mu.Lock()
-	machines := l.machines
-	l.mu.Unlock()
-	var group errgroup.Group
-	for _, m := range machines {
-		group.Go(func() error { m.Stop(stopPatience); return nil })
-	}
-	_ = group.Wait()
+	l.stopNodes()
 	kill()
 	for _, p := range l.processes {
 		<-p.stopped
@@ -306,27 +191,24 @@ func (l *Lab) stop(kill context.CancelFunc) {
 	}
 }
 
-// SaveConfig keeps a lab's configuration for when it is resumed.
-func SaveConfig(p Paths, c topology.Config) error {
-	data, err := json.MarshalIndent(c, "", "  ")
-	if err != nil {
-		return err
+// fail reports the end of something that the lab needs; only the first is kept, and only the start
+// looks at it.
+func (l *Lab) fail(err error) {
+	select {
+	case l.ended <- err:
+	default:
 	}
-	return os.WriteFile(p.Config(), data, 0o644)
 }
 
-// LoadConfig reads what SaveConfig wrote. ErrNotFound if there is no such lab.
-func LoadConfig(p Paths) (topology.Config, error) {
-	var c topology.Config
-	data, err := os.ReadFile(p.Config())
-	if errors.Is(err, fs.ErrNotExist) {
-		return c, ErrNotFound
+// explainFull finds the reason of an error in a disk that is full by now: programs that cannot
+// write fail in many ways, and say so in logs that are gone with a lab that never started.
+func explainFull(err error) error {
+	const spare = 8 << 20
+	for _, dir := range []string{Home(), Cache()} {
+		var fs unix.Statfs_t
+		if unix.Statfs(dir, &fs) == nil && fs.Bavail*uint64(fs.Bsize) < spare {
+			return fmt.Errorf("disk of %s is full: free some, or choose another place with ZONEWISE_LAB_HOME: %w", dir, err)
+		}
 	}
-	if err != nil {
-		return c, err
-	}
-	if err := json.Unmarshal(data, &c); err != nil {
-		return c, fmt.Errorf("%s: %w", p.Config(), err)
-	}
-	return c, nil
+	return err
 }

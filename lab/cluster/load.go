@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +30,12 @@ func (l *Lab) load(ctx context.Context, path string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	kept := filepath.Join(l.paths.Images(), filepath.Base(path))
+	// By content: files of the same name from different directories are different images.
+	sum := sha256.New()
+	for _, t := range image.Tags {
+		fmt.Fprintln(sum, t.Name, t.Manifest.Digest)
+	}
+	kept := filepath.Join(l.paths.Images(), hex.EncodeToString(sum.Sum(nil)[:8])+".tar")
 	if err := copyFile(path, kept); err != nil {
 		return nil, fmt.Errorf("load %s: %w", path, err)
 	}
@@ -36,9 +43,9 @@ func (l *Lab) load(ctx context.Context, path string) ([]string, error) {
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(2) // unpacking is disk and CPU, and every node does the same
-	for alias, m := range l.machines {
+	for alias, pid := range l.pids() {
 		group.Go(func() error {
-			if err := importInto(ctx, m.PID(), kept); err != nil {
+			if err := importInto(ctx, pid, kept); err != nil {
 				return fmt.Errorf("load %s: node %s: %w", path, alias, err)
 			}
 			return nil

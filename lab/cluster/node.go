@@ -4,8 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -13,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/zonewise/zonewise/lab/component"
-	"github.com/zonewise/zonewise/lab/images"
 	"github.com/zonewise/zonewise/lab/machine"
 	"github.com/zonewise/zonewise/lab/region"
 	"github.com/zonewise/zonewise/lab/topology"
@@ -25,7 +22,7 @@ const registryPort = 5000
 // machineSpec works out all files of a node. Pure but for the certificates it is given.
 func machineSpec(p Paths, t topology.Topology, n topology.Node, binDir, template string, c *credentials, now time.Time) (machine.Spec, error) {
 	spec := machine.Spec{
-		Lab: t.Name, Alias: n.Alias, Hostname: n.Name, Address: n.Address.String(), Resolver: t.Resolver.String(),
+		Alias: n.Alias, Cgroup: p.NodeCgroup(n.Alias), Hostname: n.Name, Address: n.Address.String(), Resolver: t.Resolver.String(),
 		Dir: p.Node(n.Alias), Root: filepath.Join(p.Node(n.Alias), "root"), BinDir: binDir, Images: template,
 	}
 	pair, err := c.kubelet(n, now)
@@ -91,46 +88,4 @@ func cniConfig(n topology.Node) (string, error) {
 		}},
 	}, "", "  ")
 	return string(data), err
-}
-
-// startNode makes a machine with a fresh disk for images: what pods it had is gone, as after a
-// reboot with an empty image store, and comes back from the API server.
-func (l *Lab) startNode(n topology.Node, template string) (*machine.Machine, error) {
-	spec, err := machineSpec(l.paths, l.topo, n, l.binDir, template, l.credentials, l.now())
-	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", n.Alias, err)
-	}
-	store := filepath.Join(spec.Root, "var/lib/containerd")
-	if err := os.RemoveAll(store); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(store), 0o755); err != nil {
-		return nil, err
-	}
-	if err := images.CloneRoot(template, store, "/lab/images"); err != nil {
-		return nil, fmt.Errorf("node %s: %w", n.Alias, err)
-	}
-	plugin := filepath.Join(spec.Root, "opt/cni/bin")
-	if err := os.MkdirAll(plugin, 0o755); err != nil {
-		return nil, err
-	}
-	if err := relink("/lab/bin/zonewise", filepath.Join(plugin, "zonewise-cni")); err != nil {
-		return nil, err
-	}
-	m, err := machine.Start(l.parent, l.program, spec)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.fabric.Attach(n, m.PID()); err != nil {
-		m.Stop(0)
-		return nil, err
-	}
-	return m, nil
-}
-
-func relink(target, path string) error {
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	return os.Symlink(target, path)
 }

@@ -121,17 +121,30 @@ func (l *Lab) watch(running context.Context) error {
 	l.forwards = &forwarder{fabric: l.fabric, nodes: l.topo.Nodes(), open: map[NodePort]func(){}}
 	factory := informers.NewSharedInformerFactory(client, 0)
 	services := factory.Core().V1().Services()
-	update := func(any) {
-		all := services.Informer().GetStore().List()
-		l.forwards.set(running, nodePorts(all, l.topo.Nodes()))
+	changed := make(chan struct{}, 1) // one look sees all changes before it
+	note := func(any) {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
 	}
 	if _, err := services.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: update, UpdateFunc: func(_, _ any) { update(nil) }, DeleteFunc: update,
+		AddFunc: note, UpdateFunc: func(_, _ any) { note(nil) }, DeleteFunc: note,
 	}); err != nil {
 		return err
 	}
 	factory.Start(running.Done())
 	factory.WaitForCacheSync(running.Done())
+	go func() {
+		for {
+			select {
+			case <-running.Done():
+				return
+			case <-changed:
+				l.forwards.set(running, nodePorts(services.Informer().GetStore().List(), l.topo.Nodes()))
+			}
+		}
+	}()
 	return nil
 }
 

@@ -1,23 +1,27 @@
 package cluster
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/zonewise/zonewise/lab/topology"
 )
+
+const defaultHome = "/var/lib/zonewise"
 
 // Home is where labs keep their state: $ZONEWISE_LAB_HOME, or /var/lib/zonewise.
 func Home() string {
 	if dir := os.Getenv("ZONEWISE_LAB_HOME"); dir != "" {
+		if full, err := filepath.Abs(dir); err == nil {
+			return full
+		}
 		return dir
 	}
-	return "/var/lib/zonewise"
+	return defaultHome
 }
 
 // Paths are the files of one lab.
@@ -35,17 +39,32 @@ func (p Paths) Logs() string             { return filepath.Join(p.Dir, "logs") }
 func (p Paths) Images() string           { return filepath.Join(p.Dir, "images") }
 func (p Paths) Template() string         { return filepath.Join(p.Dir, "template") }
 func (p Paths) Kubeconfig() string       { return filepath.Join(p.Dir, "kubeconfig") }
-func (p Paths) Node(alias string) string { return filepath.Join(p.Dir, "nodes", alias) }
+func (p Paths) Nodes() string            { return filepath.Join(p.Dir, "nodes") }
+func (p Paths) Node(alias string) string { return filepath.Join(p.Nodes(), alias) }
 func (p Paths) Log(name string) string   { return filepath.Join(p.Logs(), name+".log") }
 func (p Paths) NodeLog(alias, name string) string {
 	return filepath.Join(p.Node(alias), "root/var/log", name+".log")
 }
 
+// Cgroup holds all processes of the lab, below the root of every hierarchy. Labs of the same name
+// with different homes are different labs.
+func (p Paths) Cgroup() string {
+	name := "zonewise-" + filepath.Base(p.Dir)
+	if Home() == defaultHome {
+		return name
+	}
+	sum := sha256.Sum256([]byte(p.Dir))
+	return name + "-" + hex.EncodeToString(sum[:4])
+}
+
+// NodeCgroup holds all processes of one node.
+func (p Paths) NodeCgroup(alias string) string { return p.Cgroup() + "/" + alias }
+
 // Cache holds unpacked images, which all labs of a host share and which are made again where they
 // are missing.
 func Cache() string {
-	if dir := os.Getenv("ZONEWISE_LAB_HOME"); dir != "" {
-		return filepath.Join(dir, "cache")
+	if home := Home(); home != defaultHome {
+		return filepath.Join(home, "cache")
 	}
 	return "/var/cache/zonewise"
 }
@@ -69,24 +88,4 @@ func Names() ([]string, error) {
 		}
 	}
 	return names, nil
-}
-
-// errBusy is returned where another process holds the lab's lock.
-var errBusy = errors.New("in use by another process")
-
-// lock takes the lab's lock without waiting: it is held by whatever runs the lab, for as long as
-// that lives.
-func lock(p Paths) (*os.File, error) {
-	f, err := os.OpenFile(p.Lock(), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lab %s: %w", filepath.Base(p.Dir), errBusy)
-		}
-		return nil, err
-	}
-	return f, nil
 }

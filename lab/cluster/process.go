@@ -24,7 +24,7 @@ type process struct {
 	args    []string // program and arguments
 	logPath string
 	thread  *region.Thread
-	first   chan error // the first end, for whoever waits for the component to be ready
+	ended   func(error) // is told of each end that was not asked for
 	stopped chan struct{}
 }
 
@@ -38,15 +38,10 @@ func (p *process) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		select {
-		case p.first <- err:
-		default:
-		}
-		slog.Warn("component ended, starting it again", "component", p.name, "err", err)
-		select {
-		case <-ctx.Done():
+		p.ended(err)
+		slog.Warn("starting a component again", "component", p.name, "err", err)
+		if !pause(ctx, restartPause) {
 			return
-		case <-time.After(restartPause):
 		}
 	}
 }

@@ -19,23 +19,8 @@ import (
 	"github.com/zonewise/zonewise/lab/images"
 	"github.com/zonewise/zonewise/lab/install"
 	"github.com/zonewise/zonewise/lab/region"
-	"github.com/zonewise/zonewise/lab/registry"
 	"github.com/zonewise/zonewise/lab/topology"
 )
-
-func newRegistry(builtIn, loaded []images.Image, offline bool) (*registry.Registry, error) {
-	var upstream registry.Upstream
-	if !offline {
-		upstream = &registry.Remote{}
-	}
-	r := registry.New(upstream, builtIn...)
-	for _, i := range loaded {
-		if _, err := r.Add(i.Path); err != nil {
-			return nil, err
-		}
-	}
-	return r, nil
-}
 
 // serveRegistry answers the nodes' pulls at the resolver's address. It asks other registries from
 // the host's network, since nodes have no way out of the region.
@@ -73,7 +58,7 @@ func (l *Lab) startResolver(running context.Context) error {
 			return err
 		}
 	}
-	l.launch(running, &process{name: "resolver", args: []string{filepath.Join(l.binDir, "coredns"), "-conf", filepath.Join(dir, "Corefile")}})
+	l.launch(running, "resolver", []string{filepath.Join(l.binDir, "coredns"), "-conf", filepath.Join(dir, "Corefile")})
 	return nil
 }
 
@@ -119,7 +104,7 @@ func (l *Lab) install(ctx context.Context) error {
 			return fmt.Errorf("install zonewise: %w", err)
 		}
 	}
-	dns, err := install.DNS(l.topo.ClusterDNS.String(), images.DNS, min(2, len(l.topo.Nodes())))
+	dns, err := install.DNS(l.topo.ClusterDNS.String(), images.DNS, min(2, len(l.topo.Nodes())), len(l.topo.Zones))
 	if err != nil {
 		return err
 	}
@@ -131,12 +116,13 @@ func (l *Lab) install(ctx context.Context) error {
 
 // waitDNS waits until cluster DNS answers on every node: by then the product's dataplane works there.
 func (l *Lab) waitDNS(ctx context.Context) error {
+	pids := l.pids()
 	for _, n := range l.topo.Nodes() {
-		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", l.machines[n.Alias].PID()))
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pids[n.Alias]))
 		if err != nil {
 			return fmt.Errorf("node %s: %w", n.Alias, err)
 		}
-		err = poll(ctx, l.nodeEnded(), "cluster DNS answers on node "+n.Alias, func(ctx context.Context) (bool, error) {
+		err = poll(ctx, l.ended, "cluster DNS answers on node "+n.Alias, func(ctx context.Context) (bool, error) {
 			return askDNS(ctx, ns, net.JoinHostPort(l.topo.ClusterDNS.String(), "53"))
 		})
 		_ = ns.Close()

@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -53,7 +55,7 @@ type NodeStatus struct {
 	Address      string `json:"address"`
 	InstanceType string `json:"instanceType"`
 	MaxPods      int    `json:"maxPods"`
-	PID          int    `json:"pid"` // of the node's first process, through which it can be entered
+	PID          int    `json:"pid"` // of the node's first process, through which it can be entered; 0 while the node is down
 }
 
 // BootStatus tells how long each stage of the last start took, in seconds from its beginning.
@@ -66,17 +68,18 @@ type BootStatus struct {
 func (l *Lab) status() (Status, error) {
 	s := Status{
 		Schema: StatusSchema, Name: l.topo.Name, Kubeconfig: l.paths.Kubeconfig(), Version: l.version, Proxy: l.topo.Proxy,
-		API: fmt.Sprintf("https://127.0.0.1:%d", l.apiPort), Started: l.started.UTC().Truncate(time.Second),
+		API: "https://" + l.apiAddress, Started: l.started.UTC().Truncate(time.Second),
 		Boot:     BootStatus{API: l.boot.API.Seconds(), Nodes: l.boot.Nodes.Seconds(), DNS: l.boot.DNS.Seconds()},
 		RegionNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.fabric.Thread.NS().Fd()),
 		Latency:  l.fabric.Latency(), NodePorts: l.forwards.list(),
 	}
+	pids := l.pids()
 	for _, z := range l.topo.Zones {
 		zone := ZoneStatus{Name: z.Name, Subnet: z.Subnet.String()}
 		for _, n := range z.Nodes {
 			zone.Nodes = append(zone.Nodes, NodeStatus{
 				Name: n.Name, Alias: n.Alias, Address: n.Address.String(), InstanceType: n.Instance.Type,
-				MaxPods: n.Instance.MaxPods(), PID: l.machines[n.Alias].PID(),
+				MaxPods: n.Instance.MaxPods(), PID: pids[n.Alias],
 			})
 		}
 		s.Zones = append(s.Zones, zone)
@@ -90,7 +93,7 @@ func (l *Lab) status() (Status, error) {
 			s.CrossZone = append(s.CrossZone, c)
 		}
 	}
-	s.MemoryBytes, err = memory(machine.CgroupOf(l.topo.Name))
+	s.MemoryBytes, err = memory(l.paths.Cgroup())
 	return s, err
 }
 
@@ -164,7 +167,7 @@ func GetStatus(ctx context.Context, name string) (Status, error) {
 
 // LoadImage gives a running lab one more image archive, by path.
 func LoadImage(ctx context.Context, name, path string) (names []string, err error) {
-	return names, call(ctx, name, http.MethodPost, "/v1/images?path="+strings.ReplaceAll(path, " ", "%20"), &names)
+	return names, call(ctx, name, http.MethodPost, "/v1/images?path="+url.QueryEscape(path), &names)
 }
 
 func call(ctx context.Context, name, method, path string, into any) error {
@@ -182,7 +185,7 @@ func call(ctx context.Context, name, method, path string, into any) error {
 	response, err := client.Do(request)
 	if err != nil {
 		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" {
+		if errors.As(err, &op) && op.Op == "dial" && !errors.Is(err, fs.ErrPermission) {
 			return ErrNotRunning
 		}
 		return err

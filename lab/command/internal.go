@@ -16,13 +16,9 @@ import (
 func newInternal() *cobra.Command {
 	internal := &cobra.Command{Use: "internal", Hidden: true, Short: "Roles of the lab's own processes"}
 	run := &cobra.Command{
-		Use: "run LAB", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			fresh, _ := cmd.Flags().GetBool("fresh")
-			return runLab(cmd.Context(), args[0], version.Version, fresh)
-		},
+		Use: "run", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runLab(cmd.Context(), version.Version) },
 	}
-	run.Flags().Bool("fresh", false, "")
 	var binDir, out string
 	build := &cobra.Command{
 		Use: "images", Short: "Build the lab's image archives", Args: cobra.NoArgs,

@@ -23,9 +23,6 @@ func newDown() *cobra.Command {
 		Use: "down", Short: "Remove a lab and every trace of it, also after a crash", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			name := labName(cmd)
-			if err := topology.ValidateName(name); err != nil {
-				return usageError{err}
-			}
 			if err := needRoot(cmd); err != nil {
 				return err
 			}

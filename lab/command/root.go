@@ -27,8 +27,12 @@ const (
 // usageError is wrong use: exit code 2.
 type usageError struct{ error }
 
-// errInterrupted ends a command that was stopped by Ctrl-C and has cleaned up.
-var errInterrupted = errors.New("interrupted")
+// interruptedError ends a command that was stopped by Ctrl-C, and says what became of the lab.
+type interruptedError struct{ state string }
+
+func (e interruptedError) Error() string { return "interrupted; " + e.state }
+
+var errInterrupted = interruptedError{"nothing is left behind"}
 
 // exitError passes on the exit code of a command that ran in a node.
 type exitError struct{ code int }
@@ -44,19 +48,20 @@ func Run(args []string) int {
 	err := root.ExecuteContext(ctx)
 	var code exitError
 	var usage usageError
+	var interrupted interruptedError
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &code):
 		return code.code
-	case errors.Is(err, errInterrupted):
-		fmt.Fprintln(os.Stderr, "zonewise lab: interrupted; nothing is left behind")
+	}
+	fmt.Fprintf(os.Stderr, "zonewise lab: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	switch {
+	case errors.As(err, &interrupted):
 		return exitInterrupted
 	case errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command"):
-		fmt.Fprintf(os.Stderr, "zonewise lab: %v\nSee 'zonewise lab --help'.\n", err)
 		return exitUsage
 	}
-	fmt.Fprintf(os.Stderr, "zonewise lab: %v\n", err)
 	return exitFailed
 }
 
@@ -71,6 +76,12 @@ func newRoot() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.PersistentFlags().String("name", topology.DefaultName, "`name` of the lab")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := topology.ValidateName(labName(cmd)); err != nil {
+			return usageError{fmt.Errorf("--name: %w", err)}
+		}
+		return nil
+	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newUp(), newDown(), newStatus(), newList(), newKubeconfig(), newLoad(), newExec(), newLogs(), newDemo(), newInternal())
 	if err := root.RegisterFlagCompletionFunc("name", completeLabs); err != nil {
@@ -109,9 +120,6 @@ func needRoot(cmd *cobra.Command) error {
 
 // status asks the named lab; errors say what to do.
 func status(ctx context.Context, name string) (cluster.Status, error) {
-	if err := topology.ValidateName(name); err != nil {
-		return cluster.Status{}, usageError{err}
-	}
 	s, err := cluster.GetStatus(ctx, name)
 	return s, explain(name, err)
 }
@@ -123,6 +131,10 @@ func explain(name string, err error) error {
 		return fmt.Errorf("no lab named %s: %s", name, existing())
 	case errors.Is(err, cluster.ErrNotRunning):
 		return fmt.Errorf("lab %s is not running: start it again with `sudo zonewise lab up%s`, or remove it with `sudo zonewise lab down%s`", name, nameFlag(name), nameFlag(name))
+	case errors.Is(err, cluster.ErrBusy):
+		return fmt.Errorf("lab %s is being started or removed by another process (%d): wait until that has ended", name, cluster.RunnerPID(cluster.PathsOf(name)))
+	case errors.Is(err, cluster.ErrDifferent):
+		return fmt.Errorf("lab %s exists and is different: remove it with `sudo zonewise lab down%s`, or choose another --name", name, nameFlag(name))
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("lab %s belongs to root: run this with sudo", name)
 	}

@@ -1,23 +1,13 @@
 package command
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"os/signal"
-	"path/filepath"
-	"reflect"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/zonewise/zonewise/lab/cluster"
 	"github.com/zonewise/zonewise/lab/topology"
@@ -38,6 +28,8 @@ func newUp() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start a lab, or go on with one that was interrupted",
+		Long: "Start a lab, or go on with one that was interrupted: its API objects, certificates and nodes' disks\n" +
+			"are kept, its pods are started anew.",
 		Example: "  sudo zonewise lab up\n  sudo zonewise lab up --name big --zones 4 --nodes-per-zone 3\n" +
 			"  sudo zonewise lab up -f lab.yaml",
 		Args: args(cobra.NoArgs),
@@ -65,14 +57,18 @@ func up(cmd *cobra.Command, f upFlags) error {
 	return startLab(cmd.Context(), config, f.wait, newProgress(cmd.ErrOrStderr()))
 }
 
-// config is lab.yaml overridden by the flags that were given.
+// config is lab.yaml, else the lab that exists, else the default; overridden by the flags that were
+// given.
 func (f upFlags) config(cmd *cobra.Command) (topology.Config, error) {
-	var c topology.Config
 	flags := cmd.Flags()
+	var c topology.Config
+	if f.wait <= 0 {
+		return c, usageError{fmt.Errorf("--wait %s: give it some time, such as 2m", f.wait)}
+	}
 	if f.file != "" {
 		data, err := os.ReadFile(f.file)
 		if err != nil {
-			return c, err
+			return c, fmt.Errorf("lab file: %w", err)
 		}
 		if c, err = topology.Parse(data); err != nil {
 			return c, fmt.Errorf("%s: %w", f.file, err)
@@ -81,19 +77,26 @@ func (f upFlags) config(cmd *cobra.Command) (topology.Config, error) {
 	if flags.Changed("name") || c.Name == "" {
 		c.Name = labName(cmd)
 	}
-	if flags.Changed("zones") || flags.Changed("nodes-per-zone") || c.Zones == nil {
+	if f.file == "" {
+		if have, err := cluster.LoadConfig(cluster.PathsOf(c.Name)); err == nil {
+			c = have
+		}
+	}
+	if flags.Changed("zones") || flags.Changed("nodes-per-zone") {
 		if f.zones < 1 || f.perZone < 1 {
 			return c, usageError{errors.New("--zones and --nodes-per-zone: a lab needs at least one of each")}
 		}
 		c.Zones = topology.Spread(f.zones, f.perZone)
 	}
-	if flags.Changed("instance-type") || c.InstanceType == "" {
+	if flags.Changed("instance-type") {
 		c.InstanceType = f.instanceType
 	}
-	if flags.Changed("proxy") || c.Proxy == "" {
+	if flags.Changed("proxy") {
 		c.Proxy = f.proxy
 	}
-	c.Offline = c.Offline || f.offline
+	if flags.Changed("offline") {
+		c.Offline = f.offline
+	}
 	if _, err := topology.New(c); err != nil {
 		if f.file != "" {
 			return c, fmt.Errorf("%s: %w", f.file, err)
@@ -106,181 +109,44 @@ func (f upFlags) config(cmd *cobra.Command) (topology.Config, error) {
 // startLab starts a lab and shows its steps. It does nothing if the lab runs already.
 func startLab(ctx context.Context, c topology.Config, wait time.Duration, show *progress) error {
 	p := cluster.PathsOf(c.Name)
-	fresh := false
-	switch have, err := cluster.LoadConfig(p); {
+	have, err := cluster.LoadConfig(p)
+	switch {
 	case errors.Is(err, cluster.ErrNotFound):
-		fresh = true
 	case err != nil:
 		return err
+	case !cluster.Same(have, c):
+		return explain(c.Name, cluster.ErrDifferent)
 	case cluster.Running(p):
+		s, err := cluster.GetStatus(ctx, c.Name)
+		if errors.Is(err, cluster.ErrNotRunning) {
+			err = cluster.ErrBusy // it has a process, which does not answer yet, or no more
+		}
+		if err != nil {
+			return explain(c.Name, err)
+		}
 		show.say("Lab %s is running already.", c.Name)
-		return hints(ctx, c.Name, show)
-	case !reflect.DeepEqual(have, c):
-		return fmt.Errorf("lab %s exists and is different: remove it with `sudo zonewise lab down%s`, or choose another --name", c.Name, nameFlag(c.Name))
+		hints(s, show)
+		return nil
 	}
 	if err := preflight(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(p.Dir, 0o755); err != nil {
-		return err
-	}
-	if err := cluster.SaveConfig(p, c); err != nil {
-		return errors.Join(err, cleanup(c.Name, fresh))
-	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	show.say("Starting lab %s: %d zones, %s.", c.Name, len(c.Zones), c.Region)
-	if err := runInBackground(ctx, c.Name, fresh, show); err != nil {
-		return errors.Join(err, cleanup(c.Name, fresh))
+	if err := runInBackground(ctx, c, wait, show); err != nil {
+		return err
 	}
-	return hints(ctx, c.Name, show)
-}
-
-// cleanup removes what a failed start has made. A lab that was there before keeps its state.
-func cleanup(name string, fresh bool) error {
-	if !fresh {
-		return nil
-	}
-	_, err := cluster.Remove(name)
-	return err
-}
-
-// runInBackground starts the process that runs the lab and follows its start. The pipe to it is the
-// lab's life line: closed before the lab is committed, by whatever end of this process, it undoes
-// the start.
-func runInBackground(ctx context.Context, name string, fresh bool, show *progress) error {
-	self, err := os.Executable()
+	s, err := status(context.WithoutCancel(ctx), c.Name)
 	if err != nil {
 		return err
 	}
-	logPath := filepath.Join(cluster.PathsOf(name).Dir, "lab.log")
-	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = log.Close() }()
-	runner := exec.Command(self, "internal", "run", name, fmt.Sprintf("--fresh=%t", fresh))
-	runner.Stderr = log
-	runner.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	line, err := runner.StdinPipe()
-	if err != nil {
-		return err
-	}
-	events, err := runner.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := runner.Start(); err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = line.Close() })
-	defer stop()
-	failure := follow(events, show)
-	if failure == nil && stop() {
-		if _, err := io.WriteString(line, commitLine); err == nil {
-			show.finish()
-			return runner.Process.Release()
-		}
-	}
-	_ = line.Close()
-	_ = runner.Wait() // it undoes what it did first
-	show.fail()
-	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("lab %s is not up in time: see %s, or give it longer with --wait", name, logPath)
-	case ctx.Err() != nil:
-		return errInterrupted
-	case failure == nil:
-		return fmt.Errorf("lab %s ended while it started", name)
-	}
-	return failure
-}
-
-const commitLine = "commit\n"
-
-// follow shows events until the lab is ready or its process is gone.
-func follow(events io.Reader, show *progress) error {
-	failure := errors.New("the lab's process ended early")
-	lines := bufio.NewScanner(events)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var e cluster.Event
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			continue
-		}
-		switch e.State {
-		case cluster.Ready:
-			return nil
-		case cluster.StepStarted:
-			show.start(e.Step)
-		case cluster.StepDone:
-			show.done(e.Took)
-		case cluster.StepFailed:
-			show.fail()
-			failure = errors.New(e.Error)
-			if e.Step != "" {
-				failure = fmt.Errorf("%s: %s", e.Step, e.Error)
-			}
-		}
-	}
-	return failure
-}
-
-// hints end a start: what there is, and the one command to go on with.
-func hints(ctx context.Context, name string, show *progress) error {
-	s, err := status(context.WithoutCancel(ctx), name)
-	if err != nil {
-		return err
-	}
-	show.say("API after %.1f s, nodes after %.1f s, DNS after %.1f s; %d MB of memory.", s.Boot.API, s.Boot.Nodes, s.Boot.DNS, s.MemoryBytes/1e6)
-	show.say("Use it:\n\n    export KUBECONFIG=%s\n    kubectl get nodes -L topology.kubernetes.io/zone\n", s.Kubeconfig)
+	hints(s, show)
 	return nil
 }
 
-// runLab is the process behind a lab. A start that is abandoned leaves nothing of a fresh lab.
-func runLab(ctx context.Context, name, version string, fresh bool) error {
-	signal.Ignore(unix.SIGPIPE) // whoever watched the start may be gone
-	p := cluster.PathsOf(name)
-	held, err := cluster.Hold(p)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = held.Close() }()
-	encode := json.NewEncoder(os.Stdout)
-	fail := func(err error) error {
-		_ = encode.Encode(cluster.Event{State: cluster.StepFailed, Error: err.Error()})
-		return err
-	}
-	config, err := cluster.LoadConfig(p)
-	if err != nil {
-		return fail(err)
-	}
-	topo, err := topology.New(config)
-	if err != nil {
-		return fail(err)
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return fail(err)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var committed atomic.Bool
-	go func() {
-		// Whoever started us either says "commit" or is gone.
-		line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
-		if line == commitLine {
-			committed.Store(true)
-		} else {
-			cancel()
-		}
-	}()
-	err = cluster.Run(ctx, cluster.Options{
-		Topology: topo, Program: program, Version: version,
-		Report: func(e cluster.Event) { _ = encode.Encode(e) },
-	})
-	if fresh && !committed.Load() {
-		return errors.Join(err, cluster.Abandon(p))
-	}
-	return err
+// hints end a start: what there is, and the one command to go on with.
+func hints(s cluster.Status, show *progress) {
+	show.say("API after %.1f s, nodes after %.1f s, DNS after %.1f s; %d MB of memory.", s.Boot.API, s.Boot.Nodes, s.Boot.DNS, s.MemoryBytes/1e6)
+	show.say("Use it:\n\n    export KUBECONFIG=%s\n    kubectl get nodes -L topology.kubernetes.io/zone\n", s.Kubeconfig)
 }

@@ -4,13 +4,12 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // hierarchy is one mounted cgroup file system: several on hosts with cgroup v1, one on pure v2.
@@ -27,29 +26,41 @@ func hierarchies() ([]hierarchy, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
+	all, err := parseMounts(f)
+	if err == nil && len(all) == 0 {
+		err = errors.New("no cgroup file system is mounted: mount one at /sys/fs/cgroup")
+	}
+	return all, err
+}
+
+// parseMounts finds the cgroup file systems in a mountinfo: proc_pid_mountinfo(5).
+func parseMounts(mountinfo io.Reader) ([]hierarchy, error) {
 	var out []hierarchy
-	seen := map[string]bool{}
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	lines := bufio.NewScanner(mountinfo)
+	for lines.Scan() {
 		before, after, ok := strings.Cut(lines.Text(), " - ")
 		fields, tail := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 5 || len(tail) < 3 || seen[fields[4]] || !strings.HasPrefix(tail[0], "cgroup") {
+		if !ok || len(fields) < 5 || len(tail) < 3 || tail[0] != "cgroup" && tail[0] != "cgroup2" {
 			continue
 		}
-		seen[fields[4]] = true
 		h := hierarchy{mount: fields[4], kind: tail[0]}
+		if slices.ContainsFunc(out, func(o hierarchy) bool { return o.mount == h.mount }) {
+			continue
+		}
 		if h.kind == "cgroup" {
-			h.options = strings.TrimPrefix(strings.TrimPrefix(tail[2], "rw"), ",")
+			h.options = controllers(tail[2])
 		}
 		out = append(out, h)
 	}
-	if len(out) == 0 {
-		return nil, errors.New("no cgroup file system is mounted: mount one at /sys/fs/cgroup")
-	}
-	return out, nil
+	return out, lines.Err()
 }
 
-// CgroupOf is the cgroup, below every hierarchy's root, that holds all of a lab.
-func CgroupOf(lab string) string { return "zonewise-" + lab }
+// controllers keeps of a v1 file system's options those that say which hierarchy it is.
+func controllers(options string) string {
+	return strings.Join(slices.DeleteFunc(strings.Split(options, ","), func(o string) bool {
+		return slices.Contains([]string{"rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode"}, o) || strings.HasPrefix(o, "release_agent=")
+	}), ",")
+}
 
 // EnterCgroup moves the calling process into a cgroup of every hierarchy, making it where needed.
 func EnterCgroup(path string) error {
@@ -81,25 +92,34 @@ func LeaveCgroup() error {
 
 func (h hierarchy) enter(path string) error {
 	dir := h.mount
+	var parents []string
 	for _, part := range strings.Split(path, "/") {
 		parent := dir
+		parents = append(parents, parent)
 		dir = filepath.Join(dir, part)
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		h.inherit(parent, dir)
+		if h.kind == "cgroup" {
+			inherit(parent, dir)
+		}
 	}
 	// 0 means the writer, whatever its number is in this PID namespace.
-	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0)
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
+		return err
+	}
+	if h.kind == "cgroup2" {
+		// Only now: a cgroup hands nothing down while a process, maybe this one, is in it.
+		for _, p := range parents {
+			handDown(p)
+		}
+	}
+	return nil
 }
 
-// inherit makes a new cgroup usable: a cpuset is born empty, and v2 gives a child only the
-// controllers that its parent hands down. Both are best effort: a hierarchy without them is fine.
-func (h hierarchy) inherit(parent, child string) {
-	if h.kind == "cgroup2" {
-		handDown(parent)
-		return
-	}
+// inherit fills a new cpuset, which is born empty and takes no process so. Best effort: a
+// hierarchy without cpusets is fine.
+func inherit(parent, child string) {
 	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 		have, err := os.ReadFile(filepath.Join(child, file))
 		if err != nil || strings.TrimSpace(string(have)) != "" {
@@ -111,6 +131,8 @@ func (h hierarchy) inherit(parent, child string) {
 	}
 }
 
+// handDown gives the children of a cgroup of version 2 its controllers. Best effort: which there
+// are is the host's to say, and a controller that is missing shows where a pod asks for it.
 func handDown(dir string) {
 	have, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
@@ -119,87 +141,4 @@ func handDown(dir string) {
 	for _, controller := range strings.Fields(string(have)) {
 		_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
 	}
-}
-
-// Processes lists the processes in a cgroup and below it, in any hierarchy.
-func Processes(path string) ([]int, error) {
-	all, err := hierarchies()
-	if err != nil {
-		return nil, err
-	}
-	seen := map[int]bool{}
-	var out []int
-	for _, h := range all {
-		_ = filepath.WalkDir(filepath.Join(h.mount, path), func(p string, d fs.DirEntry, err error) error {
-			if err != nil || !d.IsDir() {
-				return nil // a cgroup that went away meanwhile has no processes
-			}
-			data, _ := os.ReadFile(filepath.Join(p, "cgroup.procs"))
-			for _, line := range strings.Fields(string(data)) {
-				var pid int
-				if _, err := fmt.Sscan(line, &pid); err == nil && pid > 0 && !seen[pid] {
-					seen[pid] = true
-					out = append(out, pid)
-				}
-			}
-			return nil
-		})
-	}
-	return out, nil
-}
-
-// RemoveCgroup kills whatever is left in a cgroup and removes it, with all below, from every
-// hierarchy. It waits up to patience for killed processes to go.
-func RemoveCgroup(path string, patience time.Duration) error {
-	all, err := hierarchies()
-	if err != nil {
-		return err
-	}
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		pids, err := Processes(path)
-		if err != nil {
-			return err
-		}
-		for _, pid := range pids {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-		var left error
-		for _, h := range all {
-			if err := removeTree(filepath.Join(h.mount, path)); err != nil {
-				left = err
-			}
-		}
-		if left == nil {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("cgroup %s: %w", path, left)
-		}
-		<-tick.C
-	}
-}
-
-// removeTree removes a cgroup directory, children first. Its files go with it.
-func removeTree(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove %s: %w", dir, err)
-	}
-	return nil
 }

@@ -21,8 +21,7 @@ func Enter(path string) error {
 	if err != nil {
 		return err
 	}
-	own := filepath.Join(CgroupOf(spec.Lab), spec.Alias)
-	if err := EnterCgroup(own); err != nil {
+	if err := EnterCgroup(spec.Cgroup); err != nil {
 		return err
 	}
 	runtime.LockOSThread()
@@ -31,7 +30,7 @@ func Enter(path string) error {
 	}
 	// cgroup v2 hands controllers only to cgroups without processes at their parent's level, so the
 	// machine's own programs live one level down, beside the pods.
-	if err := EnterCgroup(filepath.Join(own, "system")); err != nil {
+	if err := EnterCgroup(filepath.Join(spec.Cgroup, "system")); err != nil {
 		return err
 	}
 	self, err := os.Executable()

@@ -20,17 +20,15 @@ import (
 
 // Spec is all that a machine needs to know to start. It is written to Dir before the machine is.
 type Spec struct {
-	Lab       string
-	Alias     string
-	Hostname  string
-	Address   string
-	Resolver  string
-	Dir       string // of the machine on the host: its spec, log and root directory
-	Root      string
-	BinDir    string // programs, seen inside at /lab/bin
-	Images    string // unpacked images, seen inside at /lab/images
-	CPUs      int
-	MemoryMiB int
+	Alias    string
+	Cgroup   string // of the machine, below the root of every hierarchy
+	Hostname string
+	Address  string
+	Resolver string
+	Dir      string // of the machine on the host: its spec, log and root directory
+	Root     string
+	BinDir   string // programs, seen inside at /lab/bin
+	Images   string // unpacked images, seen inside at /lab/images
 	// Files to put into the machine before it starts: path inside -> content. Mode 0600.
 	Files map[string]string
 }
@@ -47,7 +45,6 @@ type Machine struct {
 	cmd  *exec.Cmd
 	gate *os.File
 	done chan struct{}
-	err  error
 }
 
 // Start makes the machine's files and its first process, which then waits for Boot: its network
@@ -56,7 +53,7 @@ func Start(thread *region.Thread, program string, spec Spec) (*Machine, error) {
 	if err := prepare(spec); err != nil {
 		return nil, fmt.Errorf("machine %s: %w", spec.Alias, err)
 	}
-	logFile, err := os.OpenFile(filepath.Join(spec.Dir, "machine.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	logFile, err := os.OpenFile(logPath(spec.Dir), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +78,7 @@ func Start(thread *region.Thread, program string, spec Spec) (*Machine, error) {
 		return nil, fmt.Errorf("machine %s: %w", spec.Alias, err)
 	}
 	go func() {
-		m.err = m.cmd.Wait()
+		_ = m.cmd.Wait() // why it ended is in its log
 		close(m.done)
 	}()
 	return m, nil
@@ -115,7 +112,7 @@ func prepare(spec Spec) error {
 func (m *Machine) Boot() error {
 	_, err := m.gate.Write([]byte{1})
 	if err != nil {
-		return fmt.Errorf("machine %s is gone; see %s: %w", m.Spec.Alias, filepath.Join(m.Spec.Dir, "machine.log"), err)
+		return fmt.Errorf("machine %s is gone: %w", m.Spec.Alias, err)
 	}
 	return m.gate.Close()
 }
@@ -125,6 +122,9 @@ func (m *Machine) PID() int { return m.cmd.Process.Pid }
 
 // Done is closed when the machine is gone.
 func (m *Machine) Done() <-chan struct{} { return m.done }
+
+// LogPath is where the machine's first process writes.
+func (m *Machine) LogPath() string { return logPath(m.Spec.Dir) }
 
 // Stop ends the machine: kindly, then, after patience, at once.
 func (m *Machine) Stop(patience time.Duration) {
@@ -151,5 +151,7 @@ func ReadSpec(path string) (Spec, error) {
 	}
 	return s, nil
 }
+
+func logPath(dir string) string { return filepath.Join(dir, "machine.log") }
 
 func specPath(dir string) string { return filepath.Join(dir, "machine.json") }

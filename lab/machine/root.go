@@ -29,7 +29,7 @@ var ownDirs = []string{
 
 // Files that programs expect in /etc, and that are the same on every machine of a host.
 var hostEtc = []string{
-	"passwd", "group", "shadow", "nsswitch.conf", "services", "protocols", "os-release", "localtime",
+	"passwd", "group", "nsswitch.conf", "services", "protocols", "os-release", "localtime",
 	"ld.so.cache", "ld.so.conf", "login.defs", "bash.bashrc", "profile", "mime.types",
 }
 

@@ -1,6 +1,7 @@
 package region
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -46,7 +47,7 @@ func (f *Fabric) setupCounters() error {
 			)
 			if i != j {
 				rule = append(rule,
-					&expr.Immediate{Register: 1, Data: []byte{crossMark, 0, 0, 0}},
+					&expr.Immediate{Register: 1, Data: binary.NativeEndian.AppendUint32(nil, crossMark)},
 					&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1})
 			}
 			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(rule, &expr.Verdict{Kind: expr.VerdictAccept})})
@@ -70,43 +71,49 @@ func matchSubnet(offset uint32, subnet netip.Prefix) []expr.Any {
 
 // Crossings reads the counters: every pair of zones, in order, also those without traffic.
 func (f *Fabric) Crossings() ([]Crossing, error) {
-	var out []Crossing
-	err := f.Thread.Do(func() error {
-		conn, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: tableName}
-		objects, err := conn.GetObjects(table)
-		if err != nil {
-			return err
-		}
-		counters := map[string]*expr.Counter{}
-		for _, o := range objects {
-			if named, ok := o.(*nftables.NamedObj); ok {
-				if c, ok := named.Obj.(*expr.Counter); ok {
-					counters[named.Name] = c
-				}
-			}
-			if c, ok := o.(*nftables.CounterObj); ok {
-				counters[c.Name] = &expr.Counter{Bytes: c.Bytes, Packets: c.Packets}
-			}
-		}
-		for i, from := range f.topo.Zones {
-			for j, to := range f.topo.Zones {
-				c := counters[counterName(i, j)]
-				if c == nil {
-					return fmt.Errorf("counter %s is gone", counterName(i, j))
-				}
-				out = append(out, Crossing{From: from.Name, To: to.Name, Bytes: c.Bytes, Packets: c.Packets})
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	var counters map[string]*expr.Counter
+	if err := f.Thread.Do(func() (err error) {
+		counters, err = readCounters()
+		return err
+	}); err != nil {
 		return nil, fmt.Errorf("fabric counters: %w", err)
 	}
+	var out []Crossing
+	for i, from := range f.topo.Zones {
+		for j, to := range f.topo.Zones {
+			c, ok := counters[counterName(i, j)]
+			if !ok {
+				return nil, fmt.Errorf("fabric counters: %s is gone", counterName(i, j))
+			}
+			out = append(out, Crossing{From: from.Name, To: to.Name, Bytes: c.Bytes, Packets: c.Packets})
+		}
+	}
 	return out, nil
+}
+
+// readCounters reads all named counters of the fabric's table, in the calling thread's namespace.
+func readCounters() (map[string]*expr.Counter, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	objects, err := conn.GetObjects(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: tableName})
+	if err != nil {
+		return nil, err
+	}
+	counters := map[string]*expr.Counter{}
+	for _, o := range objects {
+		// The library reads counters as either of two types.
+		switch o := o.(type) {
+		case *nftables.NamedObj:
+			if c, ok := o.Obj.(*expr.Counter); ok {
+				counters[o.Name] = c
+			}
+		case *nftables.CounterObj:
+			counters[o.Name] = &expr.Counter{Bytes: o.Bytes, Packets: o.Packets}
+		}
+	}
+	return counters, nil
 }
 
 func counterName(from, to int) string { return fmt.Sprintf("zone-%d-%d", from, to) }

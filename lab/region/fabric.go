@@ -4,6 +4,7 @@
 package region
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -84,6 +85,12 @@ func (f *Fabric) attach(node topology.Node, pid int) error {
 	name := "vpc-" + node.Alias
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = name, MTU
+	// A node that died and is started again: its link goes with its namespace, but not at once.
+	if old, err := netlink.LinkByName(name); err == nil {
+		if err := netlink.LinkDel(old); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("old link %s: %w", name, err)
+		}
+	}
 	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerMTU: MTU, PeerNamespace: netlink.NsPid(pid)}
 	if err := netlink.LinkAdd(pair); err != nil {
 		return fmt.Errorf("link %s: %w", name, err)

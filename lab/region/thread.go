@@ -1,6 +1,7 @@
 package region
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -13,7 +14,8 @@ import (
 // long as the thread does, and processes started on it with Pdeathsig die with it.
 type Thread struct {
 	calls chan func()
-	done  chan struct{}
+	quit  chan struct{} // closed by Close
+	done  chan struct{} // closed when the thread has ended
 	ns    *os.File
 }
 
@@ -27,7 +29,7 @@ func NewThread() (*Thread, error) {
 func HostThread() (*Thread, error) { return start(func() error { return nil }) }
 
 func start(enter func() error) (*Thread, error) {
-	t := &Thread{calls: make(chan func()), done: make(chan struct{})}
+	t := &Thread{calls: make(chan func()), quit: make(chan struct{}), done: make(chan struct{})}
 	ready := make(chan error)
 	go func() {
 		// Never unlocked: the thread ends with the goroutine, and no other goroutine may
@@ -42,8 +44,13 @@ func start(enter func() error) (*Thread, error) {
 		if err != nil {
 			return
 		}
-		for call := range t.calls {
-			call()
+		for {
+			select {
+			case call := <-t.calls:
+				call()
+			case <-t.quit:
+				return
+			}
 		}
 	}()
 	if err := <-ready; err != nil {
@@ -52,19 +59,26 @@ func start(enter func() error) (*Thread, error) {
 	return t, nil
 }
 
+// ErrClosed is what Do returns once the thread has ended.
+var ErrClosed = errors.New("network namespace is closed")
+
 // Do runs call on the thread and returns its error. Calls run one at a time, so they must be short.
 func (t *Thread) Do(call func() error) error {
 	result := make(chan error, 1)
-	t.calls <- func() { result <- call() }
-	return <-result
+	select {
+	case t.calls <- func() { result <- call() }:
+		return <-result
+	case <-t.done:
+		return ErrClosed
+	}
 }
 
 // NS is the thread's network namespace. It stays open until Close.
 func (t *Thread) NS() *os.File { return t.ns }
 
-// Close ends the thread and with it the namespace, once nothing else uses it.
+// Close ends the thread and with it the namespace, once nothing else uses it. Call it once.
 func (t *Thread) Close() {
-	close(t.calls)
+	close(t.quit)
 	<-t.done
 	_ = t.ns.Close()
 }
