@@ -75,6 +75,10 @@ test-kernel: $(TOOLS) ## run the tests against the real kernel, as root, in name
 test-story: build ## run the stories: what a user types in a lab, and what must come back
 	go test $(AS_ROOT) -count=1 -tags story -timeout 40m -v ./test
 
+.PHONY: bench
+bench: build ## measure: start of a lab, start of pods, programming by number of Services
+	go test $(AS_ROOT) -tags bench -run '^$$' -bench . -benchtime 1x -timeout 30m ./lab/bench
+
 .PHONY: lint
 lint: ## run the linters
 	test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"

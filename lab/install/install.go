@@ -80,14 +80,14 @@ func Chart(files fs.FS, values map[string]any) ([]unstructured.Unstructured, err
 //go:embed coredns.yaml
 var dnsTemplate string
 
-// DNS returns cluster DNS as usual: CoreDNS behind the Service kube-dns.
-func DNS(address, image string, replicas int) ([]unstructured.Unstructured, error) {
+// DNS returns cluster DNS as usual: CoreDNS behind the Service kube-dns, its pods spread over zones.
+func DNS(address, image string, replicas, zones int) ([]unstructured.Unstructured, error) {
 	var text strings.Builder
 	t, err := template.New("coredns.yaml").Parse(dnsTemplate)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.Execute(&text, map[string]any{"Address": address, "Image": image, "Replicas": replicas}); err != nil {
+	if err := t.Execute(&text, map[string]any{"Address": address, "Image": image, "Replicas": replicas, "Zones": min(zones, replicas)}); err != nil {
 		return nil, err
 	}
 	objects, err := parse(text.String())
