@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -24,7 +25,32 @@ func labCommand() *cobra.Command {
 			}
 			return replace(path, append([]string{labProgram}, args...))
 		},
+		ValidArgsFunction: completeLab,
 	}
+}
+
+// completeLab asks the lab's program what can come next: it alone knows its commands and labs.
+func completeLab(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	path, err := findLab()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	question := append(append([]string{cobra.ShellCompRequestCmd}, args...), word)
+	answer, err := exec.Command(path, question...).Output()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return parseCompletion(string(answer))
+}
+
+// parseCompletion reads cobra's answer: a word a line, and a last line with a colon and flags.
+func parseCompletion(answer string) ([]string, cobra.ShellCompDirective) {
+	lines := strings.Split(strings.TrimRight(answer, "\n"), "\n")
+	last, flags := lines[len(lines)-1], 0
+	if _, err := fmt.Sscanf(last, ":%d", &flags); err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return lines[:len(lines)-1], cobra.ShellCompDirective(flags)
 }
 
 // findLab looks beside this executable first, so that both are of one build.
