@@ -80,10 +80,13 @@ bench: build ## measure: start of a lab, start of pods, programming by number of
 	go test $(AS_ROOT) -tags bench -run '^$$' -bench . -benchtime 1x -timeout 30m ./lab/bench
 
 .PHONY: lint
-lint: ## run the linters
+lint: bin/staticcheck ## run the linters
 	test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
-	go vet ./...
-	go vet ./lab/...
+	go vet ./... ./lab/...
+	bin/staticcheck -tags kernel,story,bench ./... ./lab/...
+
+bin/staticcheck: lab/tools/lint/go.mod lab/tools/lint/go.sum
+	$(TOOL)/lint -ldflags '-s -w' -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 
 .PHONY: generate
 generate: ## make generated files again
