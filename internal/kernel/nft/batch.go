@@ -1,10 +1,13 @@
 // Package nft is a thin door to the kernel's nf_tables: one transaction in, tables and elements
 // out. It knows IPv4 tables only and decides nothing. Fake stands in for the kernel in tests.
+//
+// It writes and reads netlink messages itself, on a socket of mdlayher/netlink, and takes of
+// google/nftables the instructions of rules alone. That library's transactions cannot carry an
+// instruction that it does not know (and the one for addresses of flows, as it has it, makes nft
+// abort when someone lists the table); they ask for an answer to every message and tell neither
+// which one was refused; and they make some ten small allocations for an element, of which a
+// cold start writes hundreds of thousands. The messages in use are few and never change.
 package nft
-
-import (
-	"github.com/google/nftables/expr"
-)
 
 // Chain is a place for rules. Without a hook it is reached by jumps alone.
 type Chain struct {
@@ -51,7 +54,7 @@ const (
 // bytes) is kept by the kernel and is what a reader can compare rules by.
 type Rule struct {
 	Comment string
-	Exprs   []expr.Any
+	Exprs   []Expr
 }
 
 // Field is a part of a key or a value. Every field takes a multiple of four bytes.
@@ -132,6 +135,30 @@ type op struct {
 	rule     Rule
 	set      Set
 	elements []Element
+}
+
+// String names the change in errors.
+func (o op) String() string {
+	switch o.verb {
+	case addTable:
+		return "add table"
+	case delTable:
+		return "delete table"
+	case addChain:
+		return "add chain " + o.chain.Name
+	case flushChain:
+		return "flush chain " + o.chain.Name
+	case delChain:
+		return "delete chain " + o.chain.Name
+	case addRule:
+		return "add rule to chain " + o.chain.Name + ": " + o.rule.Comment
+	case addSet:
+		return "add set " + o.set.Name
+	case addElements:
+		return "add to set " + o.set.Name
+	default:
+		return "delete from set " + o.set.Name
+	}
 }
 
 func (b *Batch) push(o op, size int) {

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -18,11 +16,11 @@ import (
 const (
 	// A batch must fit the socket's send buffer whole: 100,000 services are about 40 MB.
 	sendBuffer = 128 << 20
-	// An acknowledgement comes for each message, and all of them wait while we send.
+	// An answer comes for each message that is refused, and all of them wait while we send.
 	receiveBuffer = 16 << 20
-	// A list of elements is one netlink attribute, whose length is 16 bits.
-	elementsPerMessage = 512
-	// The kernel answers a batch that fails late with fewer messages than were asked for.
+	// keep is how big a buffer for messages may be that is kept for the next batch.
+	keep = 64 << 10
+	// The kernel has answered when it has taken the messages. Should it not, we do not hang.
 	patience = 60 * time.Second
 	// A set that is in motion is read again. It comes to rest within milliseconds.
 	attempts = 50
@@ -35,9 +33,11 @@ const (
 type Conn struct {
 	netns int
 
-	mu   sync.Mutex
-	lib  *nftables.Conn // nil while there is no socket
-	sock *netlink.Conn
+	mu      sync.Mutex
+	sock    *netlink.Conn // nil while there is none
+	raw     syscall.RawConn
+	seq     uint32 // of the last message that was sent
+	in, out []byte // buffers for messages
 }
 
 // Dial returns a door to the network namespace that the descriptor netns refers to, or, if that
@@ -52,32 +52,26 @@ func (c *Conn) Close() error {
 }
 
 func (c *Conn) hangUp() error {
-	if c.lib == nil {
+	if c.sock == nil {
 		return nil
 	}
-	lib := c.lib
-	c.lib, c.sock = nil, nil
-	return lib.CloseLasting()
+	sock := c.sock
+	c.sock, c.raw = nil, nil
+	return sock.Close()
 }
 
 // with runs f, alone, on the socket.
-func (c *Conn) with(f func(*nftables.Conn) error) error {
+func (c *Conn) with(f func() error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.lib == nil {
-		lib, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(c.netns),
-			nftables.WithSockOptions(func(s *netlink.Conn) error {
-				c.sock = s
-				return errors.Join(s.SetWriteBuffer(sendBuffer), s.SetReadBuffer(receiveBuffer))
-			}))
-		if err != nil {
-			return fmt.Errorf("nft socket: %w", err)
+	if c.sock == nil {
+		if err := c.open(); err != nil {
+			return fmt.Errorf("nft socket: %w", errors.Join(err, c.hangUp()))
 		}
-		c.lib = lib
 	}
 	err := c.sock.SetDeadline(time.Now().Add(patience))
 	if err == nil {
-		err = f(c.lib)
+		err = f()
 	}
 	if err != nil {
 		return errors.Join(err, c.hangUp())
@@ -85,170 +79,100 @@ func (c *Conn) with(f func(*nftables.Conn) error) error {
 	return nil
 }
 
-// Commit makes the changes of the batch in one transaction.
+func (c *Conn) open() (err error) {
+	if c.sock, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: c.netns}); err != nil {
+		return err
+	}
+	if c.raw, err = c.sock.SyscallConn(); err != nil {
+		return err
+	}
+	return errors.Join(
+		c.sock.SetWriteBuffer(sendBuffer), c.sock.SetReadBuffer(receiveBuffer),
+		// A refusal shall not bring the refused message back: that can be 64 KiB of elements.
+		c.sock.SetOption(netlink.CapAcknowledge, true),
+	)
+}
+
+// Commit makes the changes of the batch in one transaction. An error names the change that the
+// kernel refused first.
 func (c *Conn) Commit(b *Batch) error {
-	t := table(b.table)
-	err := c.with(func(lib *nftables.Conn) error {
-		for _, o := range b.ops {
-			if err := queue(lib, t, o); err != nil {
-				return err
-			}
-		}
-		if err := lib.Flush(); err != nil {
-			return fmt.Errorf("transaction: %w", first(err))
-		}
+	if b.Len() == 0 {
 		return nil
-	})
-	if err != nil {
+	}
+	if err := c.with(func() error { return c.commit(b) }); err != nil {
 		return fmt.Errorf("nft table %s: %w", b.table, err)
 	}
 	return nil
 }
 
-// Generation returns the number of transactions that the namespace has seen, ours and others',
-// modulo 2^32. Elements that packets add do not count.
-func (c *Conn) Generation() (uint32, error) {
-	var id []byte
-	err := c.with(func(*nftables.Conn) error {
-		answers, err := c.sock.Execute(netlink.Message{
-			Header: netlink.Header{
-				Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN),
-				Flags: netlink.Request,
-			},
-			Data: make([]byte, 4),
-		})
-		if err != nil {
+func (c *Conn) commit(b *Batch) error {
+	e := encoder{b: slices.Grow(c.out[:0], b.size*elementSize), seq: c.seq}
+	e.bracket(unix.NFNL_MSG_BATCH_BEGIN)
+	first := e.seq
+	ends := make([]uint32, len(b.ops)) // the number of each change's last message, from 1
+	for i, o := range b.ops {
+		if err := e.encode(b.table, o); err != nil {
 			return err
 		}
-		if len(answers) == 1 && len(answers[0].Data) > 4 {
-			id = at(answers[0].Data[4:], unix.NFTA_GEN_ID)
+		ends[i] = e.seq - first
+	}
+	e.acknowledge()
+	e.bracket(unix.NFNL_MSG_BATCH_END)
+	c.seq = e.seq
+	if c.out = e.b; cap(c.out) > keep {
+		c.out = nil
+	}
+	if err := c.send(e.b); err != nil {
+		return fmt.Errorf("transaction: %w", err)
+	}
+	return c.verdict(b.ops, first, ends)
+}
+
+// verdict waits for the kernel's answer. It reports all that it refused in the order of the
+// messages, and at last answers the last message, which alone asks for it. What makes the
+// transaction as a whole fail it reports about the message that began it, and before the others.
+func (c *Conn) verdict(ops []op, first uint32, ends []uint32) error {
+	return c.receive(func(m message) (last bool, err error) {
+		n := m.seq - first
+		if m.kind != unix.NLMSG_ERROR || n > ends[len(ends)-1] {
+			return false, fmt.Errorf("transaction: answer %d of kind %d", n, m.kind)
 		}
-		if len(id) != 4 {
-			return errors.New("no number in the answer")
+		if err = errno(m.body); err == nil {
+			return n == ends[len(ends)-1], nil
 		}
-		return nil
+		if n == 0 {
+			return true, fmt.Errorf("transaction: %w", err)
+		}
+		at, _ := slices.BinarySearch(ends, n)
+		return true, fmt.Errorf("%s: %w", ops[at], err)
+	})
+}
+
+// Generation returns the number of transactions that the namespace has seen, ours and others',
+// modulo 2^32. Elements that packets add do not count.
+func (c *Conn) Generation() (id uint32, err error) {
+	err = c.with(func() error {
+		there := false
+		err := c.ask(unix.NFT_MSG_GETGEN, unix.NLM_F_ACK, nil, func(attrs []byte) {
+			if v := at(attrs, unix.NFTA_GEN_ID); len(v) == 4 {
+				id, there = binary.BigEndian.Uint32(v), true
+			}
+		})
+		if err == nil && !there {
+			err = errors.New("no number in the answer")
+		}
+		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("nft generation: %w", err)
 	}
-	return binary.BigEndian.Uint32(id), nil
-}
-
-// first returns the first of many errors: the kernel goes on after it only to report its echoes.
-func first(err error) error {
-	for {
-		switch e := err.(type) {
-		case interface{ Unwrap() []error }:
-			err = e.Unwrap()[0]
-		case interface{ Unwrap() error }:
-			if _, many := e.Unwrap().(interface{ Unwrap() []error }); !many {
-				return err
-			}
-			err = e.Unwrap()
-		default:
-			return err
-		}
-	}
-}
-
-func table(name string) *nftables.Table {
-	return &nftables.Table{Name: name, Family: nftables.TableFamilyIPv4}
-}
-
-func queue(conn *nftables.Conn, t *nftables.Table, o op) error {
-	switch o.verb {
-	case addTable:
-		conn.AddTable(t)
-	case delTable:
-		conn.DelTable(t)
-	case addChain:
-		conn.AddChain(chain(t, o.chain))
-	case flushChain:
-		conn.FlushChain(chain(t, o.chain))
-	case delChain:
-		conn.DelChain(chain(t, o.chain))
-	case addRule:
-		conn.AddRule(&nftables.Rule{
-			Table: t, Chain: chain(t, o.chain), Exprs: o.rule.Exprs,
-			UserData: userdata.AppendString(nil, userdata.TypeComment, o.rule.Comment),
-		})
-	case addSet:
-		return conn.AddSet(set(t, o.set), nil)
-	case addElements:
-		return inLots(o.elements, func(lot []nftables.SetElement) error {
-			return conn.SetAddElements(set(t, o.set), lot)
-		}, true)
-	case delElements:
-		return inLots(o.elements, func(lot []nftables.SetElement) error {
-			return conn.SetDeleteElements(set(t, o.set), lot)
-		}, false)
-	}
-	return nil
-}
-
-func chain(t *nftables.Table, c Chain) *nftables.Chain {
-	out := &nftables.Chain{Name: c.Name, Table: t}
-	if c.Hook != nil {
-		out.Type = nftables.ChainType(c.Hook.Type)
-		out.Hooknum = nftables.ChainHookRef(nftables.ChainHook(c.Hook.Point))
-		out.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(c.Hook.Priority))
-	}
-	return out
-}
-
-func set(t *nftables.Table, s Set) *nftables.Set {
-	out := &nftables.Set{
-		Table: t, Name: s.Name, Dynamic: s.Dynamic, Size: s.Size,
-		KeyType: dataType(s.Key), Concatenation: len(s.Key) > 1,
-	}
-	if s.Verdicts {
-		out.IsMap, out.DataType = true, nftables.TypeVerdict
-	} else if len(s.Data) > 0 {
-		out.IsMap, out.DataType = true, dataType(s.Data)
-	}
-	return out
-}
-
-func dataType(fields []Field) nftables.SetDatatype {
-	types := make([]nftables.SetDatatype, len(fields))
-	for i, f := range fields {
-		types[i] = [...]nftables.SetDatatype{
-			Addr: nftables.TypeIPAddr, Protocol: nftables.TypeInetProto,
-			Port: nftables.TypeInetService, Mark: nftables.TypeMark,
-		}[f]
-	}
-	if len(types) == 1 {
-		return types[0]
-	}
-	return nftables.MustConcatSetType(types...)
-}
-
-func inLots(elements []Element, send func([]nftables.SetElement) error, values bool) error {
-	for lot := range slices.Chunk(elements, elementsPerMessage) {
-		out := make([]nftables.SetElement, len(lot))
-		for i, e := range lot {
-			out[i].Key = []byte(e.Key)
-			switch {
-			case !values:
-			case e.Verdict == Drop:
-				out[i].VerdictData = &expr.Verdict{Kind: expr.VerdictDrop}
-			case e.Verdict != "":
-				out[i].VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: string(e.Verdict)}
-			default:
-				out[i].Val = []byte(e.Data)
-			}
-		}
-		if err := send(out); err != nil {
-			return err
-		}
-	}
-	return nil
+	return id, nil
 }
 
 // Read returns the contents of the table, and false if there is no such table.
 func (c *Conn) Read(name string) (contents Contents, there bool, err error) {
-	err = c.with(func(lib *nftables.Conn) error {
-		contents, there, err = c.read(lib, name)
+	err = c.with(func() error {
+		contents, there, err = c.read(name)
 		return err
 	})
 	if err != nil {
@@ -257,55 +181,52 @@ func (c *Conn) Read(name string) (contents Contents, there bool, err error) {
 	return contents, there, nil
 }
 
-func (c *Conn) read(lib *nftables.Conn, name string) (Contents, bool, error) {
-	out := Contents{Chains: map[string][]string{}, Sets: map[string]bool{}}
-	tables, err := lib.ListTablesOfFamily(nftables.TableFamilyIPv4)
+func (c *Conn) read(name string) (out Contents, there bool, err error) {
+	err = c.dump(unix.NFT_MSG_GETTABLE, nil, func(attrs []byte) {
+		there = there || text(at(attrs, unix.NFTA_TABLE_NAME)) == name
+	})
 	if err != nil {
-		return out, false, fmt.Errorf("tables: %w", err)
+		return Contents{}, false, fmt.Errorf("tables: %w", err)
 	}
-	if !slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == name }) {
+	if !there {
 		return Contents{}, false, nil
 	}
-	sets, err := lib.GetSets(table(name))
-	if err != nil {
-		return out, false, fmt.Errorf("sets: %w", err)
-	}
-	for _, s := range sets {
-		out.Sets[s.Name] = true
-	}
-	chains, err := lib.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
-	if err != nil {
-		return out, false, fmt.Errorf("chains: %w", err)
-	}
-	for _, ch := range chains {
-		if ch.Table.Name == name {
-			out.Chains[ch.Name] = nil
+	out = Contents{Chains: map[string][]string{}, Sets: map[string]bool{}}
+	for _, list := range []struct {
+		name  string
+		kind  uint16
+		table uint16 // the attribute that names an item's table
+		enter func(attrs []byte)
+	}{
+		{"sets", unix.NFT_MSG_GETSET, unix.NFTA_SET_TABLE, func(attrs []byte) {
+			out.Sets[text(at(attrs, unix.NFTA_SET_NAME))] = true
+		}},
+		{"chains", unix.NFT_MSG_GETCHAIN, unix.NFTA_CHAIN_TABLE, func(attrs []byte) {
+			out.Chains[text(at(attrs, unix.NFTA_CHAIN_NAME))] = nil
+		}},
+		{"rules", unix.NFT_MSG_GETRULE, unix.NFTA_RULE_TABLE, func(attrs []byte) {
+			chain := text(at(attrs, unix.NFTA_RULE_CHAIN))
+			out.Chains[chain] = append(out.Chains[chain], comment(at(attrs, unix.NFTA_RULE_USERDATA)))
+		}},
+	} {
+		// Not every kernel leaves out other tables when it is asked for one: all look at them.
+		of := func(e *encoder) { e.text(list.table, name) }
+		err := c.dump(list.kind, of, func(attrs []byte) {
+			if text(at(attrs, list.table)) == name {
+				list.enter(attrs)
+			}
+		})
+		if err != nil {
+			return Contents{}, false, fmt.Errorf("%s: %w", list.name, err)
 		}
-	}
-	if err := c.comments(name, out.Chains); err != nil {
-		return out, false, fmt.Errorf("rules: %w", err)
 	}
 	return out, true, nil
-}
-
-// comments appends the comment of every rule of the table to those of its chain. The library
-// would decode whole rules, and cannot decode some.
-func (c *Conn) comments(name string, chains map[string][]string) error {
-	request := []netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: []byte(name + "\x00")}}
-	return c.dump(unix.NFT_MSG_GETRULE, request, func(attrs []byte) error {
-		if text(at(attrs, unix.NFTA_RULE_TABLE)) == name {
-			chain := text(at(attrs, unix.NFTA_RULE_CHAIN))
-			comment, _ := userdata.GetString(at(attrs, unix.NFTA_RULE_USERDATA), userdata.TypeComment)
-			chains[chain] = append(chains[chain], comment)
-		}
-		return nil
-	})
 }
 
 // Elements returns the elements of a set or map.
 func (c *Conn) Elements(table string, s Set) ([]Element, error) {
 	var out []Element
-	err := c.with(func(*nftables.Conn) (err error) {
+	err := c.with(func() (err error) {
 		for range attempts {
 			if out, err = c.elements(table, s.Name); !errors.Is(err, errMoving) {
 				return err
@@ -325,18 +246,17 @@ func (c *Conn) Elements(table string, s Set) ([]Element, error) {
 func (c *Conn) elements(table, set string) ([]Element, error) {
 	var out []Element
 	seen, moving := map[string]bool{}, false
-	request := []netlink.Attribute{
-		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: []byte(table + "\x00")},
-		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: []byte(set + "\x00")},
+	of := func(e *encoder) {
+		e.text(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+		e.text(unix.NFTA_SET_ELEM_LIST_SET, set)
 	}
-	err := c.dump(unix.NFT_MSG_GETSETELEM, request, func(attrs []byte) error {
+	err := c.dump(unix.NFT_MSG_GETSETELEM, of, func(attrs []byte) {
 		for _, b := range attributes(at(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			e := decodeElement(b)
 			moving = moving || seen[e.Key]
 			seen[e.Key] = true
 			out = append(out, e)
 		}
-		return nil
 	})
 	if moving && err == nil {
 		err = errMoving

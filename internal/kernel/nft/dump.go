@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,51 +21,67 @@ var errMoving = errors.New("it kept changing while it was read")
 
 // dump asks for a list and hands over the attributes of each message that comes. What f
 // keeps it must copy.
-func (c *Conn) dump(kind uint16, request []netlink.Attribute, f func(attrs []byte) error) error {
-	body, err := netlink.MarshalAttributes(request)
-	if err != nil {
+func (c *Conn) dump(kind uint16, request func(*encoder), f func(attrs []byte)) error {
+	return c.ask(kind, unix.NLM_F_DUMP, request, f)
+}
+
+// ask sends a question of attributes, which may be nil, and hands over those of the answers.
+func (c *Conn) ask(kind, flags uint16, request func(*encoder), f func(attrs []byte)) error {
+	e := encoder{seq: c.seq}
+	e.message(kind, flags)
+	if request != nil {
+		request(&e)
+	}
+	e.done()
+	c.seq = e.seq
+	if err := c.send(e.b); err != nil {
 		return err
 	}
-	_, err = c.sock.Send(netlink.Message{
-		Header: netlink.Header{
-			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
-			Flags: netlink.Request | netlink.Dump,
-		},
-		Data: append([]byte{unix.NFPROTO_IPV4, 0, 0, 0}, body...),
+	moving := false
+	return c.receive(func(m message) (last bool, err error) {
+		moving = moving || m.flags&unix.NLM_F_DUMP_INTR != 0
+		switch {
+		case m.seq != e.seq:
+			return false, fmt.Errorf("answer %d to question %d", m.seq, e.seq)
+		case m.kind == unix.NLMSG_DONE && moving:
+			return true, errMoving
+		case m.kind == unix.NLMSG_DONE || m.kind == unix.NLMSG_ERROR:
+			return true, errno(m.body)
+		case len(m.body) < nfHeader:
+			return false, fmt.Errorf("message of %d bytes", len(m.body))
+		}
+		f(m.body[nfHeader:])
+		return false, nil
 	})
-	if err != nil {
-		return err
+}
+
+// send gives the messages to the kernel, which has done all it will do when this returns.
+func (c *Conn) send(b []byte) error {
+	var failed error
+	err := c.raw.Write(func(fd uintptr) bool {
+		failed = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		return !errors.Is(failed, unix.EAGAIN)
+	})
+	return errors.Join(err, failed)
+}
+
+// receive hands over what the kernel says until f has its last message, or an error.
+func (c *Conn) receive(f func(message) (last bool, err error)) error {
+	if c.in == nil {
+		c.in = make([]byte, dumpBuffer)
 	}
-	raw, err := c.sock.SyscallConn()
-	if err != nil {
-		return err
-	}
-	buf, moving := make([]byte, dumpBuffer), false
 	for {
 		var n int
 		var failed error
-		err := raw.Read(func(fd uintptr) bool {
-			n, _, failed = unix.Recvfrom(int(fd), buf, 0)
+		err := c.raw.Read(func(fd uintptr) bool {
+			n, _, failed = unix.Recvfrom(int(fd), c.in, 0)
 			return !errors.Is(failed, unix.EAGAIN)
 		})
 		if err := errors.Join(err, failed); err != nil {
 			return err
 		}
-		for m := range messages(buf[:n]) {
-			moving = moving || m.flags&unix.NLM_F_DUMP_INTR != 0
-			switch m.kind {
-			case unix.NLMSG_DONE:
-				if moving {
-					return errMoving
-				}
-				return errno(m.body)
-			case unix.NLMSG_ERROR:
-				return errno(m.body)
-			}
-			if len(m.body) < 4 {
-				return fmt.Errorf("message of %d bytes", len(m.body))
-			}
-			if err := f(m.body[4:]); err != nil {
+		for m := range messages(c.in[:n]) {
+			if last, err := f(m); last || err != nil {
 				return err
 			}
 		}
@@ -85,6 +100,7 @@ func errno(body []byte) error {
 
 type message struct {
 	kind, flags uint16
+	seq         uint32
 	body        []byte
 }
 
@@ -95,7 +111,10 @@ func messages(b []byte) iter.Seq[message] {
 			if n < unix.NLMSG_HDRLEN || n > len(b) {
 				return
 			}
-			m := message{binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), b[unix.NLMSG_HDRLEN:n]}
+			m := message{
+				kind: binary.NativeEndian.Uint16(b[4:]), flags: binary.NativeEndian.Uint16(b[6:]),
+				seq: binary.NativeEndian.Uint32(b[8:]), body: b[unix.NLMSG_HDRLEN:n],
+			}
 			if !yield(m) {
 				return
 			}
@@ -106,14 +125,13 @@ func messages(b []byte) iter.Seq[message] {
 
 // attributes yields type and value of each attribute.
 func attributes(b []byte) iter.Seq2[uint16, []byte] {
-	const header = 4
 	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= header {
+		for len(b) >= attrHeader {
 			n := int(binary.NativeEndian.Uint16(b))
-			if n < header || n > len(b) {
+			if n < attrHeader || n > len(b) {
 				return
 			}
-			if !yield(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[header:n]) {
+			if !yield(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[attrHeader:n]) {
 				return
 			}
 			b = b[min(aligned(n), len(b)):]

@@ -50,7 +50,7 @@ func (f *Fake) Commit(b *Batch) error {
 	var err error
 	for _, o := range b.ops {
 		if t, err = t.apply(o); err != nil {
-			return fmt.Errorf("nft table %s: transaction: %w", b.table, err)
+			return fmt.Errorf("nft table %s: %s: %w", b.table, o, err)
 		}
 	}
 	if f.tables == nil {

@@ -64,7 +64,7 @@ func TestNoConnectFailsMeanwhile(t *testing.T) {
 			d.apply(want)
 		case 20: // of another version
 			b := kernelnft.NewBatch("zonewise")
-			b.DelChain("layout-1")
+			b.DelChain("layout-2")
 			if err := door.Commit(b); err != nil {
 				t.Fatal(err)
 			}

@@ -16,7 +16,7 @@ const interimTable = "zonewise-interim"
 // layoutChain is an empty chain whose name carries the version of everything in this file and
 // in rules.go. A table without it was written by another version: it is replaced whole as soon
 // as all inputs are known.
-const layoutChain = "layout-1"
+const layoutChain = "layout-2"
 
 // The sets of the table. Nothing in it is named after a Service: a Service is elements only, so
 // that a packet's way is the same however many Services there are.

@@ -115,7 +115,7 @@ func (l layout) countArriving() nft.Rule {
 		translated(), pair(), count(traffic))
 }
 
-// part is a piece of a rule: an expression, or several.
+// part is a piece of a rule: an instruction of the library's or of the door's, or several.
 type part any
 
 func rule(comment string, parts ...part) nft.Rule {
@@ -123,9 +123,13 @@ func rule(comment string, parts ...part) nft.Rule {
 	for _, p := range parts {
 		switch p := p.(type) {
 		case []expr.Any:
-			r.Exprs = append(r.Exprs, p...)
+			for _, x := range p {
+				r.Exprs = append(r.Exprs, nft.Plain(x))
+			}
 		case expr.Any:
-			r.Exprs = append(r.Exprs, p)
+			r.Exprs = append(r.Exprs, nft.Plain(p))
+		case []nft.Expr:
+			r.Exprs = append(r.Exprs, p...)
 		}
 	}
 	return r
@@ -141,15 +145,13 @@ func destination() []expr.Any {
 }
 
 // pair loads the key of a pair from the flow: where it was sent first, and who answers.
-func pair() []expr.Any {
-	// The direction is one byte, which the library puts behind three others.
-	const original, reply = 0, 1 << 24
-	return []expr.Any{
-		&expr.Ct{Key: expr.CtKeyDST, Direction: original, Register: key},
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: key + 1},
-		&expr.Ct{Key: expr.CtKeyPROTODST, Direction: original, Register: key + 2},
-		&expr.Ct{Key: expr.CtKeySRC, Direction: reply, Register: key + 3},
-		&expr.Ct{Key: expr.CtKeyPROTOSRC, Direction: reply, Register: key + 4},
+func pair() []nft.Expr {
+	return []nft.Expr{
+		nft.Tuple{Field: nft.Destination, Register: key},
+		nft.Plain(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: key + 1}),
+		nft.Tuple{Field: nft.DestinationPort, Register: key + 2},
+		nft.Tuple{Field: nft.Source, Reply: true, Register: key + 3},
+		nft.Tuple{Field: nft.SourcePort, Reply: true, Register: key + 4},
 	}
 }
 

@@ -1,0 +1,56 @@
+package nft
+
+import (
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Expr is one instruction of a rule: one of the library's, made by Plain, or a Tuple.
+type Expr interface{ encode(*encoder) error }
+
+// Plain makes an instruction out of one of the library's.
+func Plain(x expr.Any) Expr { return plain{x} }
+
+type plain struct{ expr.Any }
+
+func (p plain) encode(e *encoder) error {
+	b, err := expr.Marshal(unix.NFPROTO_IPV4, p.Any)
+	e.b = append(e.b, b...)
+	e.pad()
+	return err
+}
+
+// Tuple loads a field of the flow's address pair, as the first packet had it (before any
+// translation), or as answers to it have it. Addresses are loaded as ones of IPv4: by the keys
+// that the library has, their length depends on the flow, and nft aborts when it has to show such
+// a field within a key.
+type Tuple struct {
+	Field    TupleField
+	Reply    bool
+	Register uint32
+}
+
+// TupleField is a field of a Tuple.
+type TupleField uint32
+
+// The fields of a Tuple. Ports take two bytes of the register, the rest of which is zero.
+const (
+	Source          TupleField = unix.NFT_CT_SRC_IP
+	Destination     TupleField = unix.NFT_CT_DST_IP
+	SourcePort      TupleField = unix.NFT_CT_PROTO_SRC
+	DestinationPort TupleField = unix.NFT_CT_PROTO_DST
+)
+
+func (t Tuple) encode(e *encoder) error {
+	e.text(unix.NFTA_EXPR_NAME, "ct")
+	at := e.open(unix.NFTA_EXPR_DATA)
+	e.number(unix.NFTA_CT_DREG, t.Register)
+	e.number(unix.NFTA_CT_KEY, uint32(t.Field))
+	direction := []byte{0}
+	if t.Reply {
+		direction[0] = 1
+	}
+	bytes(e, unix.NFTA_CT_DIRECTION, direction)
+	e.close(at)
+	return nil
+}
