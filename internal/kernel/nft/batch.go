@@ -68,7 +68,8 @@ const (
 	Mark
 )
 
-// Set is a set (no Data, no Verdicts), a map (Data) or a verdict map (Verdicts).
+// Set is a set (no Data, no Verdicts), a map (Data) or a verdict map (Verdicts). The comment (at
+// most 127 bytes) is for people.
 type Set struct {
 	Name     string
 	Key      []Field
@@ -76,6 +77,7 @@ type Set struct {
 	Verdicts bool
 	Dynamic  bool   // rules add elements
 	Size     uint32 // most elements; 0 for no limit
+	Comment  string
 }
 
 // Element of a set or map. Key and Data are raw bytes with every field padded to four.

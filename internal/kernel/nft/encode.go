@@ -170,10 +170,7 @@ func (e *encoder) rule(r Rule) error {
 		e.close(item)
 	}
 	e.close(at)
-	e.header(unix.NFTA_RULE_USERDATA, noteHeader+len(r.Comment)+1)
-	e.b = append(e.b, noteOfRule, byte(len(r.Comment)+1))
-	e.b = append(append(e.b, r.Comment...), 0)
-	e.pad()
+	e.note(unix.NFTA_RULE_USERDATA, noteOfRule, r.Comment)
 	return nil
 }
 
@@ -181,9 +178,17 @@ func (e *encoder) rule(r Rule) error {
 const (
 	noteHeader = 2
 	noteOfRule = 0
+	noteOfSet  = 7
 )
 
-// comment is the inverse of how rule writes a comment, if the rule's notes begin with one.
+func (e *encoder) note(kind uint16, of byte, s string) {
+	e.header(kind, noteHeader+len(s)+1)
+	e.b = append(e.b, of, byte(len(s)+1))
+	e.b = append(append(e.b, s...), 0)
+	e.pad()
+}
+
+// comment is the inverse of note for a rule whose notes begin with a comment.
 func comment(notes []byte) string {
 	if len(notes) < noteHeader || notes[0] != noteOfRule || len(notes) < noteHeader+int(notes[1]) {
 		return ""

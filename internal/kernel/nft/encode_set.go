@@ -64,6 +64,9 @@ func (e *encoder) set(s Set) {
 		e.number(unix.NFTA_SET_DATA_LEN, size)
 	}
 	e.description(s)
+	if s.Comment != "" {
+		e.note(unix.NFTA_SET_USERDATA, noteOfSet, s.Comment)
+	}
 }
 
 // description tells the most elements, and the lengths of the fields of a key, without which

@@ -100,6 +100,56 @@ func TestFakeIsLikeTheKernel(t *testing.T) {
 	}
 }
 
+// An error names the change that was refused, wherever in the batch that is.
+func TestErrorNamesTheChange(t *testing.T) {
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	conn := nft.Dial(ns.FD())
+	defer conn.Close()
+	var many []nft.Element
+	for i := range 10_000 {
+		many = append(many, nft.Element{Key: string([]byte{1, byte(i >> 8), byte(i), 0})})
+	}
+	frame := func(b *nft.Batch) {
+		b.AddTable()
+		b.AddChain(nft.Chain{Name: "c"})
+		b.AddSet(addrs)
+		b.Add(addrs, many...)
+	}
+	for want, fill := range map[string]func(*nft.Batch){
+		"nft table t: add set addrs: no such file or directory": func(b *nft.Batch) { b.AddSet(addrs) },
+		"nft table t: delete from set addrs: no such file or directory": func(b *nft.Batch) {
+			frame(b)
+			b.Delete(addrs, nft.Element{Key: "none"})
+			b.Delete(addrs, append(slices.Clone(many), nft.Element{Key: "none"})...)
+			b.AddChain(nft.Chain{Name: "d"})
+		},
+		"nft table t: add rule to chain none: count: no such file or directory": func(b *nft.Batch) {
+			frame(b)
+			b.AddRule("none", nft.Rule{Comment: "count"})
+			b.DelChain("none")
+		},
+		"nft table t: delete chain none: no such file or directory": func(b *nft.Batch) {
+			frame(b)
+			b.DelChain("none")
+		},
+	} {
+		b := nft.NewBatch("t")
+		fill(b)
+		if err := conn.Commit(b); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	b := nft.NewBatch("t")
+	frame(b)
+	if err := conn.Commit(b); err != nil {
+		t.Errorf("after all that: %v", err)
+	}
+}
+
 type seen struct {
 	There    bool
 	Contents nft.Contents

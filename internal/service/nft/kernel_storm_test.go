@@ -65,6 +65,7 @@ func TestNoConnectFailsMeanwhile(t *testing.T) {
 		case 20: // of another version
 			b := kernelnft.NewBatch("zonewise")
 			b.DelChain("layout-2")
+			b.AddChain(kernelnft.Chain{Name: "layout-1"})
 			if err := door.Commit(b); err != nil {
 				t.Fatal(err)
 			}

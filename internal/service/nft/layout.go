@@ -26,29 +26,47 @@ const layoutChain = "layout-2"
 var (
 	frontendKey = []nft.Field{nft.Addr, nft.Protocol, nft.Port}
 
-	// services: what answers at an address: lb-N, ext-N (masquerade, then lb-N) or local-N.
-	services = nft.Set{Name: "services", Key: frontendKey, Verdicts: true}
-	// inside: for frontends of local-N: in-N, the endpoints for this node and its pods.
-	inside = nft.Set{Name: "inside", Key: frontendKey, Verdicts: true}
-	// backends: what a slot stands for. Those of inside are numbered from insideSlots.
-	backends = nft.Set{
-		Name: "backends",
-		Key:  []nft.Field{nft.Addr, nft.Protocol, nft.Port, nft.Mark},
-		Data: []nft.Field{nft.Addr, nft.Port},
+	// To lb-N, ext-N (masquerade, then lb-N) or local-N.
+	services = nft.Set{
+		Name: "services", Key: frontendKey, Verdicts: true,
+		Comment: "what answers at an address, protocol and port",
 	}
-	// unreachable: frontends without backends: refused or dropped.
-	unreachable = nft.Set{Name: "unreachable", Key: frontendKey, Verdicts: true}
-	// cluster-ips: addresses of which every port not in services is refused.
-	clusterIPs = nft.Set{Name: "cluster-ips", Key: []nft.Field{nft.Addr}}
-	// hairpin: endpoints of this node, source and destination. One that reaches itself through
-	// a Service must be answered by the node, not by itself.
-	hairpin = nft.Set{Name: "hairpin", Key: []nft.Field{nft.Addr, nft.Addr}}
+	// To in-N.
+	inside = nft.Set{
+		Name: "inside", Key: frontendKey, Verdicts: true,
+		Comment: "the same for this node and its pods, where that differs",
+	}
+	backends = nft.Set{
+		Name:    "backends",
+		Key:     []nft.Field{nft.Addr, nft.Protocol, nft.Port, nft.Mark},
+		Data:    []nft.Field{nft.Addr, nft.Port},
+		Comment: "endpoints, numbered from 0, those of inside from 0x00100000",
+	}
+	unreachable = nft.Set{
+		Name: "unreachable", Key: frontendKey, Verdicts: true,
+		Comment: "Services without endpoints: refused or dropped",
+	}
+	clusterIPs = nft.Set{
+		Name: "cluster-ips", Key: []nft.Field{nft.Addr},
+		Comment: "every port that is not in services is refused",
+	}
+	// One that reaches itself through a Service must be answered by the node, not by itself.
+	hairpin = nft.Set{
+		Name: "hairpin", Key: []nft.Field{nft.Addr, nft.Addr},
+		Comment: "endpoints of this node, as source and destination",
+	}
 
-	pairKey = []nft.Field{nft.Addr, nft.Protocol, nft.Port, nft.Addr, nft.Port}
-	// connections and traffic: counters by frontend and backend, made by packets as they come.
-	// Beyond pairLimit pairs nothing more is counted, and traffic goes on as before.
-	connections = nft.Set{Name: "connections", Key: pairKey, Dynamic: true, Size: pairLimit}
-	traffic     = nft.Set{Name: "traffic", Key: pairKey, Dynamic: true, Size: pairLimit}
+	// Counters by frontend and backend, made by packets as they come. Beyond pairLimit pairs
+	// nothing more is counted, and traffic goes on as before.
+	pairKey     = []nft.Field{nft.Addr, nft.Protocol, nft.Port, nft.Addr, nft.Port}
+	connections = nft.Set{
+		Name: "connections", Key: pairKey, Dynamic: true, Size: pairLimit,
+		Comment: "first packets by Service and endpoint",
+	}
+	traffic = nft.Set{
+		Name: "traffic", Key: pairKey, Dynamic: true, Size: pairLimit,
+		Comment: "packets by Service and endpoint, both ways",
+	}
 )
 
 const (
@@ -70,26 +88,26 @@ func (l layout) chains() []chain {
 		return &nft.Hook{Type: t, Point: p, Priority: priority}
 	}
 	count := []nft.Rule{l.countTraffic()}
-	refuse := []nft.Rule{l.goRefuse()}
+	first := []nft.Rule{l.goFirst()}
 	return []chain{
 		{nft.Chain{Name: layoutChain}, nil},
 		{nft.Chain{Name: rejectChain}, []nft.Rule{l.reset(), l.portUnreachable()}},
-		{nft.Chain{Name: refuseChain}, []nft.Rule{l.refuseFrontend(), l.refuseUndefined()}},
+		{nft.Chain{Name: firstChain}, []nft.Rule{l.countOpened(), l.refuseFrontend(), l.refuseUndefined()}},
 		{nft.Chain{Name: insideChain}, []nft.Rule{l.chooseInside()}},
 		{nft.Chain{Name: servicesChain}, []nft.Rule{l.markOffCluster(), l.chooseService()}},
 		{nft.Chain{Name: "prerouting", Hook: hook(nft.NAT, nft.Prerouting, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
 		{nft.Chain{Name: "output", Hook: hook(nft.NAT, nft.Output, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
 		{nft.Chain{Name: "postrouting", Hook: hook(nft.NAT, nft.Postrouting, nft.PrioritySNAT)}, []nft.Rule{l.masqueradeMarked(), l.masqueradeHairpin()}},
-		{nft.Chain{Name: "forward", Hook: hook(nft.Filter, nft.Forward, nft.PriorityFilter)}, append(count, refuse...)},
-		{nft.Chain{Name: "filter-input", Hook: hook(nft.Filter, nft.Input, nft.PriorityFilter)}, append([]nft.Rule{l.countArriving()}, refuse...)},
-		{nft.Chain{Name: "filter-output", Hook: hook(nft.Filter, nft.Output, nft.PriorityFilter)}, append(count, refuse...)},
+		{nft.Chain{Name: "forward", Hook: hook(nft.Filter, nft.Forward, nft.PriorityFilter)}, append(count, first...)},
+		{nft.Chain{Name: "filter-input", Hook: hook(nft.Filter, nft.Input, nft.PriorityFilter)}, append([]nft.Rule{l.countArriving()}, first...)},
+		{nft.Chain{Name: "filter-output", Hook: hook(nft.Filter, nft.Output, nft.PriorityFilter)}, append(count, first...)},
 	}
 }
 
 // The chains that others go to.
 const (
 	rejectChain   = "reject"
-	refuseChain   = "refuse"
+	firstChain    = "first"
 	insideChain   = "inside"
 	servicesChain = "services"
 )

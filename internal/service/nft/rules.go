@@ -3,6 +3,7 @@ package nft
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -23,21 +24,22 @@ const (
 	scratch = uint32(unix.NFT_REG32_15)
 )
 
-// draw picks one of n slots and translates the destination. The backend replaces the slot in the
-// registers, which then hold the key of the pair's counter. The second rule is for when no
-// more pairs can be counted; the third is for a packet that saw the table change between its two
-// look-ups and drew a slot that has just gone: the first is there as long as there is any.
+// draw picks one of n slots and translates the destination. The second rule is for a packet that
+// saw the table change between its two look-ups and drew a slot that has just gone: the first is
+// there as long as there is any.
 func (l layout) draw(n int, first uint32) []nft.Rule {
-	random := &expr.Numgen{Register: slot, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM, Offset: first}
-	fixed := &expr.Immediate{Register: slot, Data: native(first)}
-	lookup := &expr.Lookup{SourceRegister: key, DestRegister: slot, IsDestRegSet: true, SetName: backends.Name}
-	translate := &expr.NAT{
-		Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: slot, RegProtoMin: slot + 1, Specified: true,
+	of := func(n int) []nft.Expr {
+		return plain(
+			&expr.Numgen{Register: slot, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM, Offset: first},
+			&expr.Lookup{SourceRegister: key, DestRegister: slot, IsDestRegSet: true, SetName: backends.Name},
+			&expr.NAT{
+				Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4,
+				RegAddrMin: slot, RegProtoMin: slot + 1, Specified: true,
+			})
 	}
 	return []nft.Rule{
-		rule(fmt.Sprintf("one of %d, counted", n), destination(), random, lookup, count(connections), translate),
-		rule(fmt.Sprintf("one of %d", n), destination(), random, lookup, translate),
-		rule("the first", destination(), fixed, lookup, translate),
+		rule(fmt.Sprintf("one of %d", n), destination(), of(n)),
+		rule("the first", destination(), of(1)),
 	}
 }
 
@@ -74,8 +76,15 @@ func (l layout) goTo(v nft.Verdict) nft.Rule { return rule("go on", verdict(stri
 
 func (l layout) goServices() nft.Rule { return rule("services", verdict(servicesChain)) }
 
-func (l layout) goRefuse() nft.Rule {
-	return rule("first packets that nobody answers", stateNew(), verdict(refuseChain))
+func (l layout) goFirst() nft.Rule {
+	return rule("first packets", stateNew(), verdict(firstChain))
+}
+
+// countOpened counts a flow's very first packet: a flow is confirmed when one has got through. The
+// translation itself cannot count: nft does not know keys of which a part comes out of a map,
+// and aborts when it has to show one.
+func (l layout) countOpened() nft.Rule {
+	return rule("connections", translated(), unconfirmed(), pair(), count(connections))
 }
 
 func (l layout) refuseFrontend() nft.Rule {
@@ -87,61 +96,49 @@ func (l layout) refuseUndefined() nft.Rule {
 }
 
 func (l layout) reset() nft.Rule {
-	return rule("reset TCP", &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: scratch},
+	return rule("reset TCP", plain(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: scratch},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: scratch, Data: []byte{unix.IPPROTO_TCP}},
-		&expr.Reject{Type: unix.NFT_REJECT_TCP_RST})
+		&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
 }
 
 func (l layout) portUnreachable() nft.Rule {
 	const code = 3 // ICMP: port unreachable
-	return rule("port unreachable", &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code})
+	return rule("port unreachable", plain(&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code}))
 }
 
 func (l layout) masqueradeMarked() nft.Rule {
-	return rule("masquerade what is marked", marked(), flipMark(), &expr.Masq{FullyRandom: true})
+	return rule("masquerade what is marked", marked(), flipMark(), masquerade())
 }
 
 func (l layout) masqueradeHairpin() nft.Rule {
 	return rule("masquerade who reaches itself", translated(),
-		address(12, key), address(16, key+1), found(hairpin), &expr.Masq{FullyRandom: true})
+		address(12, key), address(16, key+1), found(hairpin), masquerade())
 }
 
 func (l layout) countTraffic() nft.Rule { return rule("traffic", translated(), pair(), count(traffic)) }
 
 // countArriving leaves out loopback: what comes from there was counted as it left.
 func (l layout) countArriving() nft.Rule {
-	return rule("traffic", &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: key},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: key, Data: []byte("lo\x00")},
-		translated(), pair(), count(traffic))
+	return rule("traffic", from("lo\x00", expr.CmpOpNeq), translated(), pair(), count(traffic))
 }
 
-// part is a piece of a rule: an instruction of the library's or of the door's, or several.
-type part any
+func rule(comment string, parts ...[]nft.Expr) nft.Rule {
+	return nft.Rule{Comment: comment, Exprs: slices.Concat(parts...)}
+}
 
-func rule(comment string, parts ...part) nft.Rule {
-	r := nft.Rule{Comment: comment}
-	for _, p := range parts {
-		switch p := p.(type) {
-		case []expr.Any:
-			for _, x := range p {
-				r.Exprs = append(r.Exprs, nft.Plain(x))
-			}
-		case expr.Any:
-			r.Exprs = append(r.Exprs, nft.Plain(p))
-		case []nft.Expr:
-			r.Exprs = append(r.Exprs, p...)
-		}
+func plain(list ...expr.Any) []nft.Expr {
+	out := make([]nft.Expr, len(list))
+	for i, x := range list {
+		out[i] = nft.Plain(x)
 	}
-	return r
+	return out
 }
 
 // destination loads address . protocol . port of the packet.
-func destination() []expr.Any {
-	return []expr.Any{
-		address(16, key),
+func destination() []nft.Expr {
+	return slices.Concat(address(16, key), plain(
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: key + 1},
-		&expr.Payload{DestRegister: key + 2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-	}
+		&expr.Payload{DestRegister: key + 2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}))
 }
 
 // pair loads the key of a pair from the flow: where it was sent first, and who answers.
@@ -156,73 +153,82 @@ func pair() []nft.Expr {
 }
 
 // address loads an address of the packet: the source is at 12, the destination at 16.
-func address(offset, register uint32) expr.Any {
-	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4}
+func address(offset, register uint32) []nft.Expr {
+	return plain(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4})
 }
 
-func found(s nft.Set) expr.Any { return &expr.Lookup{SourceRegister: key, SetName: s.Name} }
+func found(s nft.Set) []nft.Expr { return plain(&expr.Lookup{SourceRegister: key, SetName: s.Name}) }
 
-func decide(s nft.Set) expr.Any {
-	return &expr.Lookup{SourceRegister: key, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: s.Name}
+func decide(s nft.Set) []nft.Expr {
+	return plain(&expr.Lookup{SourceRegister: key, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: s.Name})
 }
 
-func count(s nft.Set) expr.Any {
-	return &expr.Dynset{
+func count(s nft.Set) []nft.Expr {
+	return plain(&expr.Dynset{
 		SrcRegKey: key, SetName: s.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}},
-	}
+	})
 }
 
-func verdict(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain} }
+func verdict(chain string) []nft.Expr {
+	return plain(&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain})
+}
 
-func (l layout) fromPod(op expr.CmpOp) []expr.Any {
-	return []expr.Any{
+func masquerade() []nft.Expr { return plain(&expr.Masq{FullyRandom: true}) }
+
+func (l layout) fromPod(op expr.CmpOp) []nft.Expr { return from(l.podInterface, op) }
+
+// from compares the name of the interface that the packet came by; one without a zero byte at its
+// end is a prefix.
+func from(name string, op expr.CmpOp) []nft.Expr {
+	return plain(
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: key},
-		&expr.Cmp{Op: op, Register: key, Data: []byte(l.podInterface)},
-	}
+		&expr.Cmp{Op: op, Register: key, Data: []byte(name)})
 }
 
-func fromSelf() []expr.Any {
-	return []expr.Any{
+func fromSelf() []nft.Expr {
+	return plain(
 		&expr.Meta{Key: expr.MetaKeyIIF, Register: scratch},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: scratch, Data: native(0)},
-	}
+		&expr.Cmp{Op: expr.CmpOpEq, Register: scratch, Data: native(0)})
 }
 
-func stateNew() []expr.Any {
-	return append([]expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: scratch}}, anyOf(expr.CtStateBitNEW)...)
+func stateNew() []nft.Expr {
+	return append(plain(&expr.Ct{Key: expr.CtKeySTATE, Register: scratch}), bits(expr.CtStateBitNEW, expr.CmpOpNeq)...)
 }
 
 // translated is for packets of flows whose destination is not the one they were sent to.
-func translated() []expr.Any {
+func translated() []nft.Expr {
 	const destinationTranslated = 1 << 5 // IPS_DST_NAT
-	return append([]expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: scratch}}, anyOf(destinationTranslated)...)
+	return append(plain(&expr.Ct{Key: expr.CtKeySTATUS, Register: scratch}), bits(destinationTranslated, expr.CmpOpNeq)...)
 }
 
-func marked() []expr.Any {
-	return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: scratch}}, anyOf(masqueradeMark)...)
+func unconfirmed() []nft.Expr {
+	const confirmed = 1 << 3 // IPS_CONFIRMED
+	return append(plain(&expr.Ct{Key: expr.CtKeySTATUS, Register: scratch}), bits(confirmed, expr.CmpOpEq)...)
 }
 
-func setMark() []expr.Any { return changeMark(^uint32(masqueradeMark)) }
+func marked() []nft.Expr {
+	return append(plain(&expr.Meta{Key: expr.MetaKeyMARK, Register: scratch}), bits(masqueradeMark, expr.CmpOpNeq)...)
+}
 
-func flipMark() []expr.Any { return changeMark(^uint32(0)) }
+func setMark() []nft.Expr { return changeMark(^uint32(masqueradeMark)) }
+
+func flipMark() []nft.Expr { return changeMark(^uint32(0)) }
 
 // changeMark keeps the mark's bits of the mask and then inverts the masquerade bit.
-func changeMark(mask uint32) []expr.Any {
-	return []expr.Any{
+func changeMark(mask uint32) []nft.Expr {
+	return plain(
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: scratch},
 		&expr.Bitwise{
 			SourceRegister: scratch, DestRegister: scratch, Len: 4, Mask: native(mask), Xor: native(masqueradeMark),
 		},
-		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: scratch},
-	}
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: scratch})
 }
 
-// anyOf goes on if the scratch register has one of the bits.
-func anyOf(bits uint32) []expr.Any {
-	return []expr.Any{
-		&expr.Bitwise{SourceRegister: scratch, DestRegister: scratch, Len: 4, Mask: native(bits), Xor: native(0)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: scratch, Data: native(0)},
-	}
+// bits goes on if the scratch register has any of the bits (CmpOpNeq), or none (CmpOpEq).
+func bits(mask uint32, op expr.CmpOp) []nft.Expr {
+	return plain(
+		&expr.Bitwise{SourceRegister: scratch, DestRegister: scratch, Len: 4, Mask: native(mask), Xor: native(0)},
+		&expr.Cmp{Op: op, Register: scratch, Data: native(0)})
 }
 
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
