@@ -76,9 +76,10 @@ func importInto(ctx context.Context, pid int, archive string) error {
 	return nil
 }
 
-// EnterArgs are nsenter's arguments to run a command inside a node.
+// EnterArgs are nsenter's arguments to run a command inside a node, where its first process is.
+// (--wd=/ would be the host's root, which the command then cannot name.)
 func EnterArgs(pid int, command ...string) []string {
-	return append([]string{"--target", strconv.Itoa(pid), "--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup", "--root", "--wd=/", "--"}, command...)
+	return append([]string{"--target", strconv.Itoa(pid), "--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup", "--root", "--wd", "--"}, command...)
 }
 
 func copyFile(from, to string) error {

@@ -213,6 +213,7 @@ func newExec() *cobra.Command {
 			}
 			run := exec.CommandContext(cmd.Context(), "nsenter", enter...)
 			run.Stdin, run.Stdout, run.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+			endInside(run)
 			err = run.Run()
 			var exit *exec.ExitError
 			if errors.As(err, &exit) && exit.ExitCode() >= 0 {
