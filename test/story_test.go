@@ -21,6 +21,8 @@ const storyLab = "story"
 func TestStories(t *testing.T) {
 	usePrograms(t)
 	bootStoryLab(t)
+	// What testscript works in would be left behind whenever -run leaves out a story.
+	t.Setenv("GOTMPDIR", t.TempDir())
 	testscript.RunT(inTurn{t}, testscript.Params{
 		Files: prepared(t, "stories"),
 		Setup: openStory,
