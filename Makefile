@@ -20,7 +20,8 @@ STAMP := -s -w \
 	-X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES) \
 	-X k8s.io/client-go/pkg/version.gitMajor=1 -X k8s.io/client-go/pkg/version.gitMinor=36
 
-SUDO := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=ZONEWISE_LAB_HOME,NO_COLOR)
+comma := ,
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=ZONEWISE_LAB_HOME$(comma)NO_COLOR)
 # Tests are built as whoever builds, and run as root.
 AS_ROOT := $(if $(SUDO),-exec '$(SUDO)')
 TOOLS := bin/containerd bin/containerd-shim-runc-v2 bin/ctr bin/runc bin/coredns
