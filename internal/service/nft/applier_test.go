@@ -478,7 +478,7 @@ func TestPairKey(t *testing.T) {
 		Frontend: service.Key{Addr: netip.MustParseAddrPort("10.100.0.1:443"), Protocol: model.UDP},
 		Backend:  netip.MustParseAddrPort("192.168.1.11:65535"),
 	}
-	if got := pairOf(pairKeyOf(p)); got != p {
+	if got := pairOf(frontend(p.Frontend) + target(p.Backend)); got != p {
 		t.Errorf("%v became %v", p, got)
 	}
 }

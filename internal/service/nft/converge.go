@@ -69,7 +69,13 @@ func (a *Applier) adopt(contents nft.Contents) (wrote bool, err error) {
 
 // install makes the table, after what is in the batch already.
 func (a *Applier) install(b *nft.Batch, table string) error {
-	a.have, a.chains = newImage(), a.repair(b, nft.Contents{})
+	slots := 0
+	for _, frontends := range a.want {
+		for _, f := range frontends {
+			slots += len(f.Backends)
+		}
+	}
+	a.have, a.chains = newImageFor(len(a.owners), slots), a.repair(b, nft.Contents{})
 	return a.fill(b, table)
 }
 
@@ -195,7 +201,8 @@ func (a *Applier) fill(b *nft.Batch, table string) error {
 		d.writeChains(b, a.layout, a.chains)
 		d.writeElements(b)
 		err := a.commit(b, d)
-		b, lot, size = nft.NewBatch(table), newImage(), 0
+		b, size = nft.NewBatch(table), 0
+		lot.empty()
 		return err
 	}
 	for _, frontends := range a.want {

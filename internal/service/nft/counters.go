@@ -85,7 +85,7 @@ func (a *Applier) has(p service.Pair) bool {
 	return among(f.Backends) || f.Inside != nil && among(f.Inside.Backends)
 }
 
-// pairOf is the inverse of pairKeyOf.
+// pairOf returns whose counter has the key.
 func pairOf(key string) service.Pair {
 	at := func(addr, port int) netip.AddrPort {
 		return netip.AddrPortFrom(

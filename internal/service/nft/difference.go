@@ -19,6 +19,9 @@ func diff(have, want image, prune func(set, key string) bool) difference {
 	for _, s := range programmed {
 		old, goal := have[s.Name], want[s.Name]
 		var add, del []nft.Element
+		if prune == nil { // then an empty table is filled
+			add = make([]nft.Element, 0, len(goal))
+		}
 		for key, e := range goal {
 			o, ok := old[key]
 			if ok && same(e, o) {

@@ -11,38 +11,62 @@ import (
 // image is what the programmed sets hold: set name, key, element. It is our copy of the kernel.
 type image map[string]map[string]nft.Element
 
-func newImage() image {
+func newImage() image { return newImageFor(0, 0) }
+
+// newImageFor returns an empty image with room for that many frontends and slots.
+func newImageFor(frontends, slots int) image {
 	m := image{}
 	for _, s := range programmed {
 		m[s.Name] = map[string]nft.Element{}
 	}
+	m[services.Name] = make(map[string]nft.Element, frontends)
+	m[clusterIPs.Name] = make(map[string]nft.Element, frontends)
+	m[backends.Name] = make(map[string]nft.Element, slots)
 	return m
+}
+
+// empty forgets the elements and keeps the room.
+func (m image) empty() {
+	for _, s := range m {
+		clear(s)
+	}
 }
 
 // same tells that two elements mean the same to a packet.
 func same(a, b nft.Element) bool { return a.Data == b.Data && a.Verdict == b.Verdict }
 
 // frontend is the key of an address, protocol and port in the sets.
-func frontend(k service.Key) string { return address4(k.Addr.Addr()) + protocol(k) + port(k.Addr) }
+func frontend(k service.Key) string {
+	var b [12]byte
+	put(b[:4], k.Addr.Addr())
+	b[4] = byte(k.Protocol)
+	binary.BigEndian.PutUint16(b[8:], k.Addr.Port())
+	return string(b[:])
+}
 
-func pairKeyOf(p service.Pair) string { return frontend(p.Frontend) + target(p.Backend) }
-
-func target(a netip.AddrPort) string { return address4(a.Addr()) + port(a) }
+func target(a netip.AddrPort) string {
+	var b [8]byte
+	put(b[:4], a.Addr())
+	binary.BigEndian.PutUint16(b[4:], a.Port())
+	return string(b[:])
+}
 
 func address4(a netip.Addr) string {
 	b := a.As4()
 	return string(b[:])
 }
 
-func protocol(k service.Key) string { return string([]byte{byte(k.Protocol), 0, 0, 0}) }
-
-func port(a netip.AddrPort) string {
-	return string(binary.BigEndian.AppendUint16(nil, a.Port())) + "\x00\x00"
+func put(b []byte, a netip.Addr) {
+	ip := a.As4()
+	copy(b, ip[:])
 }
 
 // withSlot is the key of a slot of a frontend.
 func withSlot(frontend string, slot int) string {
-	return string(binary.NativeEndian.AppendUint32([]byte(frontend), uint32(slot)))
+	var b [16]byte
+	copy(b[:], frontend)
+	binary.NativeEndian.PutUint32(b[12:], uint32(slot))
+	return string(b[:])
 }
 
 // place puts what the frontend means into want. Each backend that is in the kernel already
