@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zonewise/zonewise/lab/cluster"
+	"github.com/zonewise/zonewise/lab/machine"
 	"github.com/zonewise/zonewise/lab/topology"
 )
 
@@ -207,6 +208,10 @@ func newExec() *cobra.Command {
 			case isNode:
 				enter = cluster.EnterArgs(pid, words[1:]...)
 			case words[0] == "region":
+				// It ends with the lab, as what runs on a node does.
+				if err := machine.EnterCgroup(filepath.Join(cluster.PathsOf(name).Cgroup(), "exec")); err != nil {
+					return err
+				}
 				enter = append([]string{"--net=" + s.RegionNS, "--"}, words[1:]...)
 			default:
 				return fmt.Errorf("lab %s has no node %s: use a name or an alias of `zonewise lab status`, or region", name, words[0])
