@@ -83,6 +83,8 @@ bench: build ## measure: start of a lab, start of pods, programming by number of
 .PHONY: lint
 lint: bin/staticcheck ## run the linters
 	test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
+	go mod tidy -diff
+	go -C lab mod tidy -diff
 	go vet ./... ./lab/...
 	bin/staticcheck -tags kernel,story,bench ./... ./lab/...
 
