@@ -37,6 +37,10 @@ func Enter(path string) error {
 	if err != nil {
 		return err
 	}
+	// The wish to die with the lab is the first thread's, and exec keeps that of the thread that calls it.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("die with the lab: %w", err)
+	}
 	return unix.Exec(self, []string{self, "internal", RoleInit, path}, os.Environ())
 }
 

@@ -39,6 +39,9 @@ const (
 	RoleInit  = "machine-init" // the machine's process 1
 )
 
+// killPatience is how long killed processes of an earlier life may take to be gone.
+const killPatience = 10 * time.Second
+
 // Machine is a running node.
 type Machine struct {
 	Spec Spec
@@ -50,6 +53,10 @@ type Machine struct {
 // Start makes the machine's files and its first process, which then waits for Boot: its network
 // interface can be attached meanwhile. The machine dies with the thread.
 func Start(thread *region.Thread, program string, spec Spec) (*Machine, error) {
+	// After a crash the cgroups of pods are there still, and take no process into what is above them.
+	if err := RemoveCgroup(spec.Cgroup, killPatience); err != nil {
+		return nil, fmt.Errorf("machine %s: %w", spec.Alias, err)
+	}
 	if err := prepare(spec); err != nil {
 		return nil, fmt.Errorf("machine %s: %w", spec.Alias, err)
 	}
