@@ -3,97 +3,182 @@ package command
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/google/nftables"
 
 	"github.com/zonewise/zonewise/lab/cluster"
 	"github.com/zonewise/zonewise/lab/region"
 )
 
-// Free disk that a lab needs for logs, etcd and what pods write.
-const needDisk = 1 << 30
-
-// preflight checks what a lab needs of this machine, before anything is made. Each error names the
-// thing and the mend.
+// preflight checks what a lab needs of this machine, before anything is made.
 func preflight() error {
-	return errors.Join(checkDisk(), checkFilesystems(), checkNetwork(), checkInotify())
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	here := host{
+		exists:   func(path string) bool { _, err := os.Stat(path); return err == nil },
+		read:     os.ReadFile,
+		freeDisk: freeDisk,
+		veth:     tryVeth,
+		nat:      tryNAT,
+	}
+	return here.check(filepath.Dir(self), cluster.Home(), cluster.Cache())
 }
 
-func checkDisk() error {
-	dir := cluster.Home()
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("state directory: %w: choose another with ZONEWISE_LAB_HOME", err)
-	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		return fmt.Errorf("state directory %s: %w", dir, err)
-	}
-	if free := fs.Bavail * uint64(fs.Bsize); free < needDisk {
-		_ = os.Remove(dir) // if it is ours and empty
-		return fmt.Errorf("disk of %s is full: %d MB free, a lab needs %d MB: free some, or choose another place with ZONEWISE_LAB_HOME", dir, free/1e6, needDisk/1_000_000)
+// host is what preflight asks of a machine.
+type host struct {
+	exists   func(path string) bool
+	read     func(path string) ([]byte, error)
+	freeDisk func(dir string) (bytes uint64, err error)
+	veth     func() error // tries to make a pair
+	nat      func() error // tries to make an nf_tables chain that translates addresses
+}
+
+// Programs that a lab runs, beside its own.
+var programs = []string{"zonewise", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "coredns"}
+
+const (
+	// Free disk for logs, etcd, unpacked images and what pods write.
+	needDisk = 1 << 30
+	// A node's kubelet, runtime and pods watch files; the kernel's default allows too few watchers
+	// for several labs, which shows as "too many open files" much later.
+	needInotify = 128
+)
+
+// check returns the first thing that is missing, as one line that names it and the mend.
+func (h host) check(binDir string, stateDirs ...string) error {
+	for _, check := range []func() error{
+		func() error { return h.programs(binDir) },
+		func() error { return h.disk(stateDirs) },
+		h.kernel,
+		h.inotify,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func checkFilesystems() error {
-	known, err := os.ReadFile("/proc/filesystems")
+func (h host) programs(binDir string) error {
+	for _, name := range programs {
+		if !h.exists(filepath.Join(binDir, name)) {
+			return fmt.Errorf("%s is not in %s beside zonewise-lab: run `make build`, and keep what it makes together", name, binDir)
+		}
+	}
+	if dir := filepath.Join(binDir, "images"); !h.exists(dir) {
+		return fmt.Errorf("the images are not in %s: run `make build`, and keep what it makes together", dir)
+	}
+	return nil
+}
+
+func (h host) disk(dirs []string) error {
+	for _, dir := range dirs {
+		free, err := h.freeDisk(dir)
+		if err != nil {
+			return fmt.Errorf("state directory %s: %w: choose another place with ZONEWISE_LAB_HOME", dir, err)
+		}
+		if free < needDisk {
+			return fmt.Errorf("disk of %s is full: %d MB free, a lab needs %d MB: free some, or choose another place with ZONEWISE_LAB_HOME",
+				dir, free/1e6, needDisk/1_000_000)
+		}
+	}
+	return nil
+}
+
+func (h host) kernel() error {
+	known, err := h.read("/proc/filesystems")
 	if err != nil {
 		return err
 	}
 	if !strings.Contains(string(known), "\toverlay\n") {
 		return errors.New("this kernel has no overlayfs (CONFIG_OVERLAY_FS): load it with `modprobe overlay`")
 	}
-	if _, err := os.Stat("/sys/fs/cgroup"); err != nil {
-		return errors.New("no cgroups at /sys/fs/cgroup: mount them, or start the machine with systemd")
+	mounts, err := h.read("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(mounts), " - cgroup") {
+		return errors.New("no cgroup file system is mounted at /sys/fs/cgroup: mount it with `mount -t cgroup2 none /sys/fs/cgroup`")
+	}
+	for _, ns := range []string{"net", "mnt", "pid", "uts", "ipc", "cgroup"} {
+		if !h.exists("/proc/self/ns/" + ns) {
+			return fmt.Errorf("this kernel has no %s namespaces (CONFIG_NAMESPACES and below): use one that has", ns)
+		}
+	}
+	if err := h.veth(); err != nil {
+		return fmt.Errorf("this kernel makes no veth pairs (CONFIG_VETH): load them with `modprobe veth`: %w", err)
+	}
+	if err := h.nat(); err != nil {
+		return fmt.Errorf("this kernel has no nf_tables NAT (CONFIG_NF_TABLES, CONFIG_NFT_NAT): load it with `modprobe nft_chain_nat`: %w", err)
 	}
 	return nil
 }
 
-// checkNetwork tries out, in a namespace of its own, what the fabric and the dataplane need.
-func checkNetwork() error {
-	thread, err := region.NewThread()
-	if err != nil {
-		return fmt.Errorf("network namespaces (CONFIG_NET_NS): %w", err)
-	}
-	defer thread.Close()
-	return thread.Do(func() error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = "check0"
-		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "check1"}); err != nil {
-			return fmt.Errorf("this kernel makes no veth pairs (CONFIG_VETH): load them with `modprobe veth`: %w", err)
-		}
-		conn, err := nftables.New()
-		if err != nil {
-			return fmt.Errorf("nf_tables: %w", err)
-		}
-		table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "check"})
-		conn.AddChain(&nftables.Chain{
-			Name: "nat", Table: table, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest,
-		})
-		if err := conn.Flush(); err != nil {
-			return fmt.Errorf("this kernel has no nf_tables NAT (CONFIG_NF_TABLES, CONFIG_NFT_NAT): load it with `modprobe nft_chain_nat`: %w", err)
-		}
-		return nil
-	})
-}
-
-// A node's kubelet, runtime and pods watch files; the kernel's default allows too few watchers for
-// several labs, which shows as "too many open files" much later.
-const needInotify = 128
-
-func checkInotify() error {
-	data, err := os.ReadFile("/proc/sys/fs/inotify/max_user_instances")
+func (h host) inotify() error {
+	const key = "fs.inotify.max_user_instances"
+	data, err := h.read("/proc/sys/" + strings.ReplaceAll(key, ".", "/"))
 	if err != nil {
 		return nil // not this kernel's way to limit them
 	}
 	var have int
 	if _, err := fmt.Sscan(string(data), &have); err == nil && have < needInotify {
-		return fmt.Errorf("fs.inotify.max_user_instances is %d, a lab needs %d: raise it with `sysctl -w fs.inotify.max_user_instances=8192`", have, needInotify)
+		return fmt.Errorf("%s is %d, a lab needs %d: raise it with `sysctl -w %s=8192`", key, have, needInotify, key)
 	}
 	return nil
+}
+
+// freeDisk is what a directory has to offer, or, where it is not there yet, the next one above it.
+func freeDisk(dir string) (uint64, error) {
+	for {
+		var of unix.Statfs_t
+		err := unix.Statfs(dir, &of)
+		if err == nil {
+			return of.Bavail * uint64(of.Bsize), nil
+		}
+		if parent := filepath.Dir(dir); errors.Is(err, fs.ErrNotExist) && parent != dir {
+			dir = parent
+			continue
+		}
+		return 0, err
+	}
+}
+
+// tryVeth and tryNAT make what the fabric and the dataplane need, in a namespace that ends with them.
+func tryVeth() error {
+	return inNamespace(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "check0"
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "check1"})
+	})
+}
+
+func tryNAT() error {
+	return inNamespace(func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "check"})
+		conn.AddChain(&nftables.Chain{
+			Name: "nat", Table: table, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest,
+		})
+		return conn.Flush()
+	})
+}
+
+func inNamespace(try func() error) error {
+	thread, err := region.NewThread()
+	if err != nil {
+		return err
+	}
+	defer thread.Close()
+	return thread.Do(try)
 }

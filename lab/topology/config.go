@@ -59,7 +59,10 @@ const (
 // DefaultName is the lab that commands mean when none is named.
 const DefaultName = "zonewise"
 
-var namePattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$`)
+var (
+	namePattern  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$`)
+	labelPattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+)
 
 // ValidateName tells whether a lab can have this name.
 func ValidateName(name string) error {

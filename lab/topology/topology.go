@@ -48,12 +48,21 @@ type Node struct {
 // like to use for things of their own.
 const firstHost = 10
 
+// maxRegion keeps a node's name, ip-255-255-255-255.REGION.compute.internal, within the 64 bytes of a
+// Linux host name.
+const maxRegion = 25
+
+const maxNodes = 500
+
 // New works a Config out. Errors name the field and the mend.
 func New(c Config) (Topology, error) {
 	c = c.WithDefaults()
 	t := Topology{Name: c.Name, Region: c.Region, Proxy: c.Proxy, APIPort: c.APIPort, Offline: c.Offline}
 	if err := ValidateName(c.Name); err != nil {
 		return t, err
+	}
+	if !labelPattern.MatchString(c.Region) || len(c.Region) > maxRegion {
+		return t, fmt.Errorf("region %q: use at most %d lower-case letters, digits and '-', such as ap-northeast-2", c.Region, maxRegion)
 	}
 	if c.Proxy != ProxyZonewise && c.Proxy != ProxyKubeProxy {
 		return t, fmt.Errorf("proxy %q: use %s or %s", c.Proxy, ProxyZonewise, ProxyKubeProxy)
@@ -74,7 +83,11 @@ func New(c Config) (Topology, error) {
 	if len(c.Zones) == 0 {
 		return t, fmt.Errorf("zones: a lab needs at least one")
 	}
+	total := 0
 	for i, z := range c.Zones {
+		if total += max(0, min(z.Nodes, maxNodes+1)); total > maxNodes {
+			return t, fmt.Errorf("zones[%d] (%s): a lab has at most %d nodes in all, since they share one machine", i, z.Name, maxNodes)
+		}
 		zone, err := t.zone(i, z)
 		if err != nil {
 			return t, err
@@ -106,11 +119,24 @@ func (t *Topology) networks(c Config) error {
 	if err != nil {
 		return err
 	}
+	for _, reserved := range []string{"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"} {
+		for _, r := range []struct {
+			field  string
+			prefix netip.Prefix
+		}{{"vpc", t.VPC}, {"serviceCIDR", t.ServiceCIDR}} {
+			if r.prefix.Overlaps(netip.MustParsePrefix(reserved)) {
+				return fmt.Errorf("%s %s overlaps %s, which has a meaning of its own: use a private range such as 192.168.0.0/16", r.field, r.prefix, reserved)
+			}
+		}
+	}
+	if !inside(t.VPC, t.ControlPlane) {
+		return fmt.Errorf("controlPlaneSubnet %s is not inside vpc %s", t.ControlPlane, t.VPC)
+	}
 	if t.ControlPlane.Bits() > 28 {
 		return fmt.Errorf("controlPlaneSubnet %s: needs room for 16 addresses", t.ControlPlane)
 	}
-	if t.ServiceCIDR.Bits() > 24 {
-		return fmt.Errorf("serviceCIDR %s: needs room for 256 addresses", t.ServiceCIDR)
+	if t.ServiceCIDR.Bits() < 12 || t.ServiceCIDR.Bits() > 24 {
+		return fmt.Errorf("serviceCIDR %s: use a range from /12 to /24", t.ServiceCIDR)
 	}
 	if t.VPC.Overlaps(t.ServiceCIDR) {
 		return fmt.Errorf("serviceCIDR %s overlaps vpc %s: Services need a range outside the VPC", t.ServiceCIDR, t.VPC)
@@ -126,8 +152,11 @@ func (t *Topology) zone(i int, c ZoneConfig) (Zone, error) {
 	if err != nil || !subnet.Addr().Is4() || subnet != subnet.Masked() {
 		return Zone{}, fmt.Errorf("zones[%d].subnet %q: use an IPv4 range inside the VPC such as 192.168.1.0/24", i, c.Subnet)
 	}
-	if !t.VPC.Contains(subnet.Addr()) || subnet.Bits() < t.VPC.Bits() {
+	if !inside(t.VPC, subnet) {
 		return Zone{}, fmt.Errorf("zones[%d].subnet %s is not inside vpc %s", i, subnet, t.VPC)
+	}
+	if !labelPattern.MatchString(c.Name) || len(c.Name) > 63 {
+		return Zone{}, fmt.Errorf("zones[%d].name %q: use at most 63 lower-case letters, digits and '-', such as ap-northeast-2a", i, c.Name)
 	}
 	if c.Nodes < 1 {
 		return Zone{}, fmt.Errorf("zones[%d] (%s): nodes is %d: a zone needs at least one", i, c.Name, c.Nodes)
@@ -198,6 +227,10 @@ func (t Topology) Node(name string) (Node, bool) {
 		}
 	}
 	return Node{}, false
+}
+
+func inside(outer, inner netip.Prefix) bool {
+	return outer.Contains(inner.Addr()) && inner.Bits() >= outer.Bits()
 }
 
 func nth(p netip.Prefix, i int) netip.Addr {

@@ -1,0 +1,67 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zonewise/zonewise/lab/cluster"
+	"github.com/zonewise/zonewise/lab/machine"
+)
+
+func newExec() *cobra.Command {
+	return &cobra.Command{
+		Use: "exec NODE -- COMMAND…", Short: "Run a command on a node, or in the VPC outside of the cluster (node \"region\")",
+		Example: "  sudo zonewise lab exec a1 -- ip route\n  sudo zonewise lab exec region -- curl -s 192.168.1.10:30080",
+		Args:    args(cobra.MinimumNArgs(2)),
+		RunE: func(cmd *cobra.Command, words []string) error {
+			name := labName(cmd)
+			s, err := status(cmd.Context(), name)
+			if err != nil {
+				return err
+			}
+			pid, isNode := nodePID(s, words[0])
+			var enter []string
+			switch {
+			case isNode && pid == 0:
+				return fmt.Errorf("node %s is down: the lab starts it again; see `zonewise lab logs%s %s/machine`", words[0], nameFlag(name), words[0])
+			case isNode:
+				enter = cluster.EnterArgs(pid, words[1:]...)
+			case words[0] == "region":
+				// It ends with the lab, as what runs on a node does.
+				if err := machine.EnterCgroup(filepath.Join(cluster.PathsOf(name).Cgroup(), "exec")); err != nil {
+					return err
+				}
+				enter = append([]string{"--net=" + s.RegionNS, "--"}, words[1:]...)
+			default:
+				return fmt.Errorf("%w, or region", noNode(name, words[0]))
+			}
+			run := exec.CommandContext(cmd.Context(), "nsenter", enter...)
+			run.Stdin, run.Stdout, run.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+			endInside(run)
+			err = run.Run()
+			var exit *exec.ExitError
+			if errors.As(err, &exit) && exit.ExitCode() >= 0 {
+				return exitError{exit.ExitCode()}
+			}
+			if errors.Is(err, exec.ErrNotFound) {
+				return fmt.Errorf("%w: install util-linux", err)
+			}
+			return err
+		},
+	}
+}
+
+func nodePID(s cluster.Status, name string) (int, bool) {
+	for _, z := range s.Zones {
+		for _, n := range z.Nodes {
+			if n.Name == name || n.Alias == name {
+				return n.PID, true
+			}
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,65 @@
+package command
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zonewise/zonewise/lab/cluster"
+)
+
+func newStatus() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show zones, nodes, ports, and what crossed zones", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "table" && output != "json" {
+				return usageError{fmt.Errorf("-o %s: use table or json", output)}
+			}
+			s, err := status(cmd.Context(), labName(cmd))
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return printJSON(cmd.OutOrStdout(), s)
+			}
+			return printStatus(cmd.OutOrStdout(), s)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return cmd
+}
+
+func printJSON(w io.Writer, v any) error {
+	encode := json.NewEncoder(w)
+	encode.SetIndent("", "  ")
+	return encode.Encode(v)
+}
+
+func printStatus(out io.Writer, s cluster.Status) error {
+	fmt.Fprintf(out, "Lab %s (%s), proxy %s\n", s.Name, s.Version, s.Proxy)
+	fmt.Fprintf(out, "API         %s  (export KUBECONFIG=%s)\n", s.API, s.Kubeconfig)
+	fmt.Fprintf(out, "Started     API %.1f s, nodes %.1f s, DNS %.1f s; %d MB of memory\n", s.Boot.API, s.Boot.Nodes, s.Boot.DNS, s.MemoryBytes/1e6)
+	fmt.Fprintf(out, "Latency between zones: %s\n\n", s.Latency)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ZONE\tSUBNET\tNODE\tALIAS\tTYPE\tMAX-PODS")
+	for _, z := range s.Zones {
+		for _, n := range z.Nodes {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", z.Name, z.Subnet, n.Name, n.Alias, n.InstanceType, n.MaxPods)
+		}
+	}
+	fmt.Fprintln(w, "\nFROM\tTO\tBYTES\tPACKETS")
+	for _, c := range s.CrossZone {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\n", c.From, c.To, c.Bytes, c.Packets)
+	}
+	if len(s.NodePorts) > 0 {
+		fmt.Fprintln(w, "\nSERVICE\tNODE-PORT\tNODE\tON THIS HOST")
+	}
+	for _, p := range s.NodePorts {
+		fmt.Fprintf(w, "%s/%s\t%d/%s\t%s\t%s\n", p.Namespace, p.Service, p.Port, p.Protocol, p.Node, p.Listen)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,173 @@
+package topology
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// The default lab is the one that the design names, address by address.
+func TestDefault(t *testing.T) {
+	topo, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ what, got, want string }{
+		{"name", topo.Name, "zonewise"},
+		{"region", topo.Region, "ap-northeast-2"},
+		{"VPC", topo.VPC.String(), "192.168.0.0/16"},
+		{"control plane", topo.ControlPlane.String(), "192.168.0.0/24"},
+		{"resolver", topo.Resolver.String(), "192.168.0.2"},
+		{"API server", topo.API.String(), "192.168.0.10"},
+		{"services", topo.ServiceCIDR.String(), "10.100.0.0/16"},
+		{"cluster DNS", topo.ClusterDNS.String(), "10.100.0.10"},
+		{"latency", topo.CrossZoneLatency.String(), "500µs"},
+		{"proxy", topo.Proxy, "zonewise"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s is %s, want %s", c.what, c.got, c.want)
+		}
+	}
+	var got strings.Builder
+	for _, z := range topo.Zones {
+		got.WriteString(z.Name + " " + z.Subnet.String() + " via " + z.Gateway.String() + "\n")
+		for _, n := range z.Nodes {
+			got.WriteString("  " + n.Alias + " " + n.Name + " " + n.Address.String() + " " + n.Instance.Type +
+				" pods " + n.Pool[0].String() + "-" + n.Pool[len(n.Pool)-1].String() + "\n")
+		}
+	}
+	const want = `ap-northeast-2a 192.168.1.0/24 via 192.168.1.1
+  a1 ip-192-168-1-10.ap-northeast-2.compute.internal 192.168.1.10 t3.medium pods 192.168.1.11-192.168.1.27
+  a2 ip-192-168-1-28.ap-northeast-2.compute.internal 192.168.1.28 t3.medium pods 192.168.1.29-192.168.1.45
+ap-northeast-2b 192.168.2.0/24 via 192.168.2.1
+  b1 ip-192-168-2-10.ap-northeast-2.compute.internal 192.168.2.10 t3.medium pods 192.168.2.11-192.168.2.27
+  b2 ip-192-168-2-28.ap-northeast-2.compute.internal 192.168.2.28 t3.medium pods 192.168.2.29-192.168.2.45
+ap-northeast-2c 192.168.3.0/24 via 192.168.3.1
+  c1 ip-192-168-3-10.ap-northeast-2.compute.internal 192.168.3.10 t3.medium pods 192.168.3.11-192.168.3.27
+  c2 ip-192-168-3-28.ap-northeast-2.compute.internal 192.168.3.28 t3.medium pods 192.168.3.29-192.168.3.45
+`
+	if got.String() != want {
+		t.Errorf("zones and nodes:\n%swant:\n%s", got.String(), want)
+	}
+	if n := topo.Nodes()[0].Instance; n.CPUs != 2 || n.MemoryMiB != 4096 || n.MaxPods() != 17 || len(topo.Nodes()[0].Pool) != 17 {
+		t.Errorf("t3.medium is %+v with %d pods and %d addresses", n, n.MaxPods(), len(topo.Nodes()[0].Pool))
+	}
+	for _, name := range []string{"b2", "ip-192-168-2-28.ap-northeast-2.compute.internal"} {
+		if n, ok := topo.Node(name); !ok || n.Alias != "b2" {
+			t.Errorf("node %s is %+v, %t", name, n, ok)
+		}
+	}
+}
+
+// Every address belongs to one thing only, whatever the size of the lab.
+func TestAddressesAreDisjoint(t *testing.T) {
+	for _, c := range []Config{{}, {Zones: Spread(30, 5)}, {InstanceType: "m5.large", Zones: Spread(2, 8)}} {
+		topo, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner := map[netip.Addr]string{topo.API: "API", topo.Resolver: "resolver"}
+		own := func(a netip.Addr, who string) {
+			if other, taken := owner[a]; taken {
+				t.Errorf("%s belongs to %s and %s", a, other, who)
+			}
+			owner[a] = who
+		}
+		for _, z := range topo.Zones {
+			own(z.Gateway, z.Name)
+			for _, n := range z.Nodes {
+				for _, a := range append([]netip.Addr{n.Address}, n.Pool...) {
+					own(a, n.Alias)
+					if !z.Subnet.Contains(a) {
+						t.Errorf("%s of %s is outside of %s", a, n.Alias, z.Subnet)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestErrorsNameTheThingAndTheMend(t *testing.T) {
+	for _, c := range []struct{ yaml, want string }{
+		{"nodes: 3", `unknown field "nodes"`},
+		{"zones: [{nodes: 1, color: red}]", `unknown field "color"`},
+		{"{", "yaml: "},
+		{"zones: 3", "zones"},
+		{"name: My Lab", `name "My Lab": use 1 to 32 lower-case letters`},
+		{"region: Seoul", `region "Seoul": use at most 25 lower-case letters`},
+		{"proxy: ipvs", `proxy "ipvs": use zonewise or kube-proxy`},
+		{"apiPort: 70000", "apiPort 70000: use a port, or 0 for a free one"},
+		{"crossZoneLatency: slow", `crossZoneLatency "slow": use a duration such as 0.5ms`},
+		{"crossZoneLatency: -1ms", `crossZoneLatency "-1ms": use a duration`},
+		{"instanceType: t9.huge", `zones[0] (ap-northeast-2a): instance type "t9.huge" is not known here: use one of c5.large,`},
+		{"zones: []", "zones: a lab needs at least one"},
+		{"zones: [{name: a}]", "zones[0] (a): nodes is 0: a zone needs at least one"},
+		{"zones: [{name: a, nodes: 1}, {name: a, nodes: 1}]", `zones[1].name "a" is there twice`},
+		{"zones: [{name: Zone A, nodes: 1}]", `zones[0].name "Zone A": use at most 63`},
+		{"zones: [{nodes: 1, subnet: 192.168.1.0/24}, {nodes: 1, subnet: 192.168.1.128/25}]",
+			"zones[1].subnet 192.168.1.128/25 overlaps zones[0].subnet 192.168.1.0/24"},
+		{"zones: [{nodes: 1, subnet: 192.168.0.0/24}]", "zones[0].subnet 192.168.0.0/24 overlaps controlPlaneSubnet 192.168.0.0/24"},
+		{"zones: [{nodes: 1, subnet: 10.0.0.0/24}]", "zones[0].subnet 10.0.0.0/24 is not inside vpc 192.168.0.0/16"},
+		{"zones: [{nodes: 1, subnet: here}]", `zones[0].subnet "here": use an IPv4 range inside the VPC`},
+		{"zones: [{nodes: 20}]", "zones[0].subnet 192.168.1.0/24 holds 13 nodes of t3.medium, not 20: use a larger subnet or fewer nodes"},
+		{"zones: [{nodes: 5}, {nodes: 1000000000}]", "zones[1] (ap-northeast-2b): a lab has at most 500 nodes in all"},
+		{"vpc: 192.168.1.1/16", `vpc "192.168.1.1/16": has host bits set: use 192.168.0.0/16`},
+		{"vpc: fd00::/48", `vpc "fd00::/48": use an IPv4 range`},
+		{"vpc: 127.0.0.0/8", "vpc 127.0.0.0/8 overlaps 127.0.0.0/8"},
+		{"serviceCIDR: 192.168.0.0/20", "serviceCIDR 192.168.0.0/20 overlaps vpc 192.168.0.0/16"},
+		{"serviceCIDR: 10.0.0.0/8", "serviceCIDR 10.0.0.0/8: use a range from /12 to /24"},
+		{"controlPlaneSubnet: 10.0.0.0/24", "controlPlaneSubnet 10.0.0.0/24 is not inside vpc"},
+		{"controlPlaneSubnet: 192.168.0.0/30", "controlPlaneSubnet 192.168.0.0/30: needs room for 16 addresses"},
+	} {
+		config, err := Parse([]byte(c.yaml))
+		if err == nil {
+			_, err = New(config)
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want %s", c.yaml, err, c.want)
+			continue
+		}
+		if strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: more than one line: %q", c.yaml, err)
+		}
+	}
+}
+
+// What has its defaults filled in means the same, and stays so.
+func TestWithDefaultsTwice(t *testing.T) {
+	once := Config{Zones: Spread(4, 1), InstanceType: "c5.large"}.WithDefaults()
+	a, err := New(once)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Zones[3].Name != "ap-northeast-2d" || a.Zones[3].Nodes[0].Instance.Type != "c5.large" {
+		t.Errorf("fourth zone is %+v", a.Zones[3])
+	}
+	twice := once.WithDefaults()
+	for i := range once.Zones {
+		if once.Zones[i] != twice.Zones[i] {
+			t.Errorf("zone %d: %+v, then %+v", i, once.Zones[i], twice.Zones[i])
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{"", "name: x", "zones: [{nodes: 2}]", "vpc: 10.0.0.0/8\nserviceCIDR: 172.20.0.0/16", "vpc: 192.168.0.0/30", "zones: [{nodes: -1}]", "a: &a [*a]"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse(data)
+		if err != nil || len(c.Zones) > 64 {
+			return
+		}
+		topo, err := New(c)
+		if err != nil {
+			return
+		}
+		for _, n := range topo.Nodes() {
+			if len(n.Name) > 64 || len(n.Pool) != n.Instance.MaxPods() || !topo.VPC.Contains(n.Address) {
+				t.Errorf("node %+v", n)
+			}
+		}
+	})
+}
