@@ -48,7 +48,11 @@ func printStatus(out io.Writer, s cluster.Status) error {
 	fmt.Fprintln(w, "ZONE\tSUBNET\tNODE\tALIAS\tTYPE\tMAX-PODS")
 	for _, z := range s.Zones {
 		for _, n := range z.Nodes {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", z.Name, z.Subnet, n.Name, n.Alias, n.InstanceType, n.MaxPods)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d", z.Name, z.Subnet, n.Name, n.Alias, n.InstanceType, n.MaxPods)
+			if n.PID == 0 {
+				fmt.Fprint(w, "\tdown")
+			}
+			fmt.Fprintln(w)
 		}
 	}
 	fmt.Fprintln(w, "\nFROM\tTO\tBYTES\tPACKETS")

@@ -1,0 +1,211 @@
+package command
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zonewise/zonewise/lab/cluster"
+	"github.com/zonewise/zonewise/lab/region"
+	"github.com/zonewise/zonewise/lab/topology"
+)
+
+// up's configuration from command lines, without starting anything.
+func configOf(t *testing.T, args ...string) (c topology.Config, err error) {
+	t.Helper()
+	cmd := newUp()
+	var f upFlags
+	cmd.Flags().String("name", topology.DefaultName, "")
+	if err := cmd.ParseFlags(args); err != nil {
+		return c, usageError{err}
+	}
+	flags := cmd.Flags()
+	f.file, _ = flags.GetString("file")
+	f.zones, _ = flags.GetInt("zones")
+	f.perZone, _ = flags.GetInt("nodes-per-zone")
+	f.instanceType, _ = flags.GetString("instance-type")
+	f.proxy, _ = flags.GetString("proxy")
+	f.wait, _ = flags.GetDuration("wait")
+	f.offline, _ = flags.GetBool("offline")
+	return f.config(cmd)
+}
+
+func TestFlagsToConfig(t *testing.T) {
+	t.Setenv("ZONEWISE_LAB_HOME", t.TempDir())
+	file := filepath.Join(t.TempDir(), "lab.yaml")
+	if err := os.WriteFile(file, []byte("name: small\ninstanceType: c5.large\nzones: [{nodes: 1}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want topology.Config
+	}{
+		{nil, topology.Config{}},
+		{[]string{"--name", "big", "--zones", "4", "--nodes-per-zone", "3"}, topology.Config{Name: "big", Zones: topology.Spread(4, 3)}},
+		{[]string{"--zones", "1"}, topology.Config{Zones: topology.Spread(1, 2)}},
+		{[]string{"--instance-type", "m5.large", "--proxy", "kube-proxy", "--offline"},
+			topology.Config{InstanceType: "m5.large", Proxy: "kube-proxy", Offline: true}},
+		{[]string{"-f", file}, topology.Config{Name: "small", InstanceType: "c5.large", Zones: topology.Spread(1, 1)}},
+		{[]string{"-f", file, "--name", "other", "--instance-type", "t3.small"},
+			topology.Config{Name: "other", InstanceType: "t3.small", Zones: topology.Spread(1, 1)}},
+	} {
+		got, err := configOf(t, c.args...)
+		if err != nil || !cluster.Same(got, c.want.WithDefaults()) || got.Offline != c.want.Offline {
+			t.Errorf("up %v: %+v, %v, want %+v", c.args, got, err, c.want.WithDefaults())
+		}
+	}
+}
+
+// A lab that exists is gone on with as it is, unless flags say otherwise.
+func TestConfigOfAnExistingLab(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("ZONEWISE_LAB_HOME", home)
+	have := topology.Config{Name: "small", Zones: topology.Spread(1, 1), Offline: true}.WithDefaults()
+	claim, err := cluster.Take(have)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := claim.Release(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := configOf(t, "--name", "small")
+	if err != nil || !cluster.Same(got, have) || !got.Offline {
+		t.Errorf("up: %+v, %v, want %+v", got, err, have)
+	}
+	if got, err = configOf(t, "--name", "small", "--zones", "2"); err != nil || cluster.Same(got, have) {
+		t.Errorf("up with other zones: %+v, %v", got, err)
+	}
+}
+
+func TestWrongUse(t *testing.T) {
+	t.Setenv("ZONEWISE_LAB_HOME", t.TempDir())
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--zones", "0"}, "--zones and --nodes-per-zone: a lab needs at least one of each"},
+		{[]string{"--wait", "0s"}, "--wait 0s: give it some time"},
+		{[]string{"--wait", "soon"}, "--wait"},
+		{[]string{"--instance-type", "t9"}, `instance type "t9" is not known here`},
+		{[]string{"--proxy", "ipvs"}, `proxy "ipvs": use zonewise or kube-proxy`},
+		{[]string{"--colour"}, "unknown flag: --colour"},
+	} {
+		_, err := configOf(t, c.args...)
+		var usage usageError
+		if !errors.As(err, &usage) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("up %v: %v, want wrong use: %s", c.args, err, c.want)
+		}
+	}
+	if _, err := configOf(t, "-f", "/no/such.yaml"); err == nil || err.Error() != "lab file: open /no/such.yaml: no such file or directory" {
+		t.Errorf("missing file: %v", err)
+	}
+}
+
+func TestProgressWithoutTerminal(t *testing.T) {
+	var out bytes.Buffer
+	p := newProgress(&out)
+	p.say("Starting lab %s.", "x")
+	p.start("Network fabric")
+	p.done(1234 * time.Millisecond)
+	p.start("Control plane")
+	p.fail()
+	p.fail() // of nothing
+	want := "Starting lab x.\n ✓ Network fabric  1.2s\n ✗ Control plane  0.0s\n"
+	if out.String() != want {
+		t.Errorf("progress:\n%q\nwant:\n%q", out.String(), want)
+	}
+}
+
+func TestFollow(t *testing.T) {
+	for _, c := range []struct {
+		events string
+		want   outcome
+		err    string
+	}{
+		{`{"state":"claimed","fresh":true}
+{"state":"started","step":"Control plane"}
+{"state":"done","step":"Control plane","took":1000}
+{"state":"ready"}`, outcome{claimed: true, fresh: true}, ""},
+		{`{"state":"failed","error":"lab x: in use by another process"}`, outcome{}, "lab x: in use by another process"},
+		{`{"state":"claimed"}
+panic: out of luck`, outcome{claimed: true}, "the lab's process ended early"},
+	} {
+		got := follow(strings.NewReader(c.events), newProgress(&bytes.Buffer{}))
+		text := ""
+		if got.err != nil {
+			text = got.err.Error()
+		}
+		if got.claimed != c.want.claimed || got.fresh != c.want.fresh || text != c.err {
+			t.Errorf("%s: %+v, want %+v %q", c.events, got, c.want, c.err)
+		}
+	}
+}
+
+func TestStatusTable(t *testing.T) {
+	var out bytes.Buffer
+	err := printStatus(&out, cluster.Status{
+		Name: "x", Version: "v1", Proxy: "zonewise", API: "https://127.0.0.1:4", Kubeconfig: "/k", MemoryBytes: 2_000_000, Latency: "none",
+		Boot: cluster.BootStatus{API: 1, Nodes: 2.25, DNS: 3},
+		Zones: []cluster.ZoneStatus{{Name: "z-a", Subnet: "192.168.1.0/24", Nodes: []cluster.NodeStatus{
+			{Name: "ip-1", Alias: "a1", InstanceType: "t3.medium", MaxPods: 17, PID: 7},
+			{Name: "ip-2", Alias: "a2", InstanceType: "t3.medium", MaxPods: 17},
+		}}},
+		CrossZone: []region.Crossing{{From: "z-a", To: "z-b", Bytes: 84, Packets: 1}},
+		NodePorts: []cluster.NodePort{{Namespace: "default", Service: "web", Protocol: "TCP", Port: 30080, Node: "a1", Listen: "127.0.0.1:30080"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `Lab x (v1), proxy zonewise
+API         https://127.0.0.1:4  (export KUBECONFIG=/k)
+Started     API 1.0 s, nodes 2.2 s, DNS 3.0 s; 2 MB of memory
+Latency between zones: none
+
+ZONE  SUBNET          NODE  ALIAS  TYPE       MAX-PODS
+z-a   192.168.1.0/24  ip-1  a1     t3.medium  17
+z-a   192.168.1.0/24  ip-2  a2     t3.medium  17  down
+
+FROM  TO   BYTES  PACKETS
+z-a   z-b  84     1
+
+SERVICE      NODE-PORT  NODE  ON THIS HOST
+default/web  30080/TCP  a1    127.0.0.1:30080
+`
+	if out.String() != want {
+		t.Errorf("status:\n%s\nwant:\n%s", out.String(), want)
+	}
+}
+
+func TestLogFile(t *testing.T) {
+	dir := t.TempDir()
+	p := cluster.Paths{Dir: dir}
+	c := topology.Config{Name: "x"}
+	for _, file := range []string{p.Log("etcd"), p.NodeLog("b2", "kubelet"), filepath.Join(dir, "lab.log"), filepath.Join(p.Node("a1"), "machine.log")} {
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{
+		"etcd": p.Log("etcd"), "lab": filepath.Join(dir, "lab.log"), "b2/kubelet": p.NodeLog("b2", "kubelet"),
+		"ip-192-168-2-28.ap-northeast-2.compute.internal/kubelet": p.NodeLog("b2", "kubelet"), "a1/machine": filepath.Join(p.Node("a1"), "machine.log"),
+	} {
+		if got, err := logFile(p, c, name); err != nil || got != want {
+			t.Errorf("%s: %s, %v, want %s", name, got, err, want)
+		}
+	}
+	for name, want := range map[string]string{
+		"../../etc/passwd": `no component "../../etc/passwd"`, "kubelet": "or NODE/kubelet, NODE/containerd", "z9/kubelet": "lab x has no node z9",
+		"kube-scheduler": "kube-scheduler has no log: it was never started in lab x", "a1/etcd": `no component "a1/etcd"`,
+	} {
+		if got, err := logFile(p, c, name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %q, error %v, want %s", name, got, err, want)
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package install
+
+import (
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	charts "github.com/zonewise/zonewise/deploy/helm"
+)
+
+func names(objects []unstructured.Unstructured) string {
+	var b strings.Builder
+	for _, o := range objects {
+		fmt.Fprintf(&b, "%s %s\n", o.GetKind(), o.GetName())
+	}
+	return b.String()
+}
+
+// The product is installed as into production: the chart as Helm renders it, in an order in which
+// its objects can be made.
+func TestChart(t *testing.T) {
+	chart, err := fs.Sub(charts.Chart, "zonewise")
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := Chart(chart, map[string]any{
+		"image":     map[string]any{"tag": "v9"},
+		"apiServer": "https://192.168.0.10:6443",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `ServiceAccount zonewise-agent
+ServiceAccount zonewise-controller
+ClusterRole zonewise-agent
+ClusterRole zonewise-controller
+ClusterRoleBinding zonewise-agent
+ClusterRoleBinding zonewise-controller
+Role zonewise-controller
+RoleBinding zonewise-controller
+DaemonSet zonewise-agent
+Deployment zonewise-controller
+`
+	if got := names(objects); got != want {
+		t.Errorf("objects:\n%swant:\n%s", got, want)
+	}
+	for _, o := range objects {
+		if !slices.Contains([]string{"DaemonSet", "Deployment"}, o.GetKind()) {
+			continue
+		}
+		text := fmt.Sprint(o.Object)
+		for _, part := range []string{"ghcr.io/zonewise/zonewise:v9", "https://192.168.0.10:6443"} {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s %s has no %s", o.GetKind(), o.GetName(), part)
+			}
+		}
+	}
+}
+
+func TestChartThatIsNone(t *testing.T) {
+	for name, files := range map[string]fstest.MapFS{
+		"no Chart.yaml": {},
+		"bad template":  {"Chart.yaml": {Data: []byte("apiVersion: v2\nname: x\nversion: 1.0.0\n")}, "templates/a.yaml": {Data: []byte("{{ nothing }}")}},
+		"bad YAML":      {"Chart.yaml": {Data: []byte("apiVersion: v2\nname: x\nversion: 1.0.0\n")}, "templates/a.yaml": {Data: []byte("a: [")}},
+	} {
+		if objects, err := Chart(files, nil); err == nil || !strings.HasPrefix(err.Error(), "chart: ") {
+			t.Errorf("%s: %v, error %v", name, objects, err)
+		}
+	}
+}
+
+func TestDNS(t *testing.T) {
+	objects, err := DNS("10.100.0.10", "coredns:v1", 2, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `ServiceAccount coredns
+ClusterRole system:coredns
+ClusterRoleBinding system:coredns
+ConfigMap coredns
+Service kube-dns
+Deployment coredns
+`
+	if got := names(objects); got != want {
+		t.Errorf("objects:\n%swant:\n%s", got, want)
+	}
+	service, deployment := objects[4], objects[5]
+	if ip, _, _ := unstructured.NestedString(service.Object, "spec", "clusterIP"); ip != "10.100.0.10" {
+		t.Errorf("cluster IP is %q", ip)
+	}
+	if n, _, _ := unstructured.NestedFieldNoCopy(deployment.Object, "spec", "replicas"); fmt.Sprint(n) != "2" {
+		t.Errorf("%v replicas", n)
+	}
+	if !strings.Contains(fmt.Sprint(deployment.Object), "image:coredns:v1") {
+		t.Error("not that image")
+	}
+}
