@@ -1,0 +1,188 @@
+//go:build kernel
+
+package region
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/zonewise/zonewise/lab/topology"
+)
+
+// testNode is a process in a network namespace of its own, where a node would be.
+type testNode struct {
+	topology.Node
+	ns  *os.File
+	cmd *exec.Cmd
+}
+
+func newFabric(t *testing.T, c topology.Config) *Fabric {
+	t.Helper()
+	topo, err := topology.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := New(topo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	return f
+}
+
+// attach starts a process that waits for the end of its input, and makes it a node of the fabric
+// with all addresses of its pool on lo.
+func attach(t *testing.T, f *Fabric, alias string) testNode {
+	t.Helper()
+	node, ok := f.topo.Node(alias)
+	if !ok {
+		t.Fatalf("no node %s", alias)
+	}
+	cmd := exec.Command("cat")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = ns.Close()
+		_ = in.Close()
+		_ = cmd.Wait()
+	})
+	if err := f.Attach(node, cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := In(ns, func() error {
+		lo, err := netlink.LinkByName("lo")
+		for _, a := range node.Pool {
+			err = errors.Join(err, netlink.AddrAdd(lo, &netlink.Addr{IPNet: host(a)}))
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return testNode{node, ns, cmd}
+}
+
+// send sends UDP packets of a size, one after the other, each once the one before has arrived.
+func send(t *testing.T, from testNode, source netip.Addr, to testNode, target netip.Addr, packets, size int) {
+	t.Helper()
+	var server, client net.PacketConn
+	if err := errors.Join(
+		In(to.ns, func() (err error) { server, err = net.ListenPacket("udp4", target.String()+":7"); return }),
+		In(from.ns, func() (err error) { client, err = net.ListenPacket("udp4", source.String()+":7"); return }),
+	); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Close(); _ = client.Close() }()
+	buffer := make([]byte, 65535)
+	for range packets {
+		if _, err := client.WriteTo(buffer[:size], net.UDPAddrFromAddrPort(netip.AddrPortFrom(target, 7))); err != nil {
+			t.Fatal(err)
+		}
+		if err := server.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, peer, err := server.ReadFrom(buffer)
+		if err != nil || n != size || peer.String() != source.String()+":7" {
+			t.Fatalf("from %s to %s: %d bytes from %v, %v", source, target, n, peer, err)
+		}
+	}
+}
+
+// The fabric delivers between all addresses, with no translation, and counts to the byte.
+func TestFabricCountsByZonePair(t *testing.T) {
+	f := newFabric(t, topology.Config{Zones: topology.Spread(2, 2)})
+	a1, a2, b1 := attach(t, f, "a1"), attach(t, f, "a2"), attach(t, f, "b1")
+	const headers = 28 // IP and UDP
+	want := map[[2]string]Crossing{}
+	for _, flow := range []struct {
+		from          testNode
+		source        netip.Addr
+		to            testNode
+		target        netip.Addr
+		packets, size int
+	}{
+		{a1, a1.Address, b1, b1.Address, 3, 100},   // node to node, to another zone
+		{a1, a1.Pool[0], b1, b1.Pool[16], 5, 8900}, // pod to pod, jumbo frames
+		{b1, b1.Pool[1], a2, a2.Pool[2], 2, 1},     // and back to another node
+		{a1, a1.Pool[3], a2, a2.Pool[3], 7, 1000},  // within the zone
+		{a1, a1.Pool[4], a1, a1.Pool[5], 9, 1000},  // within the node: not the fabric's
+	} {
+		send(t, flow.from, flow.source, flow.to, flow.target, flow.packets, flow.size)
+		if flow.from.Alias != flow.to.Alias {
+			pair := [2]string{flow.from.Zone, flow.to.Zone}
+			c := want[pair]
+			c.Bytes += uint64(flow.packets * (flow.size + headers))
+			c.Packets += uint64(flow.packets)
+			want[pair] = c
+		}
+	}
+	got, err := f.Crossings()
+	if err != nil || len(got) != 4 {
+		t.Fatalf("%d pairs, %v", len(got), err)
+	}
+	for _, c := range got {
+		if w := want[[2]string{c.From, c.To}]; c.Bytes != w.Bytes || c.Packets != w.Packets {
+			t.Errorf("from %s to %s: %d bytes in %d packets, want %d in %d", c.From, c.To, c.Bytes, c.Packets, w.Bytes, w.Packets)
+		}
+	}
+}
+
+// An address of the VPC that no node has is not delivered anywhere.
+func TestFabricDropsWhatNobodyOwns(t *testing.T) {
+	f := newFabric(t, topology.Config{Zones: topology.Spread(2, 1)})
+	a1 := attach(t, f, "a1")
+	var conn net.Conn
+	err := In(a1.ns, func() (err error) {
+		conn, err = (&net.Dialer{Timeout: 5 * time.Second}).Dial("tcp4", "192.168.2.200:80")
+		return err
+	})
+	if err == nil {
+		_ = conn.Close()
+	}
+	if !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EHOSTUNREACH) {
+		t.Errorf("error %v, want that there is no such host or network", err)
+	}
+}
+
+// A node that died can be attached again, at once.
+func TestAttachAgain(t *testing.T) {
+	f := newFabric(t, topology.Config{Zones: topology.Spread(2, 1)})
+	a1, b1 := attach(t, f, "a1"), attach(t, f, "b1")
+	send(t, a1, a1.Address, b1, b1.Pool[0], 1, 10)
+	again := attach(t, f, "b1")
+	send(t, a1, a1.Address, again, again.Pool[0], 1, 10)
+	got, err := f.Crossings()
+	if err != nil || got[1].Packets != 2 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestThreadAfterClose(t *testing.T) {
+	thread, err := NewThread()
+	if err != nil {
+		t.Fatal(err)
+	}
+	thread.Close()
+	if err := thread.Do(func() error { return nil }); !errors.Is(err, ErrClosed) {
+		t.Errorf("error %v, want %v", err, ErrClosed)
+	}
+}
