@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -241,6 +242,8 @@ type lab struct {
 	name string
 	home string // "" for the usual one
 	bin  string
+	// What its commands are run by, as who: in front of their words.
+	within, as []string
 }
 
 func newLab(t *testing.T, name string) *lab {
@@ -281,7 +284,8 @@ func (l *lab) in(t *testing.T) *lab {
 }
 
 func (l *lab) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(l.bin, "zonewise"), append([]string{"lab", args[0], "--name", l.name}, args[1:]...)...)
+	words := slices.Concat(l.within, l.as, []string{filepath.Join(l.bin, "zonewise"), "lab", args[0], "--name", l.name}, args[1:])
+	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Env = append(os.Environ(), "NO_COLOR=1", "PATH="+l.bin+":"+os.Getenv("PATH"))
 	if l.home != "" {
 		cmd.Env = append(cmd.Env, "ZONEWISE_LAB_HOME="+l.home)
@@ -344,7 +348,8 @@ func (l *lab) read(path string) string {
 }
 
 func (l *lab) kubectl(args ...string) (string, error) {
-	out, err := exec.Command(filepath.Join(l.bin, "kubectl"), append([]string{"--kubeconfig", l.kubeconfig()}, args...)...).CombinedOutput()
+	words := slices.Concat(l.as, []string{filepath.Join(l.bin, "kubectl"), "--kubeconfig", l.kubeconfig()}, args)
+	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, out)
 	}
@@ -571,15 +576,21 @@ func (l *lab) start(shown string, after time.Duration, args ...string) *running 
 	if err := r.cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}
+	r.until(shown, after)
+	return r
+}
+
+// until returns when the command has shown a text, and a while after that.
+func (r *running) until(shown string, after time.Duration) {
+	r.t.Helper()
 	for !strings.Contains(r.seen.String(), shown) {
 		line, err := r.shown.ReadString('\n')
 		r.seen.WriteString(line)
 		if err != nil {
-			l.t.Fatalf("%q was not shown: %v\n%s", shown, err, r.seen.String())
+			r.t.Fatalf("%q was not shown: %v\n%s", shown, err, r.seen.String())
 		}
 	}
 	<-time.After(after)
-	return r
 }
 
 func (r *running) signal(s syscall.Signal) {

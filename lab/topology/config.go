@@ -76,7 +76,11 @@ func ValidateName(name string) error {
 func Parse(data []byte) (Config, error) {
 	var c Config
 	if err := yaml.UnmarshalStrict(data, &c); err != nil {
-		return Config{}, errors.New(strings.ReplaceAll(err.Error(), "error unmarshaling JSON: while decoding JSON: json: ", ""))
+		text := err.Error()
+		for _, noise := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "while decoding JSON: ", "json: "} {
+			text = strings.Replace(text, noise, "", 1)
+		}
+		return Config{}, errors.New(text)
 	}
 	return c, nil
 }
