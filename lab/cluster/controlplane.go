@@ -23,10 +23,6 @@ func apiURL(t topology.Topology) string { return fmt.Sprintf("https://%s:%d", t.
 // startControlPlane starts its components, the VPC's resolver and the registry, and hands
 // connections to the host's listener api on to the API server.
 func (l *Lab) startControlPlane(ctx, running context.Context, api net.Listener) error {
-	var err error
-	if l.credentials, err = makeCredentials(l.paths.PKI(), l.topo, l.now()); err != nil {
-		return err
-	}
 	for _, name := range []string{component.ControllerManager, component.Scheduler} {
 		text, err := l.credentials.kubeconfig(apiURL(l.topo), l.topo.Name, name, l.credentials.users[name])
 		if err != nil {

@@ -28,11 +28,29 @@ func (l *Lab) prepareImages(ctx context.Context) (string, error) {
 	if l.registry, err = newRegistry(builtIn, loaded, l.topo.Offline); err != nil {
 		return "", err
 	}
+	return l.pinTemplate(ctx, builtIn)
+}
+
+// pinTemplate makes the unpacked images, says that this lab uses them, and removes those that no lab
+// does. One lab at a time: another that starts from another build must not remove these in between.
+func (l *Lab) pinTemplate(ctx context.Context, builtIn []images.Image) (string, error) {
+	if err := os.MkdirAll(Cache(), 0o755); err != nil {
+		return "", err
+	}
+	var pinning *os.File
+	err := poll(ctx, nil, "no other lab unpacks images", func(context.Context) (_ bool, err error) {
+		pinning, err = lockFile(filepath.Join(Cache(), ".pin"))
+		return err == nil, err
+	})
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = pinning.Close() }()
 	template, err := images.Template(ctx, l.binDir, Cache(), builtIn)
 	if err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(l.paths.Template(), []byte(template), 0o644); err != nil {
+	if err := writeFile(l.paths.Template(), []byte(template), 0o644); err != nil {
 		return "", err
 	}
 	return template, pruneTemplates()

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"k8s.io/client-go/rest"
 
@@ -43,6 +44,7 @@ type Lab struct {
 
 	ended chan error // the first end of something that is to run for as long as the lab does
 
+	making  errgroup.Group     // makes the nodes' machines
 	keepers sync.WaitGroup     // one for each node
 	letGo   context.CancelFunc // ends keepers, so that machines can be stopped
 
@@ -148,12 +150,18 @@ func (l *Lab) start(ctx, running context.Context) error {
 	if err := l.step("Network fabric", l.makeFabric); err != nil {
 		return err
 	}
+	if l.credentials, err = makeCredentials(l.paths.PKI(), l.topo, l.now()); err != nil {
+		return err
+	}
+	if err := l.makeNodes(running, template); err != nil {
+		return err
+	}
 	if err := l.step("Control plane", func() error { return l.startControlPlane(ctx, running, api) }); err != nil {
 		return err
 	}
 	l.boot.API = time.Since(l.started)
 	if err := l.step(fmt.Sprintf("%d nodes in %d zones", len(l.topo.Nodes()), len(l.topo.Zones)), func() error {
-		return l.startNodes(ctx, running, template)
+		return l.bootNodes(ctx)
 	}); err != nil {
 		return err
 	}

@@ -94,15 +94,8 @@ func lockNew(p Paths) (*os.File, error) {
 
 // lock takes the lab's lock without waiting. fs.ErrNotExist: the lab is gone, or is going.
 func lock(p Paths) (*os.File, error) {
-	f, err := os.OpenFile(p.Lock(), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := lockFile(p.Lock())
 	if err != nil {
-		return nil, err
-	}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-			err = ErrBusy
-		}
 		return nil, fmt.Errorf("lab %s: %w", filepath.Base(p.Dir), err)
 	}
 	// The file may have been removed, with all of the lab, between its opening and the lock.
@@ -113,6 +106,22 @@ func lock(p Paths) (*os.File, error) {
 	}
 	_ = f.Close()
 	return nil, fmt.Errorf("lab %s: %w", filepath.Base(p.Dir), fs.ErrNotExist)
+}
+
+// lockFile locks a file, and makes it where there is none. ErrBusy if another process has it locked.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+			err = ErrBusy
+		}
+		return nil, err
+	}
+	return f, nil
 }
 
 // Running tells whether some process runs the lab, or is about to. It takes no lock itself.

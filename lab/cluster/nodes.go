@@ -15,25 +15,43 @@ import (
 	"github.com/zonewise/zonewise/lab/topology"
 )
 
-// startNodes starts all nodes, and meanwhile installs what is to run on them.
-func (l *Lab) startNodes(ctx, running context.Context, template string) error {
+// makeNodes begins to start the machines of all nodes. Much of that needs no control plane, and goes
+// on while the API server starts.
+func (l *Lab) makeNodes(running context.Context, template string) error {
 	// What pods leave on a node's disk is not for the host's other users.
 	if err := os.MkdirAll(l.paths.Nodes(), 0o700); err != nil {
 		return err
 	}
 	keeping, letGo := context.WithCancel(running)
 	l.letGo = letGo
-	var group errgroup.Group
 	for _, n := range l.topo.Nodes() {
-		group.Go(func() error {
-			m, err := l.startNode(n, template)
-			if err != nil {
-				return err
+		l.making.Go(func() error {
+			m, err := l.makeNode(n, template)
+			if err == nil {
+				l.keepers.Go(func() { l.keepNode(keeping, n, m, template) })
 			}
-			l.keepers.Go(func() { l.keepNode(keeping, n, m, template) })
-			return nil
+			return err
 		})
 	}
+	return nil
+}
+
+// bootNodes lets the kubelets of all nodes start, and meanwhile installs what is to run there.
+func (l *Lab) bootNodes(ctx context.Context) error {
+	var group errgroup.Group
+	group.Go(func() error {
+		if err := l.making.Wait(); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, m := range l.machines {
+			if err := m.Boot(); err != nil {
+				return fmt.Errorf("%w: %s", err, lastLine(m.LogPath()))
+			}
+		}
+		return nil
+	})
 	group.Go(func() error { return l.install(ctx) })
 	if err := group.Wait(); err != nil {
 		return err
@@ -47,6 +65,7 @@ func (l *Lab) stopNodes() {
 		return // none was started
 	}
 	l.letGo()
+	_ = l.making.Wait() // its error is told already, or of no interest any more
 	l.keepers.Wait()
 }
 
@@ -68,7 +87,9 @@ func (l *Lab) keepNode(ctx context.Context, n topology.Node, m *machine.Machine,
 			if !pause(ctx, restartPause) {
 				return
 			}
-			m, err = l.startNode(n, template)
+			if m, err = l.makeNode(n, template); err == nil {
+				err = m.Boot()
+			}
 		}
 	}
 }
@@ -85,9 +106,10 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// startNode makes a machine with a fresh disk for images: what pods it had is gone, as after a
-// reboot with an empty image store, and comes back from the API server.
-func (l *Lab) startNode(n topology.Node, template string) (*machine.Machine, error) {
+// makeNode makes a machine with a fresh disk for images, in its place in the fabric: what pods it had
+// is gone, as after a reboot with an empty image store, and comes back from the API server. Its
+// kubelet starts once it is booted.
+func (l *Lab) makeNode(n topology.Node, template string) (*machine.Machine, error) {
 	spec, err := machineSpec(l.paths, l.topo, n, l.binDir, template, l.credentials, l.now())
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", n.Alias, err)
@@ -99,11 +121,7 @@ func (l *Lab) startNode(n topology.Node, template string) (*machine.Machine, err
 	if err != nil {
 		return nil, err
 	}
-	err = l.fabric.Attach(n, m.PID())
-	if err == nil {
-		err = m.Boot()
-	}
-	if err != nil {
+	if err := l.fabric.Attach(n, m.PID()); err != nil {
 		m.Stop(0)
 		return nil, fmt.Errorf("%w: %s", err, lastLine(m.LogPath()))
 	}

@@ -79,8 +79,8 @@ func (p *process) once(ctx context.Context) error {
 }
 
 // stopPatience is how long a component may take to stop by itself. Nothing of a lab that goes away
-// is worth a longer wait: etcd's data is on disk already.
-const stopPatience = 2 * time.Second
+// is worth a longer wait: what etcd has written is with the kernel already.
+const stopPatience = 300 * time.Millisecond
 
 // lastLine is the last line of a log, which nearly always says why its program ended.
 func lastLine(path string) string {

@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -44,8 +45,8 @@ func Enter(path string) error {
 	return unix.Exec(self, []string{self, "internal", RoleInit, path}, os.Environ())
 }
 
-// Init is process 1 of a machine. It makes the file system, waits for the network, runs the
-// services and reaps whatever is orphaned. It returns when told to stop; the kernel does the rest.
+// Init is process 1 of a machine. It makes the file system, runs the services, those that use the
+// network once it is there, and reaps whatever is orphaned. It returns when told to stop; the kernel does the rest.
 func Init(path string) error {
 	spec, err := ReadSpec(path)
 	if err != nil {
@@ -67,11 +68,13 @@ func Init(path string) error {
 		}
 	}
 	gate := os.NewFile(3, "gate")
-	if n, err := gate.Read(make([]byte, 1)); n != 1 {
-		return fmt.Errorf("not booted: %w", err)
-	}
-	_ = gate.Close()
-	s := &services{running: map[int]*service{}}
+	booted := make(chan error, 1)
+	go func() {
+		defer func() { _ = gate.Close() }()
+		_, err := io.ReadFull(gate, make([]byte, 1))
+		booted <- err
+	}()
+	s := &services{running: map[int]*service{}, booted: booted}
 	return s.run(nodeServices())
 }
 
@@ -81,10 +84,10 @@ const KubeProxyConfig = "/etc/kubernetes/kube-proxy.yaml"
 func nodeServices() []*service {
 	all := []*service{
 		{name: "containerd", args: []string{binDir + "/containerd", "--config", "/etc/containerd/config.toml"}, ready: containerdSocket},
-		{name: "kubelet", args: []string{binDir + "/zonewise-lab", "internal", "kubelet", "/etc/zonewise/kubelet.json"}, after: containerdSocket},
+		{name: "kubelet", args: []string{binDir + "/zonewise-lab", "internal", "kubelet", "/etc/zonewise/kubelet.json"}, after: containerdSocket, online: true},
 	}
 	if _, err := os.Stat(KubeProxyConfig); err == nil {
-		all = append(all, &service{name: "kube-proxy", args: []string{binDir + "/zonewise-lab", "internal", "kube-proxy", "--config=" + KubeProxyConfig}})
+		all = append(all, &service{name: "kube-proxy", args: []string{binDir + "/zonewise-lab", "internal", "kube-proxy", "--config=" + KubeProxyConfig}, online: true})
 	}
 	return all
 }
@@ -97,12 +100,14 @@ type service struct {
 	args    []string
 	ready   string // a path that exists once the service can be used; removed before it starts
 	after   string // a path that must exist first
+	online  bool   // needs the machine's network
 	started time.Time
 }
 
 type services struct {
 	running map[int]*service
 	waiting []*service
+	booted  <-chan error // nil once it has told that the network is there
 }
 
 const restartPause = time.Second
@@ -130,6 +135,11 @@ func (s *services) run(all []*service) error {
 				return nil
 			}
 			s.reap()
+		case err := <-s.booted:
+			if err != nil {
+				return fmt.Errorf("not booted: %w", err)
+			}
+			s.booted = nil
 		case <-ticks:
 		}
 	}
@@ -138,7 +148,7 @@ func (s *services) run(all []*service) error {
 func (s *services) startWaiting() error {
 	var still []*service
 	for _, w := range s.waiting {
-		if _, err := os.Stat(w.after); w.after != "" && err != nil || time.Since(w.started) < restartPause {
+		if !s.canStart(w) {
 			still = append(still, w)
 			continue
 		}
@@ -148,6 +158,17 @@ func (s *services) startWaiting() error {
 	}
 	s.waiting = still
 	return nil
+}
+
+func (s *services) canStart(w *service) bool {
+	if w.online && s.booted != nil || time.Since(w.started) < restartPause {
+		return false
+	}
+	if w.after == "" {
+		return true
+	}
+	_, err := os.Stat(w.after)
+	return err == nil
 }
 
 func (s *services) start(w *service) error {

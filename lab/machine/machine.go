@@ -50,8 +50,8 @@ type Machine struct {
 	done chan struct{}
 }
 
-// Start makes the machine's files and its first process, which then waits for Boot: its network
-// interface can be attached meanwhile. The machine dies with the thread.
+// Start makes the machine's files and its first process, which starts what needs no network. The
+// network interface can be attached then. The machine dies with the thread.
 func Start(thread *region.Thread, program string, spec Spec) (*Machine, error) {
 	// After a crash the cgroups of pods are there still, and take no process into what is above them.
 	if err := RemoveCgroup(spec.Cgroup, killPatience); err != nil {
@@ -115,7 +115,7 @@ func prepare(spec Spec) error {
 	return os.WriteFile(specPath(spec.Dir), data, 0o600)
 }
 
-// Boot lets the machine start its runtime and kubelet.
+// Boot lets the machine start what needs its network: the kubelet.
 func (m *Machine) Boot() error {
 	_, err := m.gate.Write([]byte{1})
 	if err != nil {
