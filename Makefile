@@ -69,7 +69,7 @@ test-fast: ## run the tests that need neither root nor a kernel, in seconds
 	go test ./... ./lab/...
 
 .PHONY: test-kernel
-test-kernel: $(TOOLS) ## run the tests against the real kernel, as root, in namespaces of their own
+test-kernel: build ## run the tests against the real kernel, as root, in namespaces of their own
 	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region ./lab/machine ./lab/images
 
 .PHONY: test-story
