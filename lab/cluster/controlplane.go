@@ -150,27 +150,21 @@ func apiServerArgs(t topology.Topology, c *credentials) []string {
 }
 
 func controllerManagerArgs(p Paths, c *credentials) []string {
-	kubeconfig := p.userKubeconfig(component.ControllerManager)
-	return []string{
-		"--kubeconfig=" + kubeconfig,
-		"--authentication-kubeconfig=" + kubeconfig,
-		"--authorization-kubeconfig=" + kubeconfig,
-		"--bind-address=127.0.0.1",
-		"--leader-elect=false",
+	return append(clientArgs(p, component.ControllerManager),
 		"--use-service-account-credentials=true",
-		"--service-account-private-key-file=" + c.tokenKey,
-		"--root-ca-file=" + c.ca.CertFile(),
-		"--cluster-signing-cert-file=" + c.ca.CertFile(),
-		"--cluster-signing-key-file=" + filepath.Join(p.PKI(), "ca.key"),
-		"--kube-api-qps=200",
-		"--kube-api-burst=400",
-		"--profiling=false",
+		"--service-account-private-key-file="+c.tokenKey,
+		"--root-ca-file="+c.ca.CertFile(),
+		"--cluster-signing-cert-file="+c.ca.CertFile(),
+		"--cluster-signing-key-file="+filepath.Join(p.PKI(), "ca.key"),
 		"--v=2", // at which it says why a Service gets no topology hints
-	}
+	)
 }
 
-func schedulerArgs(p Paths) []string {
-	kubeconfig := p.userKubeconfig(component.Scheduler)
+func schedulerArgs(p Paths) []string { return clientArgs(p, component.Scheduler) }
+
+// clientArgs are those of a component that is alone in its kind and a client of the API server.
+func clientArgs(p Paths, name string) []string {
+	kubeconfig := p.userKubeconfig(name)
 	return []string{
 		"--kubeconfig=" + kubeconfig,
 		"--authentication-kubeconfig=" + kubeconfig,
