@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +45,10 @@ func newExec() *cobra.Command {
 			endInside(run)
 			err = run.Run()
 			var exit *exec.ExitError
-			if errors.As(err, &exit) && exit.ExitCode() >= 0 {
+			if errors.As(err, &exit) {
+				if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+					return exitError{128 + int(ws.Signal())} // as a shell says it; SIGPIPE is no news
+				}
 				return exitError{exit.ExitCode()}
 			}
 			if errors.Is(err, exec.ErrNotFound) {
