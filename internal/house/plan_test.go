@@ -1,7 +1,7 @@
 package house
 
 // rooms think in their own folder and do in their sub-folders. Each is internal/NAME.
-var rooms = []string{"hints", "meter", "route", "service", "vpc"}
+var rooms = []string{"hints", "meter", "route", "service", "simulate", "vpc"}
 
 // corridors are the other folders of internal: what the rooms share, and what puts them together.
 var corridors = map[string]string{
@@ -12,6 +12,7 @@ var corridors = map[string]string{
 	"kernel":     "doors to Linux",
 	"loop":       "the one runner",
 	"model":      "the nouns",
+	"outlook":    "all that can be said of a Service: puts route, hints and upstream's verdict together",
 	"reflect":    "facts into tables",
 	"state":      "tables",
 	"version":    "the stamp of the build",

@@ -55,6 +55,8 @@ type Node struct {
 	InstanceType string
 	Addresses    []netip.Addr // InternalIP addresses, the primary one first
 	Ready        bool
+	MilliCPU     int64 // allocatable
+	ControlPlane bool  // labelled as control plane: upstream expects no clients there
 }
 
 // Primary returns the node's first internal address of the family, or the zero address.
