@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +16,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/zonewise/zonewise/internal/agent/ask"
+	"github.com/zonewise/zonewise/internal/agent/view"
 	"github.com/zonewise/zonewise/internal/cli/report"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/version"
@@ -50,11 +53,12 @@ not answer, the result holds the others, the node is named on stderr, and the ex
 		if err := checkService(c.Context(), client, name); err != nil {
 			return err
 		}
-		agents, err := findAgents(c.Context(), client, node)
+		agents, err := ask.Find(c.Context(), client, "", node)
 		if err != nil {
 			return err
 		}
-		views, silent := askAll(c.Context(), agents, name, forwarder{config}.get)
+		views, silent := ask.All[view.Service](c.Context(), agents, "/v1/services/"+name.Namespace+"/"+name.Name,
+			ask.Forwarder{Config: config}.Get, ask.Limits{Patience: 10 * time.Second, Crowd: 64})
 		for _, s := range silent {
 			fmt.Fprintln(c.ErrOrStderr(), "zonewise: "+oneLine(s))
 		}

@@ -1,4 +1,4 @@
-package cli
+package ask
 
 import (
 	"context"
@@ -19,11 +19,12 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 )
 
-// forwarder speaks HTTP to a port on a pod's loopback, through the API server. No local port is opened.
-type forwarder struct{ config *rest.Config }
+// Forwarder speaks HTTP to a port on a pod's loopback, through the API server. No local port is opened.
+type Forwarder struct{ Config *rest.Config }
 
-// get asks the agent's local API for a path.
-func (f forwarder) get(ctx context.Context, pod *corev1.Pod, path string) (int, []byte, error) {
+// Get asks the agent's local API for a path.
+func (f Forwarder) Get(ctx context.Context, pod *corev1.Pod, path string) (int, []byte, error) {
+	begin := time.Now()
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -37,7 +38,7 @@ func (f forwarder) get(ctx context.Context, pod *corev1.Pod, path string) (int, 
 	resp, err := client.Do(r)
 	if err != nil {
 		if ctx.Err() != nil {
-			return 0, nil, fmt.Errorf("no answer in %v", patience)
+			return 0, nil, fmt.Errorf("no answer in %v", time.Since(begin).Round(100*time.Millisecond))
 		}
 		return 0, nil, errors.Unwrap(err) // without the URL, which nobody typed
 	}
@@ -48,7 +49,7 @@ func (f forwarder) get(ctx context.Context, pod *corev1.Pod, path string) (int, 
 
 // dial opens a stream to the port. The API server's answer may take as long as it likes; who
 // waits is let go when ctx ends.
-func (f forwarder) dial(ctx context.Context, pod *corev1.Pod, port int) (net.Conn, error) {
+func (f Forwarder) dial(ctx context.Context, pod *corev1.Pod, port int) (net.Conn, error) {
 	d, err := f.dialer(pod)
 	if err != nil {
 		return nil, err
@@ -76,8 +77,8 @@ func (f forwarder) dial(ctx context.Context, pod *corev1.Pod, port int) (net.Con
 }
 
 // dialer prefers WebSocket, and falls back to SPDY with servers or proxies that do not know it.
-func (f forwarder) dialer(pod *corev1.Pod) (httpstream.Dialer, error) {
-	config := rest.CopyConfig(f.config)
+func (f Forwarder) dialer(pod *corev1.Pod) (httpstream.Dialer, error) {
+	config := rest.CopyConfig(f.Config)
 	config.GroupVersion, config.APIPath = &corev1.SchemeGroupVersion, "/api"
 	config.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
 	client, err := rest.RESTClientFor(config)

@@ -1,4 +1,6 @@
-package cli
+// Package ask asks agents what their local API tells, through the API server, so that nothing but
+// pods/portforward needs to be allowed and no port of a node needs to be open.
+package ask
 
 import (
 	"context"
@@ -14,30 +16,29 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-
-	"github.com/zonewise/zonewise/internal/agent/view"
-	"github.com/zonewise/zonewise/internal/model"
 )
 
 const (
 	agentLabels = "app.kubernetes.io/name=zonewise,app.kubernetes.io/component=agent"
 	agentPort   = 9470
-	// patience with one node. A healthy agent answers within milliseconds.
-	patience = 10 * time.Second
-	// crowd is how many nodes are asked at a time.
-	crowd = 64
 )
 
-// get asks the local API of the agent in a pod for a path, and returns status and body.
-type get func(ctx context.Context, pod *corev1.Pod, path string) (int, []byte, error)
+// Get asks the local API of the agent in a pod for a path, and returns status and body.
+type Get func(ctx context.Context, pod *corev1.Pod, path string) (int, []byte, error)
 
-// findAgents returns the agents' pods, one a node, by node. An empty node means all.
-func findAgents(ctx context.Context, client kubernetes.Interface, node string) ([]*corev1.Pod, error) {
+// Limits bound how much is asked at once.
+type Limits struct {
+	Patience time.Duration // with one node; a healthy agent answers within milliseconds
+	Crowd    int           // how many nodes are asked at a time
+}
+
+// Find returns the agents' pods, one a node, by node. An empty namespace or node means all.
+func Find(ctx context.Context, client kubernetes.Interface, namespace, node string) ([]*corev1.Pod, error) {
 	opts := metav1.ListOptions{LabelSelector: agentLabels}
 	if node != "" {
 		opts.FieldSelector = "spec.nodeName=" + node
 	}
-	list, err := client.CoreV1().Pods("").List(ctx, opts)
+	list, err := client.CoreV1().Pods(namespace).List(ctx, opts)
 	if err != nil {
 		return nil, fmt.Errorf("agents: %w", err)
 	}
@@ -70,48 +71,48 @@ func running(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodRunning && p.DeletionTimestamp == nil
 }
 
-// askAll asks every agent about the Service, and returns the answers and an error for each node
-// that gave none, both by node.
-func askAll(ctx context.Context, agents []*corev1.Pod, name model.Name, ask get) ([]view.Service, []error) {
-	views, errs := make([]*view.Service, len(agents)), make([]error, len(agents))
-	slots := make(chan struct{}, crowd)
+// All asks every agent for the path, and returns the answers, which are JSON of a T, and an error
+// for each node that gave none, both by node.
+func All[T any](ctx context.Context, agents []*corev1.Pod, path string, get Get, limits Limits) ([]T, []error) {
+	answers, errs := make([]*T, len(agents)), make([]error, len(agents))
+	slots := make(chan struct{}, limits.Crowd)
 	var wg sync.WaitGroup
 	for i, pod := range agents {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(ctx, patience)
+			ctx, cancel := context.WithTimeout(ctx, limits.Patience)
 			defer cancel()
-			v, err := askOne(ctx, pod, name, ask)
+			v, err := one[T](ctx, pod, path, get)
 			if err != nil {
 				errs[i] = fmt.Errorf("node %s: %w", pod.Spec.NodeName, err)
 				return
 			}
-			views[i] = v
+			answers[i] = v
 		})
 	}
 	wg.Wait()
-	var answers []view.Service
-	for _, v := range views {
+	var given []T
+	for _, v := range answers {
 		if v != nil {
-			answers = append(answers, *v)
+			given = append(given, *v)
 		}
 	}
-	return answers, slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	return given, slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
-func askOne(ctx context.Context, pod *corev1.Pod, name model.Name, ask get) (*view.Service, error) {
+func one[T any](ctx context.Context, pod *corev1.Pod, path string, get Get) (*T, error) {
 	if !running(pod) {
 		return nil, fmt.Errorf("agent %s/%s: %s, not running", pod.Namespace, pod.Name, strings.ToLower(string(pod.Status.Phase)))
 	}
-	status, body, err := ask(ctx, pod, "/v1/services/"+name.Namespace+"/"+name.Name)
+	status, body, err := get(ctx, pod, path)
 	if err != nil {
 		return nil, fmt.Errorf("agent %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	if status != http.StatusOK {
 		return nil, fmt.Errorf("agent %s/%s: %s", pod.Namespace, pod.Name, strings.TrimSpace(string(body)))
 	}
-	v := new(view.Service)
+	v := new(T)
 	if err := json.Unmarshal(body, v); err != nil {
 		return nil, fmt.Errorf("agent %s/%s: answer: %w", pod.Namespace, pod.Name, err)
 	}

@@ -1,4 +1,4 @@
-package cli
+package ask
 
 import (
 	"context"
@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/agent/view"
 )
 
 func agentPod(name, node string, phase corev1.PodPhase) *corev1.Pod {
@@ -24,14 +25,14 @@ func agentPod(name, node string, phase corev1.PodPhase) *corev1.Pod {
 	}
 }
 
-func TestFindAgents(t *testing.T) {
+func TestFind(t *testing.T) {
 	stranger := agentPod("other", "n3", corev1.PodRunning)
 	stranger.Labels = nil
 	client := fake.NewClientset(stranger,
 		agentPod("b", "n2", corev1.PodRunning), agentPod("a", "n1", corev1.PodRunning),
 		agentPod("a-old", "n1", corev1.PodFailed), agentPod("unplaced", "", corev1.PodPending))
 	find := func(node string) string {
-		pods, err := findAgents(t.Context(), client, node)
+		pods, err := Find(t.Context(), client, "", node)
 		if err != nil {
 			return err.Error()
 		}
@@ -46,12 +47,12 @@ func TestFindAgents(t *testing.T) {
 			t.Errorf("node %q: %q, want %q", node, got, want)
 		}
 	}
-	if _, err := findAgents(t.Context(), fake.NewClientset(), ""); err == nil || !strings.Contains(err.Error(), "install the chart") {
+	if _, err := Find(t.Context(), fake.NewClientset(), "", ""); err == nil || !strings.Contains(err.Error(), "install the chart") {
 		t.Error(err)
 	}
 }
 
-func TestAskAllNamesWhoDoesNotAnswer(t *testing.T) {
+func TestAllNamesWhoDoesNotAnswer(t *testing.T) {
 	agents := []*corev1.Pod{
 		agentPod("a", "n1", corev1.PodRunning), agentPod("b", "n2", corev1.PodRunning),
 		agentPod("c", "n3", corev1.PodPending), agentPod("d", "n4", corev1.PodRunning), agentPod("e", "n5", corev1.PodRunning),
@@ -67,7 +68,7 @@ func TestAskAllNamesWhoDoesNotAnswer(t *testing.T) {
 		}
 		return 200, fmt.Appendf(nil, `{"schema":"zonewise.node-service/v1","node":%q,"name":%q}`, p.Spec.NodeName, path), nil
 	}
-	views, silent := askAll(t.Context(), agents, model.Name{Namespace: "default", Name: "web"}, ask)
+	views, silent := All[view.Service](t.Context(), agents, "/v1/services/default/web", ask, Limits{Patience: time.Minute, Crowd: 2})
 	if len(views) != 1 || views[0].Node != "n1" || views[0].Name != "/v1/services/default/web" {
 		t.Errorf("views %+v", views)
 	}
@@ -83,21 +84,5 @@ func TestAskAllNamesWhoDoesNotAnswer(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestCheckService(t *testing.T) {
-	client := fake.NewClientset(
-		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}, Spec: corev1.ServiceSpec{ClusterIP: "10.100.0.7"}},
-		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db"}, Spec: corev1.ServiceSpec{ClusterIP: "None"}},
-		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "ext"}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName}},
-	)
-	for name, want := range map[string]string{
-		"web": "", "foo": "service default/foo: not found", "db": "service default/db: headless", "ext": "service default/ext: of type ExternalName",
-	} {
-		err := checkService(t.Context(), client, model.Name{Namespace: "default", Name: name})
-		if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", name, err, want)
-		}
 	}
 }

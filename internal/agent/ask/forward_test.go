@@ -1,4 +1,4 @@
-package cli
+package ask
 
 import (
 	"bufio"
@@ -19,7 +19,7 @@ import (
 
 // apiServer stands in for one that forwards to a pod, and knows SPDY alone. Serve gets the
 // streams of one connection.
-func apiServer(t *testing.T, serve func(data, failures httpstream.Stream)) forwarder {
+func apiServer(t *testing.T, serve func(data, failures httpstream.Stream)) Forwarder {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/api/v1/namespaces/kube-system/pods/a/portforward" {
 			http.Error(w, r.URL.Path, http.StatusNotFound)
@@ -47,7 +47,7 @@ func apiServer(t *testing.T, serve func(data, failures httpstream.Stream)) forwa
 		<-conn.CloseChan()
 	}))
 	t.Cleanup(s.Close)
-	return forwarder{&rest.Config{Host: s.URL}}
+	return Forwarder{&rest.Config{Host: s.URL}}
 }
 
 func TestGetThroughTheAPIServer(t *testing.T) {
@@ -61,7 +61,7 @@ func TestGetThroughTheAPIServer(t *testing.T) {
 		fmt.Fprintf(data, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 		_, _ = failures.Close(), data.Close()
 	})
-	status, body, err := f.get(t.Context(), agentPod("a", "n1", corev1.PodRunning), "/v1/services/default/web")
+	status, body, err := f.Get(t.Context(), agentPod("a", "n1", corev1.PodRunning), "/v1/services/default/web")
 	if err != nil || status != 200 || string(body) != "GET /v1/services/default/web to port 9470" {
 		t.Fatal(status, string(body), err)
 	}
@@ -72,7 +72,7 @@ func TestGetTellsWhyThePodRefused(t *testing.T) {
 		fmt.Fprint(failures, "dial tcp4 127.0.0.1:9470: connect: connection refused")
 		_, _ = failures.Close(), data.Close()
 	})
-	_, _, err := f.get(t.Context(), agentPod("a", "n1", corev1.PodRunning), "/healthz")
+	_, _, err := f.Get(t.Context(), agentPod("a", "n1", corev1.PodRunning), "/healthz")
 	if err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestGetGivesUp(t *testing.T) {
 	f := apiServer(t, func(_, _ httpstream.Stream) {})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	_, _, err := f.get(ctx, agentPod("a", "n1", corev1.PodRunning), "/healthz")
+	_, _, err := f.Get(ctx, agentPod("a", "n1", corev1.PodRunning), "/healthz")
 	if err == nil || !strings.Contains(err.Error(), "no answer") {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestGetGivesUp(t *testing.T) {
 
 func TestGetNamesWhatTheAPIServerSays(t *testing.T) {
 	f := apiServer(t, nil)
-	_, _, err := f.get(t.Context(), agentPod("gone", "n1", corev1.PodRunning), "/healthz")
+	_, _, err := f.Get(t.Context(), agentPod("gone", "n1", corev1.PodRunning), "/healthz")
 	if err == nil || !strings.Contains(err.Error(), "port-forward") {
 		t.Fatal(err)
 	}
