@@ -145,6 +145,7 @@ func apiServerArgs(t topology.Topology, c *credentials) []string {
 		"--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged=true",
 		"--anonymous-auth=false",
+		"--enable-aggregator-routing=true", // to webhooks by their endpoints: no proxy serves ClusterIPs here
 		"--profiling=false",
 	}
 }

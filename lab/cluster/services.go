@@ -88,21 +88,16 @@ func (l *Lab) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if l.topo.Proxy == topology.ProxyZonewise {
-		chart, err := fs.Sub(charts.Chart, "zonewise")
-		if err != nil {
-			return err
-		}
-		objects, err := install.Chart(chart, map[string]any{
-			"image":     map[string]any{"tag": l.version},
-			"apiServer": apiURL(l.topo),
-		})
-		if err != nil {
-			return err
-		}
-		if err := applyRetrying(ctx, client, objects); err != nil {
-			return fmt.Errorf("install zonewise: %w", err)
-		}
+	chart, err := fs.Sub(charts.Chart, "zonewise")
+	if err != nil {
+		return err
+	}
+	objects, err := install.Chart(chart, chartValues(l.topo, l.version))
+	if err != nil {
+		return err
+	}
+	if err := applyRetrying(ctx, client, objects); err != nil {
+		return fmt.Errorf("install zonewise: %w", err)
 	}
 	dns, err := install.DNS(l.topo.ClusterDNS.String(), images.DNS, min(2, len(l.topo.Nodes())), len(l.topo.Zones))
 	if err != nil {
@@ -112,6 +107,17 @@ func (l *Lab) install(ctx context.Context) error {
 		return fmt.Errorf("install cluster DNS: %w", err)
 	}
 	return nil
+}
+
+// chartValues are the lab's own, with what the user gave over them. Where kube-proxy programs Services
+// there is no agent: Zonewise plans, and kube-proxy obeys its hints.
+func chartValues(t topology.Topology, version string) map[string]any {
+	own := map[string]any{
+		"image":     map[string]any{"tag": version},
+		"apiServer": apiURL(t),
+		"agent":     map[string]any{"enabled": t.Proxy == topology.ProxyZonewise},
+	}
+	return install.Merge(own, t.Values)
 }
 
 // waitDNS waits until cluster DNS answers on every node: by then the product's dataplane works there.

@@ -29,6 +29,7 @@ func configOf(t *testing.T, args ...string) (c topology.Config, err error) {
 	f.perZone, _ = flags.GetInt("nodes-per-zone")
 	f.instanceType, _ = flags.GetString("instance-type")
 	f.proxy, _ = flags.GetString("proxy")
+	f.set, _ = flags.GetStringArray("set")
 	f.wait, _ = flags.GetDuration("wait")
 	f.offline, _ = flags.GetBool("offline")
 	return f.config(cmd)
@@ -49,6 +50,8 @@ func TestFlagsToConfig(t *testing.T) {
 		{[]string{"--zones", "1"}, topology.Config{Zones: topology.Spread(1, 2)}},
 		{[]string{"--instance-type", "m5.large", "--proxy", "kube-proxy", "--offline"},
 			topology.Config{InstanceType: "m5.large", Proxy: "kube-proxy", Offline: true}},
+		{[]string{"--set", "agent.honour=hints", "--set", "controller.replicas=2"},
+			topology.Config{Values: map[string]any{"agent": map[string]any{"honour": "hints"}, "controller": map[string]any{"replicas": 2.0}}}},
 		{[]string{"-f", file}, topology.Config{Name: "small", InstanceType: "c5.large", Zones: topology.Spread(1, 1)}},
 		{[]string{"-f", file, "--name", "other", "--instance-type", "t3.small"},
 			topology.Config{Name: "other", InstanceType: "t3.small", Zones: topology.Spread(1, 1)}},
@@ -92,6 +95,7 @@ func TestWrongUse(t *testing.T) {
 		{[]string{"--wait", "soon"}, "--wait"},
 		{[]string{"--instance-type", "t9"}, `instance type "t9" is not known here`},
 		{[]string{"--proxy", "ipvs"}, `proxy "ipvs": use zonewise or kube-proxy`},
+		{[]string{"--set", "agent"}, "--set agent: "},
 		{[]string{"--colour"}, "unknown flag: --colour"},
 	} {
 		_, err := configOf(t, c.args...)

@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"helm.sh/helm/v4/pkg/strvals"
 
 	"github.com/zonewise/zonewise/lab/cluster"
+	"github.com/zonewise/zonewise/lab/install"
 	"github.com/zonewise/zonewise/lab/topology"
 )
 
@@ -19,6 +21,7 @@ type upFlags struct {
 	perZone      int
 	instanceType string
 	proxy        string
+	set          []string
 	wait         time.Duration
 	offline      bool
 }
@@ -41,6 +44,7 @@ func newUp() *cobra.Command {
 	flags.IntVar(&f.perZone, "nodes-per-zone", 2, "number of nodes in each zone")
 	flags.StringVar(&f.instanceType, "instance-type", "t3.medium", "instance `type` of the nodes: what they report, and how many pods they hold")
 	flags.StringVar(&f.proxy, "proxy", topology.ProxyZonewise, "what programs Services on the nodes: zonewise or kube-proxy")
+	flags.StringArrayVar(&f.set, "set", nil, "a `value` of the product's chart, as for helm: agent.honour=hints; may be given several times")
 	flags.DurationVar(&f.wait, "wait", 2*time.Minute, "give up after this time")
 	flags.BoolVar(&f.offline, "offline", false, "never ask a registry for an image")
 	return cmd
@@ -93,6 +97,16 @@ func (f upFlags) config(cmd *cobra.Command) (topology.Config, error) {
 	}
 	if flags.Changed("proxy") {
 		c.Proxy = f.proxy
+	}
+	for _, s := range f.set {
+		values, err := strvals.Parse(s)
+		if err != nil {
+			return c, usageError{fmt.Errorf("--set %s: %w", s, err)}
+		}
+		if values, err = install.Plain(values); err != nil {
+			return c, usageError{fmt.Errorf("--set %s: %w", s, err)}
+		}
+		c.Values = install.Merge(c.Values, values)
 	}
 	if flags.Changed("offline") {
 		c.Offline = f.offline

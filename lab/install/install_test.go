@@ -62,6 +62,32 @@ Deployment zonewise-controller
 	}
 }
 
+func TestMerge(t *testing.T) {
+	own := map[string]any{"agent": map[string]any{"enabled": true, "audit": "2s"}, "tag": "v1"}
+	got := fmt.Sprint(Merge(own, map[string]any{"agent": map[string]any{"enabled": false}, "tag": "v2", "more": 1}))
+	if want := "map[agent:map[audit:2s enabled:false] more:1 tag:v2]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if fmt.Sprint(own) != "map[agent:map[audit:2s enabled:true] tag:v1]" || fmt.Sprint(Merge(nil, nil)) != "map[]" {
+		t.Error("what was given is another now")
+	}
+}
+
+// Where another proxy serves, the chart comes without agents.
+func TestChartWithoutAgents(t *testing.T) {
+	chart, err := fs.Sub(charts.Chart, "zonewise")
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := Chart(chart, map[string]any{"agent": map[string]any{"enabled": false}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := names(objects); strings.Contains(got, "agent") || !strings.Contains(got, "Deployment zonewise-controller") {
+		t.Errorf("objects:\n%s", got)
+	}
+}
+
 func TestChartThatIsNone(t *testing.T) {
 	for name, files := range map[string]fstest.MapFS{
 		"no Chart.yaml": {},

@@ -28,6 +28,8 @@ type Config struct {
 	InstanceType string `json:"instanceType,omitempty"`
 	// Proxy that programs Services on the nodes: zonewise (default) or kube-proxy.
 	Proxy string `json:"proxy,omitempty"`
+	// Values for the chart of Zonewise, as in its values.yaml.
+	Values map[string]any `json:"values,omitempty"`
 	// APIPort on 127.0.0.1 of the host; 0 takes a free one.
 	APIPort int `json:"apiPort,omitempty"`
 	// Offline never asks a registry: images come from archives alone.

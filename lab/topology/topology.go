@@ -19,6 +19,7 @@ type Topology struct {
 	API              netip.Addr
 	ClusterDNS       netip.Addr
 	Proxy            string
+	Values           map[string]any // of the product's chart
 	APIPort          int
 	Offline          bool
 	CrossZoneLatency time.Duration
@@ -57,7 +58,7 @@ const maxNodes = 500
 // New works a Config out. Errors name the field and the mend.
 func New(c Config) (Topology, error) {
 	c = c.WithDefaults()
-	t := Topology{Name: c.Name, Region: c.Region, Proxy: c.Proxy, APIPort: c.APIPort, Offline: c.Offline}
+	t := Topology{Name: c.Name, Region: c.Region, Proxy: c.Proxy, Values: c.Values, APIPort: c.APIPort, Offline: c.Offline}
 	if err := ValidateName(c.Name); err != nil {
 		return t, err
 	}
