@@ -107,7 +107,10 @@ type ZoneRoute struct {
 	UID        string
 	Generation int64
 	Automatic  bool // made by the controller, not by a user
-	Spec       RouteSpec
+	// Invalid says what the object has that Spec cannot hold, "spec.maxOverload: 0 is less than
+	// 0.01"; empty if Spec says it all.
+	Invalid string
+	Spec    RouteSpec
 	Status     RouteStatus
 }
 
@@ -115,8 +118,18 @@ type ZoneRoute struct {
 type RouteStatus struct {
 	Generation int64 // of the spec that it is about
 	Mode       Mode  // in force
+	Summary    Summary
 	Plans      []RoutePlan
 	Conditions []Condition // ordered by type
+}
+
+// Summary has figures as people read them.
+type Summary struct {
+	InZone       string // now: "94 %"
+	Planned      string // by the plan: "94 %"
+	MaxLoad      string // "1.20"
+	CostPerMonth string // "$12.30", or "$8.40/TB" where the amount is not known
+	Reason       string // a short phrase
 }
 
 // Condition is one answer to a question, with a reason that a person can act on.
