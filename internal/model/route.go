@@ -111,7 +111,7 @@ type ZoneRoute struct {
 	// 0.01"; empty if Spec says it all.
 	Invalid string
 	Spec    RouteSpec
-	Status     RouteStatus
+	Status  RouteStatus
 }
 
 // RouteStatus is what the controller last wrote.
