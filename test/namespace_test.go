@@ -19,13 +19,13 @@ type story struct {
 
 type storyKey struct{}
 
-// openStory gives a story a namespace and a kubeconfig that points there. Both end with the story;
+// open gives a story a namespace and a kubeconfig that points there. Both end with the story;
 // the end of the namespace is not waited for.
-func openStory(e *testscript.Env) error {
+func (l storyLab) open(e *testscript.Env) error {
 	t := e.T().(inTurn)
 	s := &story{dir: t.TempDir(), namespace: "story-" + filepath.Base(t.Name())}
 	e.Values[storyKey{}] = s
-	e.Setenv("LAB", storyLab)
+	e.Setenv("LAB", l.name)
 	e.Setenv("HOME", s.dir)
 	e.Setenv("KUBECONFIG", filepath.Join(s.dir, "kubeconfig"))
 	e.Setenv("NO_COLOR", "1")

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -15,17 +16,37 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// storyLab is where all stories happen.
-const storyLab = "story"
-
 func TestStories(t *testing.T) {
+	tell(t, "stories", storyLab{name: "story"})
+}
+
+// TestZoneRoutes tells the same stories to everything that can carry out a plan: our agents by its
+// weights, our agents by hints alone, and kube-proxy.
+func TestZoneRoutes(t *testing.T) {
+	for _, l := range []storyLab{
+		{"weights", nil},
+		{"hints", []string{"--set", "agent.honour=hints"}},
+		{"kube-proxy", []string{"--proxy", "kube-proxy"}},
+	} {
+		t.Run(l.name, func(t *testing.T) { tell(t, "zoneroutes", l) })
+	}
+}
+
+// storyLab is where the stories of a folder happen.
+type storyLab struct {
+	name string
+	up   []string // more flags for `lab up`
+}
+
+// tell boots a lab and runs the stories of a folder in it.
+func tell(t *testing.T, folder string, l storyLab) {
 	usePrograms(t)
-	bootStoryLab(t)
+	l.boot(t)
 	// What testscript works in would be left behind whenever -run leaves out a story.
 	t.Setenv("GOTMPDIR", t.TempDir())
 	testscript.RunT(inTurn{t}, testscript.Params{
-		Files: prepared(t, "stories"),
-		Setup: openStory,
+		Files: prepared(t, folder),
+		Setup: l.open,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"sh": sh, "eventually": eventually, "spread": spread,
 		},
@@ -44,15 +65,15 @@ func usePrograms(t *testing.T) {
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 }
 
-// bootStoryLab starts the lab, and takes it down at the end of the test or at Ctrl-C, which ends
+// boot starts the lab, and takes it down at the end of the test or at Ctrl-C, which ends
 // the whole run. A lab that an earlier run had to leave behind goes first.
-func bootStoryLab(t *testing.T) {
+func (l storyLab) boot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("stories run in a lab, which needs root: use `make test-story`")
 	}
 	takeDown := func() ([]byte, error) {
-		return detached("zonewise", "lab", "down", "--name", storyLab).CombinedOutput()
+		return detached("zonewise", "lab", "down", "--name", l.name).CombinedOutput()
 	}
 	_, _ = takeDown()
 	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -70,7 +91,7 @@ func bootStoryLab(t *testing.T) {
 		stop()
 	})
 	begin := time.Now()
-	out, err := detached("zonewise", "lab", "up", "--name", storyLab, "--offline").CombinedOutput()
+	out, err := detached("zonewise", slices.Concat([]string{"lab", "up", "--name", l.name, "--offline"}, l.up)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("lab up: %v\n%s", err, out)
 	}
