@@ -92,8 +92,11 @@ bin/staticcheck: lab/tools/lint/go.mod lab/tools/lint/go.sum
 	$(TOOL)/lint -ldflags '-s -w' -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 
 .PHONY: generate
-generate: ## make generated files again
+generate: bin/controller-gen ## make generated files again
 	go generate ./... ./lab/...
+
+bin/controller-gen: lab/tools/controller-gen/go.mod lab/tools/controller-gen/go.sum
+	$(TOOL)/controller-gen -ldflags '-s -w' -o $(CURDIR)/bin/controller-gen sigs.k8s.io/controller-tools/cmd/controller-gen
 
 .PHONY: demo
 demo: build ## boot a lab, drive traffic, show what crossed zones and what it cost

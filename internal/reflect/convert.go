@@ -10,8 +10,13 @@ import (
 	"github.com/zonewise/zonewise/internal/model"
 )
 
-// labelProxyName hands a Service to another proxy; LabelHeadless marks what has no address to serve.
-const labelProxyName = "service.kubernetes.io/service-proxy-name"
+const (
+	// labelProxyName hands a Service to another proxy.
+	labelProxyName = "service.kubernetes.io/service-proxy-name"
+	// Nodes with either label are where upstream's topology hints expect no clients.
+	labelControlPlane = "node-role.kubernetes.io/control-plane"
+	labelMaster       = "node-role.kubernetes.io/master"
+)
 
 func node(n *corev1.Node) (model.Node, bool) {
 	out := model.Node{
@@ -19,6 +24,11 @@ func node(n *corev1.Node) (model.Node, bool) {
 		Zone:         n.Labels[corev1.LabelTopologyZone],
 		Region:       n.Labels[corev1.LabelTopologyRegion],
 		InstanceType: n.Labels[corev1.LabelInstanceTypeStable],
+		MilliCPU:     max(0, n.Status.Allocatable.Cpu().MilliValue()),
+	}
+	_, out.ControlPlane = n.Labels[labelControlPlane]
+	if _, master := n.Labels[labelMaster]; master {
+		out.ControlPlane = true
 	}
 	for _, a := range n.Status.Addresses {
 		if ip, ok := addr(a.Address); ok && a.Type == corev1.NodeInternalIP {
@@ -63,6 +73,21 @@ func service(s *corev1.Service) (model.Service, bool) {
 		out.Ports = append(out.Ports, model.ServicePort{Name: p.Name, Protocol: proto, Port: number, NodePort: nodePort})
 	}
 	return out, true
+}
+
+// unserved tells why a Service that service turns away has nothing to route. Empty: it belongs to
+// another proxy, or has no address yet.
+func unserved(s *corev1.Service) string {
+	_, foreign := s.Labels[labelProxyName]
+	switch {
+	case foreign:
+		return ""
+	case s.Spec.Type == corev1.ServiceTypeExternalName:
+		return "an ExternalName Service has no endpoints"
+	case s.Spec.ClusterIP == corev1.ClusterIPNone:
+		return "a headless Service has no address: its clients choose among endpoints themselves"
+	}
+	return ""
 }
 
 // clusterIPs returns the Service's virtual addresses; none for a headless one.

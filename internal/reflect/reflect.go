@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -20,12 +21,17 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/zonewise/zonewise/api/v1alpha1"
 	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/reflect/kube"
 	"github.com/zonewise/zonewise/internal/state"
 )
 
-// Sources are the inputs that Run delivers; make the tables with them.
-var Sources = []state.Source{state.Nodes, state.Services, state.Slices}
+// Sources are the inputs that a node needs, which Run delivers by itself; make the tables with them.
+var Sources = Options{}.Sources()
+
+// ClusterSources are all inputs: what Run delivers where every option is set.
+var ClusterSources = append(Options{}.Sources(), state.Routes, state.Pods, state.Namespaces)
 
 // The selectors spare us the objects that conversion would turn away anyway.
 const (
@@ -35,13 +41,39 @@ const (
 
 // Options say what to follow.
 type Options struct {
-	Node string           // follow this node alone; empty follows all
-	Now  func() time.Time // when news arrives; nil is time.Now
+	Node       string           // follow this node alone; empty follows all
+	Now        func() time.Time // when news arrives; nil is time.Now
+	Routes     kube.ZoneRoutes  // follow ZoneRoutes; nil does not
+	Pods       bool             // follow pods
+	Namespaces bool             // follow what namespaces say
+}
+
+// Sources are the inputs that Run delivers with these options.
+func (o Options) Sources() []state.Source {
+	out := []state.Source{state.Nodes, state.Services, state.Slices}
+	if o.Routes != nil {
+		out = append(out, state.Routes)
+	}
+	if o.Pods {
+		out = append(out, state.Pods)
+	}
+	if o.Namespaces {
+		out = append(out, state.Namespaces)
+	}
+	return out
 }
 
 // Run keeps the tables like the API server's objects until ctx ends. It retries by itself
 // whatever goes wrong with the connection.
 func Run(ctx context.Context, client kubernetes.Interface, tables *state.Tables, opts Options) {
+	var wg sync.WaitGroup
+	for _, s := range streams(client, tables, opts) {
+		wg.Go(func() { s.RunWithContext(ctx) })
+	}
+	wg.Wait()
+}
+
+func streams(client kubernetes.Interface, tables *state.Tables, opts Options) []*cache.Reflector {
 	now := opts.Now
 	if now == nil {
 		now = time.Now
@@ -51,18 +83,53 @@ func Run(ctx context.Context, client kubernetes.Interface, tables *state.Tables,
 		nodes.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, opts.Node).String()
 	}
 	core, discovery := client.CoreV1(), client.DiscoveryV1()
-	streams := []*cache.Reflector{
+	out := []*cache.Reflector{
 		stream(client, core.Nodes(), nodes, &corev1.Node{}, nodeStore(tables, now)),
 		stream(client, core.Services(""), metav1.ListOptions{LabelSelector: ourServices},
 			&corev1.Service{}, serviceStore(tables, now)),
 		stream(client, discovery.EndpointSlices(""), metav1.ListOptions{LabelSelector: ourSlices},
 			&discoveryv1.EndpointSlice{}, sliceStore(tables, now)),
 	}
-	var wg sync.WaitGroup
-	for _, s := range streams {
-		wg.Go(func() { s.RunWithContext(ctx) })
+	if opts.Routes != nil {
+		store := routeStore(tables, now)
+		none := func() error { return store.Replace(nil, "") }
+		out = append(out, stream(client, whenDefined{opts.Routes.In(""), none}, metav1.ListOptions{}, &v1alpha1.ZoneRoute{}, store))
 	}
-	wg.Wait()
+	if opts.Pods {
+		out = append(out, stream(client, core.Pods(""), metav1.ListOptions{FieldSelector: runningPods}, &corev1.Pod{}, podStore(tables, now)))
+	}
+	if opts.Namespaces {
+		out = append(out, stream(client, core.Namespaces(), metav1.ListOptions{LabelSelector: v1alpha1.LabelMode},
+			&corev1.Namespace{}, namespaceStore(tables, now)))
+	}
+	return out
+}
+
+// whenDefined lists ZoneRoutes, also on a cluster that does not know them: there are none then, and
+// it waits until there can be some.
+type whenDefined struct {
+	kube.NamespacedZoneRoutes
+	none func() error // said each time that the API server does not know ZoneRoutes
+}
+
+// untilDefined is between two looks: every agent of a cluster may be looking.
+const untilDefined = 10 * time.Second
+
+func (w whenDefined) List(ctx context.Context, o metav1.ListOptions) (*v1alpha1.ZoneRouteList, error) {
+	for {
+		list, err := w.NamespacedZoneRoutes.List(ctx, o)
+		if !apierrors.IsNotFound(err) {
+			return list, err
+		}
+		if err := w.none(); err != nil {
+			return nil, err
+		}
+		select {
+		case <-time.After(untilDefined):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // api is the part of a typed client that a stream needs; L is the list type.
@@ -105,13 +172,36 @@ func nodeStore(t *state.Tables, now func() time.Time) *store[*corev1.Node, model
 	}
 }
 
-func serviceStore(t *state.Tables, now func() time.Time) *store[*corev1.Service, model.Service] {
-	return &store[*corev1.Service, model.Service]{
-		tables: t, now: now, source: state.Services, convert: service,
-		put: (*state.Tx).PutService, remove: (*state.Tx).DeleteService,
+// servedOrNot is a Service, or why there is nothing to do for it.
+type servedOrNot struct {
+	model.Service
+	unserved string
+}
+
+func serviceStore(t *state.Tables, now func() time.Time) *store[*corev1.Service, servedOrNot] {
+	return &store[*corev1.Service, servedOrNot]{
+		tables: t, now: now, source: state.Services,
+		convert: func(s *corev1.Service) (servedOrNot, bool) {
+			if out, ok := service(s); ok {
+				return servedOrNot{Service: out}, true
+			}
+			why := unserved(s)
+			return servedOrNot{model.Service{Name: name(s)}, why}, why != ""
+		},
+		put: func(tx *state.Tx, s servedOrNot) {
+			if s.unserved != "" {
+				tx.PutUnserved(s.Name, s.unserved)
+			} else {
+				tx.PutService(s.Service)
+			}
+		},
+		remove: (*state.Tx).DeleteService,
 		have: func(s *state.Snapshot) (out []model.Name) {
 			for v := range s.Services() {
 				out = append(out, v.Name)
+			}
+			for n := range s.AllUnserved() {
+				out = append(out, n)
 			}
 			return out
 		},
@@ -125,6 +215,47 @@ func sliceStore(t *state.Tables, now func() time.Time) *store[*discoveryv1.Endpo
 		have: func(s *state.Snapshot) (out []model.Name) {
 			for v := range s.AllSlices() {
 				out = append(out, v.Name)
+			}
+			return out
+		},
+	}
+}
+
+func routeStore(t *state.Tables, now func() time.Time) *store[*v1alpha1.ZoneRoute, model.ZoneRoute] {
+	return &store[*v1alpha1.ZoneRoute, model.ZoneRoute]{
+		tables: t, now: now, source: state.Routes,
+		convert: func(zr *v1alpha1.ZoneRoute) (model.ZoneRoute, bool) { return Route(zr), true },
+		put:     (*state.Tx).PutRoute, remove: (*state.Tx).DeleteRoute,
+		have: func(s *state.Snapshot) (out []model.Name) {
+			for r := range s.Routes() {
+				out = append(out, r.Name)
+			}
+			return out
+		},
+	}
+}
+
+func podStore(t *state.Tables, now func() time.Time) *store[*corev1.Pod, model.Pod] {
+	return &store[*corev1.Pod, model.Pod]{
+		tables: t, now: now, source: state.Pods, convert: pod,
+		put: (*state.Tx).PutPod, remove: (*state.Tx).DeletePod,
+		have: func(s *state.Snapshot) (out []model.Name) {
+			for p := range s.Pods() {
+				out = append(out, p.Name)
+			}
+			return out
+		},
+	}
+}
+
+func namespaceStore(t *state.Tables, now func() time.Time) *store[*corev1.Namespace, said] {
+	return &store[*corev1.Namespace, said]{
+		tables: t, now: now, source: state.Namespaces, convert: namespaceMode,
+		put:    func(tx *state.Tx, n said) { tx.PutNamespace(n.name, n.mode) },
+		remove: func(tx *state.Tx, n model.Name) { tx.DeleteNamespace(n.Name) },
+		have: func(s *state.Snapshot) (out []model.Name) {
+			for n := range s.Namespaces() {
+				out = append(out, model.Name{Name: n})
 			}
 			return out
 		},

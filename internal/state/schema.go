@@ -11,10 +11,14 @@ import (
 )
 
 const (
-	tableNodes    = "nodes"
-	tableServices = "services"
-	tableSlices   = "slices"
-	tableChanges  = "changes"
+	tableNodes      = "nodes"
+	tableServices   = "services"
+	tableUnserved   = "unserved"
+	tableSlices     = "slices"
+	tableRoutes     = "routes"
+	tablePods       = "pods"
+	tableNamespaces = "namespaces"
+	tableChanges    = "changes"
 
 	indexID       = "id"
 	indexService  = "service"
@@ -26,6 +30,10 @@ var schema = &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
 	tableServices: table(tableServices, by(func(s model.Service) string { return key(s.Name) })),
 	tableSlices: table(tableSlices, by(func(s model.Slice) string { return key(s.Name) }),
 		&memdb.IndexSchema{Name: indexService, Indexer: by(func(s model.Slice) string { return key(s.ServiceName()) })}),
+	tableUnserved:   table(tableUnserved, by(func(u unserved) string { return key(u.Name) })),
+	tableRoutes:     table(tableRoutes, by(func(r model.ZoneRoute) string { return key(r.Name) })),
+	tablePods:       table(tablePods, by(func(p model.Pod) string { return key(p.Name) })),
+	tableNamespaces: table(tableNamespaces, by(func(n namespace) string { return n.name })),
 	tableChanges: table(tableChanges, by(func(c change) string { return c.subject.key() }),
 		&memdb.IndexSchema{Name: indexRevision, Unique: true, Indexer: byRevision{}}),
 }}
@@ -38,6 +46,19 @@ func table(name string, id memdb.Indexer, others ...*memdb.IndexSchema) *memdb.T
 		t.Indexes[o.Name] = o
 	}
 	return t
+}
+
+// unserved is a Service that no dataplane has anything to do for, and why.
+type unserved struct {
+	model.Name
+	why string
+}
+
+// namespace is a namespace that says something about its Services.
+type namespace struct {
+	name    string
+	mode    model.Mode
+	invalid string // what it says instead of a mode
 }
 
 // subject is what a change is about: a node or, if that is empty, a service.

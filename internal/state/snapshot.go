@@ -49,6 +49,86 @@ func (s *Snapshot) Services() iter.Seq[model.Service] {
 	return rows[model.Service](func() (memdb.ResultIterator, error) { return s.txn.Get(tableServices, indexID) })
 }
 
+// Unserved tells why no dataplane has anything to do for a service that exists: a headless one, say.
+func (s *Snapshot) Unserved(name model.Name) (why string, ok bool) {
+	u, ok := first[unserved](s.txn.First(tableUnserved, indexID, key(name)))
+	return u.why, ok
+}
+
+// AllUnserved yields every service of that sort and why it is one, by namespace and name.
+func (s *Snapshot) AllUnserved() iter.Seq2[model.Name, string] {
+	return func(yield func(model.Name, string) bool) {
+		for u := range rows[unserved](func() (memdb.ResultIterator, error) { return s.txn.Get(tableUnserved, indexID) }) {
+			if !yield(u.Name, u.why) {
+				return
+			}
+		}
+	}
+}
+
+// Route returns the ZoneRoute of a service.
+func (s *Snapshot) Route(service model.Name) (model.ZoneRoute, bool) {
+	return first[model.ZoneRoute](s.txn.First(tableRoutes, indexID, key(service)))
+}
+
+// Routes yields every ZoneRoute, by namespace and name.
+func (s *Snapshot) Routes() iter.Seq[model.ZoneRoute] {
+	return rows[model.ZoneRoute](func() (memdb.ResultIterator, error) { return s.txn.Get(tableRoutes, indexID) })
+}
+
+// Pod returns a pod by its name.
+func (s *Snapshot) Pod(name model.Name) (model.Pod, bool) {
+	return first[model.Pod](s.txn.First(tablePods, indexID, key(name)))
+}
+
+// Pods yields every pod that runs or will, by namespace and name.
+func (s *Snapshot) Pods() iter.Seq[model.Pod] {
+	return rows[model.Pod](func() (memdb.ResultIterator, error) { return s.txn.Get(tablePods, indexID) })
+}
+
+// Mode returns what a namespace says about the mode of its services; empty if it says nothing.
+func (s *Snapshot) Mode(name string) model.Mode {
+	n, _ := first[namespace](s.txn.First(tableNamespaces, indexID, name))
+	return n.mode
+}
+
+// NamespaceModes returns the namespaces that say a mode, and which.
+func (s *Snapshot) NamespaceModes() map[string]model.Mode {
+	out := map[string]model.Mode{}
+	for n := range s.namespaces() {
+		if n.mode != "" {
+			out[n.name] = n.mode
+		}
+	}
+	return out
+}
+
+// InvalidModes returns the namespaces that say something which is no mode, and what.
+func (s *Snapshot) InvalidModes() map[string]string {
+	out := map[string]string{}
+	for n := range s.namespaces() {
+		if n.mode == "" {
+			out[n.name] = n.invalid
+		}
+	}
+	return out
+}
+
+// Namespaces yields the name of every namespace that says something.
+func (s *Snapshot) Namespaces() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for n := range s.namespaces() {
+			if !yield(n.name) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Snapshot) namespaces() iter.Seq[namespace] {
+	return rows[namespace](func() (memdb.ResultIterator, error) { return s.txn.Get(tableNamespaces, indexID) })
+}
+
 // AllSlices yields every endpoint slice, by namespace and name.
 func (s *Snapshot) AllSlices() iter.Seq[model.Slice] {
 	return rows[model.Slice](func() (memdb.ResultIterator, error) { return s.txn.Get(tableSlices, indexID) })

@@ -1,5 +1,5 @@
-// Package state keeps the tables that reflect fills and every other room reads: nodes, services
-// and endpoint slices. Readers take a Snapshot, which never changes; writers go through Update,
+// Package state keeps the tables that reflect fills and every other room reads: nodes, services,
+// endpoint slices, ZoneRoutes, pods and what namespaces say. Readers take a Snapshot, which never changes; writers go through Update,
 // one at a time, and what one Update does becomes visible at once.
 //
 // Values in the tables are shared. Nobody may change one after it was put in or taken out.
@@ -23,9 +23,12 @@ type Source string
 
 // The inputs.
 const (
-	Nodes    Source = "nodes"
-	Services Source = "services"
-	Slices   Source = "endpointslices"
+	Nodes      Source = "nodes"
+	Services   Source = "services"
+	Slices     Source = "endpointslices"
+	Routes     Source = "zoneroutes"
+	Pods       Source = "pods"
+	Namespaces Source = "namespaces"
 )
 
 // Tables is the store. The zero value is not ready for use; call New.
@@ -130,14 +133,25 @@ func (tx *Tx) DeleteNode(name string) {
 
 // PutService adds or replaces a service.
 func (tx *Tx) PutService(s model.Service) {
-	if put(tx, tableServices, s, key(s.Name)) {
+	_, was := remove[unserved](tx, tableUnserved, key(s.Name))
+	if put(tx, tableServices, s, key(s.Name)) || was {
 		tx.touch(subject{service: s.Name})
 	}
 }
 
-// DeleteService removes a service; one that is not there is no error.
+// PutUnserved keeps, in the place of a service, why no dataplane has anything to do for it.
+func (tx *Tx) PutUnserved(name model.Name, why string) {
+	_, was := remove[model.Service](tx, tableServices, key(name))
+	if put(tx, tableUnserved, unserved{name, why}, key(name)) || was {
+		tx.touch(subject{service: name})
+	}
+}
+
+// DeleteService removes a service, served or not; one that is not there is no error.
 func (tx *Tx) DeleteService(name model.Name) {
-	if _, ok := remove[model.Service](tx, tableServices, key(name)); ok {
+	_, served := remove[model.Service](tx, tableServices, key(name))
+	_, known := remove[unserved](tx, tableUnserved, key(name))
+	if served || known {
 		tx.touch(subject{service: name})
 	}
 }
@@ -158,6 +172,70 @@ func (tx *Tx) PutSlice(s model.Slice) {
 func (tx *Tx) DeleteSlice(name model.Name) {
 	if old, ok := remove[model.Slice](tx, tableSlices, key(name)); ok {
 		tx.touch(subject{service: old.ServiceName()})
+	}
+}
+
+// PutRoute adds or replaces a ZoneRoute. It is news about the service of the same name.
+func (tx *Tx) PutRoute(r model.ZoneRoute) {
+	if put(tx, tableRoutes, r, key(r.Name)) {
+		tx.touch(subject{service: r.Name})
+	}
+}
+
+// DeleteRoute removes a ZoneRoute; one that is not there is no error.
+func (tx *Tx) DeleteRoute(name model.Name) {
+	if _, ok := remove[model.ZoneRoute](tx, tableRoutes, key(name)); ok {
+		tx.touch(subject{service: name})
+	}
+}
+
+// PutPod adds or replaces a pod. Pods come and go by the thousand and matter to few services, so
+// that no service counts as changed: who plans by pods looks again from time to time.
+func (tx *Tx) PutPod(p model.Pod) {
+	if put(tx, tablePods, p, key(p.Name)) {
+		tx.revision++
+	}
+}
+
+// DeletePod removes a pod; one that is not there is no error.
+func (tx *Tx) DeletePod(name model.Name) {
+	if _, ok := remove[model.Pod](tx, tablePods, key(name)); ok {
+		tx.revision++
+	}
+}
+
+// PutNamespace keeps what a namespace says about the mode of its services. What is no mode counts
+// as nothing said, and is kept for InvalidModes.
+func (tx *Tx) PutNamespace(name string, mode model.Mode) {
+	row := namespace{name: name}
+	switch mode {
+	case model.Optimal, model.Observe, model.Off:
+		row.mode = mode
+	default:
+		row.invalid = string(mode)
+	}
+	if put(tx, tableNamespaces, row, name) {
+		tx.touchNamespace(name)
+	}
+}
+
+// DeleteNamespace forgets what a namespace said; one that said nothing is no error.
+func (tx *Tx) DeleteNamespace(name string) {
+	if _, ok := remove[namespace](tx, tableNamespaces, name); ok {
+		tx.touchNamespace(name)
+	}
+}
+
+// touchNamespace is news about every service of a namespace.
+func (tx *Tx) touchNamespace(name string) {
+	tx.revision++ // also where the namespace has no service
+	it := must(tx.txn.LowerBound(tableServices, indexID, key(model.Name{Namespace: name})))
+	for row := it.Next(); row != nil; row = it.Next() {
+		s := row.(model.Service)
+		if s.Namespace != name {
+			return
+		}
+		tx.touch(subject{service: s.Name})
 	}
 }
 

@@ -14,12 +14,15 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
 
+	"github.com/zonewise/zonewise/api/v1alpha1"
+	"github.com/zonewise/zonewise/internal/reflect/kube"
 	"github.com/zonewise/zonewise/internal/state"
 )
 
-// API is a fake clientset.
+// API is a fake clientset, with ZoneRoutes beside it.
 type API struct {
 	*fake.Clientset
+	ZoneRoutes *Routes
 
 	mu      sync.Mutex
 	missing map[string]bool
@@ -28,16 +31,39 @@ type API struct {
 
 // New returns an API that holds the objects.
 func New(objects ...runtime.Object) *API {
+	routes := newRoutes()
+	var others []runtime.Object
+	for _, o := range objects {
+		if zr, ok := o.(*v1alpha1.ZoneRoute); ok {
+			must(routes.add(zr.DeepCopy()))
+		} else {
+			others = append(others, o)
+		}
+	}
 	a := &API{
-		Clientset: fake.NewClientset(objects...),
-		missing:   map[string]bool{"nodes": true, "services": true, "endpointslices": true},
-		ready:     make(chan struct{}),
+		Clientset: fake.NewClientset(others...), ZoneRoutes: routes,
+		missing: map[string]bool{"nodes": true, "services": true, "endpointslices": true},
+		ready:   make(chan struct{}),
 	}
 	a.PrependWatchReactor("*", a.watch)
+	routes.PrependWatchReactor("*", a.watch)
 	return a
 }
 
-// Watched waits until nodes, services and slices are all being watched.
+// Clients are the API's clients, as kube.NewClients makes them of a real one.
+func (a *API) Clients() kube.Clients { return kube.Clients{Interface: a, ZoneRoutes: a.ZoneRoutes} }
+
+// Expect makes Watched wait for more resources: "zoneroutes", "pods", "namespaces". Call it before
+// anybody watches.
+func (a *API) Expect(resources ...string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range resources {
+		a.missing[r] = true
+	}
+}
+
+// Watched waits until nodes, services and slices, and what else is expected, are all being watched.
 func (a *API) Watched(t testing.TB) {
 	t.Helper()
 	select {
@@ -52,7 +78,11 @@ func (a *API) watch(action k8stesting.Action) (bool, watch.Interface, error) {
 	if w, ok := action.(k8stesting.WatchActionImpl); ok {
 		opts = w.ListOptions
 	}
-	w, err := a.Tracker().Watch(action.GetResource(), action.GetNamespace(), opts)
+	tracker := a.Tracker()
+	if action.GetResource().Resource == v1alpha1.Resource {
+		tracker = a.ZoneRoutes.tracker
+	}
+	w, err := tracker.Watch(action.GetResource(), action.GetNamespace(), opts)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if resource := action.GetResource().Resource; a.missing[resource] {
@@ -77,5 +107,12 @@ func Until(ctx context.Context, t testing.TB, tables *state.Tables, want func(*s
 		case <-ctx.Done():
 			t.Fatal("the tables never came to be as wanted")
 		}
+	}
+}
+
+// must is for mistakes of a test, which nobody can mend while it runs.
+func must(err error) {
+	if err != nil {
+		panic(err)
 	}
 }
