@@ -3,7 +3,6 @@ package reflect
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -78,7 +77,7 @@ func shares[T any](in []T, of func(T) (zone string, share float64)) model.Shares
 }
 
 func status(s *v1alpha1.ZoneRouteStatus) model.RouteStatus {
-	out := model.RouteStatus{Generation: s.ObservedGeneration, Mode: model.Mode(s.Mode)}
+	out := model.RouteStatus{Generation: s.ObservedGeneration, Mode: model.Mode(s.Mode), Summary: model.Summary(s.Summary)}
 	for i := range s.Plans {
 		out.Plans = append(out.Plans, plan(&s.Plans[i]))
 	}
@@ -148,10 +147,7 @@ const (
 // Status returns what the API keeps of a status. Route gives it back, except that times keep
 // their seconds only, and that a zone without demand is not among the demand's shares.
 func Status(s model.RouteStatus) v1alpha1.ZoneRouteStatus {
-	out := v1alpha1.ZoneRouteStatus{ObservedGeneration: s.Generation, Mode: string(s.Mode)}
-	if len(s.Plans) > 0 {
-		out.Summary = summary(s.Plans[0])
-	}
+	out := v1alpha1.ZoneRouteStatus{ObservedGeneration: s.Generation, Mode: string(s.Mode), Summary: v1alpha1.Summary(s.Summary)}
 	for _, p := range s.Plans {
 		out.Plans = append(out.Plans, planStatus(p))
 	}
@@ -201,23 +197,6 @@ func planStatus(p model.RoutePlan) v1alpha1.Plan {
 	}
 	return out
 }
-
-// summary is what kubectl's columns show. In zone is what holds without the plan as long as it is
-// not in force; the controller knows better where it measures.
-func summary(p model.RoutePlan) v1alpha1.Summary {
-	out := v1alpha1.Summary{
-		InZone:  percent(p.InZone.Before),
-		Planned: percent(p.InZone.Planned),
-		MaxLoad: strconv.FormatFloat(p.MaxLoad, 'f', 2, 64),
-		Reason:  p.Reason,
-	}
-	if p.Demand.BytesPerSecond > 0 {
-		out.CostPerMonth = strconv.FormatFloat(p.PerTB.PerMonth(p.Demand.BytesPerSecond).Planned, 'f', 2, 64)
-	}
-	return out
-}
-
-func percent(f float64) string { return strconv.FormatFloat(100*f, 'f', 1, 64) + "%" }
 
 // moment is zero where there is none, and in UTC so that equal times are equal values.
 func moment(t *metav1.Time) time.Time {
