@@ -1,0 +1,181 @@
+package hints
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/zonewise/zonewise/internal/model"
+)
+
+// world is a Service to plan for.
+type world struct {
+	plan      model.RoutePlan
+	clients   []Client
+	endpoints []model.Endpoint
+	optimum   float64 // in-zone share with weights
+}
+
+// newWorld has pods[i] endpoints, nodes nodes and the demand share demand[i] in zone i.
+func newWorld(pods []int, nodes int, demand []float64, bound float64) world {
+	var w world
+	n := 0
+	for z, count := range pods {
+		for range count {
+			n++
+			w.endpoints = append(w.endpoints, model.Endpoint{
+				Addr: netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), Zone: zoneName(z), Ready: true, Serving: true,
+			})
+		}
+		for i := range nodes {
+			w.clients = append(w.clients, Client{fmt.Sprintf("%s%d", zoneName(z), i+1), zoneName(z), demand[z] / float64(nodes)})
+		}
+	}
+	w.plan, w.optimum = planFor(pods, demand, bound)
+	return w
+}
+
+func zoneName(z int) string { return string(rune('a' + z)) }
+
+// planFor is the optimum for equal prices: each zone keeps what its endpoints can carry, the rest
+// goes where there is room.
+func planFor(pods []int, demand []float64, bound float64) (p model.RoutePlan, optimum float64) {
+	p.MaxOverload = bound
+	total := 0
+	for _, n := range pods {
+		total += n
+	}
+	room := make([]float64, len(pods))
+	var rooms float64
+	for z, n := range pods {
+		c := (1 + bound) * float64(n) / float64(total)
+		room[z] = max(0, c-demand[z])
+		rooms += room[z]
+		optimum += min(demand[z], c)
+	}
+	for z, n := range pods {
+		c := (1 + bound) * float64(n) / float64(total)
+		plan := model.ZonePlan{Name: zoneName(z), Demand: demand[z], Endpoints: n}
+		for to := range pods {
+			x := min(demand[z], c)
+			if to != z {
+				x = (demand[z] - x) * room[to] / rooms
+			}
+			if x > 0 {
+				plan.Weights = append(plan.Weights, model.Share{Zone: zoneName(to), Share: x / demand[z]})
+			}
+		}
+		p.Zones = append(p.Zones, plan)
+	}
+	return p, optimum
+}
+
+// gamma draws from the gamma distribution with a whole shape.
+func gamma(r *rand.Rand, shape int) float64 {
+	var sum float64
+	for range shape {
+		sum += r.ExpFloat64()
+	}
+	return sum
+}
+
+func drawDemand(r *rand.Rand, zones int) []float64 {
+	out := make([]float64, zones)
+	var sum float64
+	for z := range out {
+		out[z] = gamma(r, 8)
+		sum += out[z]
+	}
+	for z := range out {
+		out[z] /= sum
+	}
+	return out
+}
+
+// spread places pods evenly, the odd ones at random; scatter each at random.
+func spread(r *rand.Rand, n, zones int) []int {
+	out := make([]int, zones)
+	for z := range out {
+		out[z] = n / zones
+	}
+	for _, z := range r.Perm(zones)[:n%zones] {
+		out[z]++
+	}
+	return out
+}
+
+func scatter(r *rand.Rand, n, zones int) []int {
+	out := make([]int, zones)
+	for range n {
+		out[r.IntN(zones)]++
+	}
+	return out
+}
+
+func (w world) without() []model.Endpoint { return w.endpoints }
+
+// outcome gathers figures over many worlds.
+type outcome struct {
+	inZone, older, optimum float64
+	above, olderAbove      int
+	loads, olderLoads      []float64
+	none                   int
+}
+
+func (o *outcome) add(w world, s Set) {
+	o.inZone += s.Forecast.InZone
+	o.older += s.Older.InZone
+	o.optimum += w.optimum
+	o.loads = append(o.loads, s.Forecast.MaxLoad)
+	o.olderLoads = append(o.olderLoads, s.Older.MaxLoad)
+	if s.Forecast.MaxLoad > 1+w.plan.MaxOverload+1e-9 {
+		o.above++
+	}
+	if s.Older.MaxLoad > 1+w.plan.MaxOverload+1e-9 {
+		o.olderAbove++
+	}
+	if len(s.Of) == 0 {
+		o.none++
+	}
+}
+
+func (o *outcome) String() string {
+	n := float64(len(o.loads))
+	slices.Sort(o.loads)
+	slices.Sort(o.olderLoads)
+	return fmt.Sprintf("%5.1f%% of %5.1f%% = %5.2f%%  above %d  max %.3f | older %5.1f%%  above %4.1f%%  p99 %.2f max %.3f | none %.1f%%",
+		100*o.inZone/n, 100*o.optimum/n, 100*o.inZone/o.optimum, o.above, o.loads[len(o.loads)-1],
+		100*o.older/n, 100*float64(o.olderAbove)/n, o.olderLoads[int(math.Ceil(n*0.99))-1], o.olderLoads[len(o.olderLoads)-1], 100*float64(o.none)/n)
+}
+
+func TestTable(t *testing.T) {
+	kinds := []struct {
+		name      string
+		low, high int
+		place     func(*rand.Rand, int, int) []int
+	}{
+		{"3-12 even", 3, 12, spread}, {"3-30 even", 3, 30, spread}, {"3-30 random", 3, 30, scatter},
+	}
+	for _, k := range kinds {
+		for _, nodes := range []int{2, 3, 6, 12} {
+			r := rand.New(rand.NewPCG(1, 2))
+			var o outcome
+			for range 1000 {
+				w := newWorld(k.place(r, k.low+r.IntN(k.high-k.low+1), 3), nodes, drawDemand(r, 3), 0.2)
+				o.add(w, Plan(w.plan, w.clients, w.endpoints, nil))
+			}
+			t.Logf("%-12s %2d nodes: %s", k.name, nodes, &o)
+		}
+	}
+	for _, pods := range [][]int{{2, 1, 1}, {2, 2, 1}, {3, 3, 2}, {4, 4, 3}} {
+		for _, nodes := range []int{2, 3, 6, 12} {
+			var o outcome
+			w := newWorld(pods, nodes, []float64{1. / 3, 1. / 3, 1. / 3}, 0.2)
+			o.add(w, Plan(w.plan, w.clients, w.endpoints, nil))
+			t.Logf("%v %2d nodes: %s", pods, nodes, &o)
+		}
+	}
+}
