@@ -36,11 +36,63 @@ status:
   - {type: InternalIP, address: 192.168.1.10}
   - {type: ExternalIP, address: 203.0.113.1}
   - {type: InternalIP, address: "fd00::1"}
-  conditions: [{type: DiskPressure, status: "True"}, {type: Ready, status: "True"}]`))
-	want := model.Node{Name: "ip-192-168-1-10", Zone: "a", Region: "r", InstanceType: "t3.medium", Ready: true,
+  conditions: [{type: DiskPressure, status: "True"}, {type: Ready, status: "True"}]
+  allocatable: {cpu: 1930m, memory: 3Gi}`))
+	want := model.Node{Name: "ip-192-168-1-10", Zone: "a", Region: "r", InstanceType: "t3.medium", Ready: true, MilliCPU: 1930,
 		Addresses: []netip.Addr{netip.MustParseAddr("192.168.1.10"), netip.MustParseAddr("fd00::1")}}
 	if diff := cmp.Diff(want, got, byValue); diff != "" || !ok {
 		t.Error(ok, diff)
+	}
+}
+
+func TestControlPlane(t *testing.T) {
+	for _, c := range []struct {
+		labels string
+		want   bool
+	}{
+		{`{}`, false},
+		{`{node-role.kubernetes.io/control-plane: ""}`, true},
+		{`{node-role.kubernetes.io/master: ""}`, true},
+		{`{node-role.kubernetes.io/worker: ""}`, false},
+	} {
+		if got, _ := node(parse[corev1.Node](t, `metadata: {labels: `+c.labels+`}`)); got.ControlPlane != c.want {
+			t.Errorf("%s: %v", c.labels, got.ControlPlane)
+		}
+	}
+}
+
+func TestPod(t *testing.T) {
+	got, ok := pod(parse[corev1.Pod](t, `
+metadata: {namespace: shop, name: web-0}
+spec:
+  nodeName: n1
+  initContainers:
+  - {name: once, resources: {requests: {cpu: "4"}}}
+  - {name: sidecar, restartPolicy: Always, resources: {requests: {cpu: 50m}}}
+  containers:
+  - {name: a, resources: {requests: {cpu: 100m, memory: 1Gi}}}
+  - {name: b, resources: {requests: {cpu: "0.25"}, limits: {cpu: "9"}}}
+  - {name: c}
+status: {phase: Running}`))
+	want := model.Pod{Name: model.Name{Namespace: "shop", Name: "web-0"}, Node: "n1", MilliCPU: 400}
+	if diff := cmp.Diff(want, got); diff != "" || !ok {
+		t.Error(ok, diff)
+	}
+	for _, c := range []struct {
+		text  string
+		milli int64
+		ours  bool
+	}{
+		{`{}`, 0, true},
+		{`{status: {phase: Succeeded}}`, 0, false},
+		{`{status: {phase: Failed}, spec: {containers: [{resources: {requests: {cpu: 1}}}]}}`, 1000, false},
+		{`{spec: {resources: {requests: {cpu: 2}}, containers: [{resources: {requests: {cpu: 1}}}]}}`, 2000, true},
+		{`{spec: {resources: {requests: {memory: 2Gi}}, containers: [{resources: {requests: {cpu: 1}}}]}}`, 1000, true},
+		{`{spec: {containers: [{resources: {requests: {cpu: -1}}}]}}`, 0, true},
+	} {
+		if got, ours := pod(parse[corev1.Pod](t, c.text)); got.MilliCPU != c.milli || ours != c.ours {
+			t.Errorf("%s: %d, ours %v", c.text, got.MilliCPU, ours)
+		}
 	}
 }
 
