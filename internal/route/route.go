@@ -9,12 +9,16 @@ import (
 	"github.com/zonewise/zonewise/internal/model"
 )
 
+// DefaultMaxOverload is the bound of a Service that names none: no endpoint gets more than 1.2
+// times its fair share. It is the threshold that upstream's own heuristic has.
+const DefaultMaxOverload = 0.2
+
 // Input is one Service in one address family, and what is known about its clients.
 type Input struct {
 	Service   model.Name
 	V6        bool
 	Endpoints []model.Endpoint // of this family, all slices together: see Endpoints
-	Spec      model.RouteSpec  // zero fields mean the default
+	Spec      model.RouteSpec  // zero fields mean the default; it must have passed Validate
 	Cluster   *Cluster
 	Measured  *model.Demand              // nil: nothing measured
 	CPU       func(pod model.Name) int64 // milli-CPU that a pod requests, 0 when unknown; used if Spec.Capacity is CPURequests
@@ -24,20 +28,36 @@ type Input struct {
 	Stability Stability // zero: every plan is the optimum at once
 }
 
-// Stability keeps plans from flapping. Where endpoints or a whole zone vanished none of it holds:
-// then the bound goes first.
-type Stability struct {
-	// Gain is by how much a new plan must raise the in-zone share to be worth a change; a plan
-	// that breaks the bound is changed once it does so by more than Slack.
-	Gain  float64
-	Slack float64
-	Dwell time.Duration // the least time between two changes
-	Move  float64       // the share of all connections that may move in a minute; 0: no limit
-}
+// Plan returns the plan, and when to plan again though nothing changes: a change that waits for
+// its time, or that is made in steps. The zero time means that there is no need.
+//
+// The plan's At is Now if the weights are others than those of Previous, else Previous.At.
+func Plan(in Input) (model.RoutePlan, time.Time) {
+	f := gather(in)
+	p := model.RoutePlan{V6: in.V6, MaxOverload: f.bound - 1, Demand: f.known, Capacities: f.capacities(), At: in.Now}
+	if f.ready == 0 {
+		p.Zones = f.zonePlans(nil)
+		p.Reason = "no endpoint is ready"
+		if len(in.Endpoints) == 0 {
+			p.Reason = "the Service has no endpoints"
+		}
+		if in.Previous != nil && len(in.Previous.Matrix()) == 0 {
+			p.At = in.Previous.At
+		}
+		return p, time.Time{}
+	}
+	before := f.without(in)
+	previous := f.previous(in.Previous)
+	ideal := f.optimum(previous)
+	s := f.settle(in, previous, ideal)
 
-// Cluster is what the plans of all Services share. It is made once for a snapshot.
-type Cluster struct {
-	zones  []string     // sorted: of every node
-	demand model.Shares // by allocatable CPU; nil if no node counts
-	prices model.Prices
+	p.At = s.at
+	p.Zones = f.zonePlans(s.weights)
+	p.InZone = model.Outcome{Before: f.inZone(before), Planned: f.inZone(s.weights), Ideal: f.inZone(ideal)}
+	p.PerTB = model.Outcome{Before: f.perTB(before), Planned: f.perTB(s.weights), Ideal: f.perTB(ideal)}
+	p.MaxLoad = maximum(f.loads(s.weights))
+	p.BeforeLoad = f.evenLoad(before)
+	p.Reason = f.reason(ideal, p.InZone, s)
+	p.Fix = f.fix(p.InZone.Ideal)
+	return p, s.next
 }

@@ -1,0 +1,298 @@
+package route
+
+import (
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/zonewise/zonewise/internal/model"
+)
+
+// facts are an Input in numbers. Slices that have one number for each zone have it at the zone's
+// index in zones; tables that have one for each pair have it at client*len(zones)+endpoint.
+type facts struct {
+	zones     []string     // sorted; "" stands for where no zone is known
+	known     model.Demand // as the plan reports it
+	demand    []float64    // sum 1
+	endpoints []int        // ready ones
+	full      []float64    // part of the capacity of all ready endpoints; sum 1
+	capacity  []float64    // the same without drained zones
+	drained   []bool
+	ignored   bool // draining, because nothing would be left
+	ready     int
+	bound     float64 // 1 + MaxOverload
+	prices    model.Prices
+	uniform   bool // all crossings cost the same
+
+	service  model.Name
+	eps      []model.Endpoint // all, ready or not
+	caps     []float64        // of each of eps, 0 for those not ready; nil: all the same
+	weakest  []float64        // mean capacity of a zone's endpoints over that of its weakest
+	requests bool             // capacity is CPU requests
+}
+
+func gather(in Input) *facts {
+	f := &facts{service: in.Service, eps: in.Endpoints, bound: 1 + overload(in.Spec)}
+	cluster := in.Cluster
+	if cluster == nil {
+		cluster = &Cluster{}
+	}
+	f.prices = cluster.prices
+	f.known = demandOf(in, cluster)
+	shares := f.known.Shares
+	if len(shares) == 0 { // nobody knows a zone: all clients are somewhere
+		shares = model.Shares{{Zone: "", Share: 1}}
+	}
+	f.place(cluster, shares)
+	n := len(f.zones)
+	f.demand, f.endpoints = make([]float64, n), make([]int, n)
+	f.full, f.capacity, f.drained = make([]float64, n), make([]float64, n), make([]bool, n)
+	for _, s := range shares {
+		f.demand[f.index(s.Zone)] = s.Share
+	}
+	f.requests = in.Spec.Capacity == model.CPURequests
+	if f.requests {
+		f.caps = requests(in)
+	}
+	f.count(in.Spec.Drained)
+	f.uniform = f.samePrices()
+	return f
+}
+
+func overload(spec model.RouteSpec) float64 {
+	if spec.MaxOverload > 0 && spec.MaxOverload <= maxMaxOverload {
+		return spec.MaxOverload
+	}
+	return DefaultMaxOverload
+}
+
+// demandOf chooses the source. What is measured gives the bytes whatever the source is.
+func demandOf(in Input, c *Cluster) model.Demand {
+	d := model.Demand{Source: model.NodeCPU, Shares: c.demand}
+	var measured model.Shares
+	if in.Measured != nil {
+		measured = proportions(slices.Clone(in.Measured.Shares))
+	}
+	switch {
+	case in.Spec.Demand == model.Static:
+		if static := proportions(slices.Clone(in.Spec.Static)); static != nil {
+			d.Source, d.Shares = model.Static, static
+		}
+	case in.Spec.Demand != model.NodeCPU && measured != nil:
+		d.Source, d.Shares, d.At = model.Measured, measured, in.Measured.At
+	}
+	d.BytesPerSecond = in.Spec.BytesPerSecond
+	if in.Measured != nil && in.Measured.BytesPerSecond > 0 {
+		d.BytesPerSecond = in.Measured.BytesPerSecond
+	}
+	return d
+}
+
+// proportions orders shares by zone, each zone once, and makes their sum 1, in place. What is not
+// a positive number is left out; nil if nothing is left.
+func proportions(s model.Shares) model.Shares {
+	s = slices.DeleteFunc(s, func(x model.Share) bool { return !(x.Share > 0) || math.IsInf(x.Share, 0) })
+	slices.SortFunc(s, func(a, b model.Share) int { return strings.Compare(a.Zone, b.Zone) })
+	most := 0.0 // dividing by it first keeps sums of huge numbers finite
+	for _, x := range s {
+		most = max(most, x.Share)
+	}
+	sum, out := 0.0, s[:0]
+	for _, x := range s {
+		x.Share /= most
+		sum += x.Share
+		if last := len(out) - 1; last >= 0 && out[last].Zone == x.Zone {
+			out[last].Share += x.Share
+			continue
+		}
+		out = append(out, x)
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	for i := range out {
+		out[i].Share /= sum
+	}
+	return slices.DeleteFunc(out, func(x model.Share) bool { return x.Share == 0 })
+}
+
+// place lists the zones: of nodes, of clients, of ready endpoints.
+func (f *facts) place(c *Cluster, shares model.Shares) {
+	f.zones = slices.Clone(c.zones)
+	add := func(zone string) {
+		if i, ok := slices.BinarySearch(f.zones, zone); !ok {
+			f.zones = slices.Insert(f.zones, i, zone)
+		}
+	}
+	if c.unplaced {
+		add("")
+	}
+	for _, s := range shares {
+		add(s.Zone)
+	}
+	for i := range f.eps {
+		if f.eps[i].Ready {
+			add(f.eps[i].Zone)
+		}
+	}
+}
+
+func (f *facts) index(zone string) int {
+	i, ok := slices.BinarySearch(f.zones, zone)
+	if !ok {
+		return -1
+	}
+	return i
+}
+
+// requests returns the milli-CPU that the ready endpoints' pods request, the mean for those that
+// request none.
+func requests(in Input) []float64 {
+	caps := make([]float64, len(in.Endpoints))
+	sum, some := 0.0, 0
+	for i, e := range in.Endpoints {
+		if !e.Ready || e.Pod == "" || in.CPU == nil {
+			continue
+		}
+		if m := in.CPU(model.Name{Namespace: in.Service.Namespace, Name: e.Pod}); m > 0 {
+			caps[i] = float64(m)
+			sum += caps[i]
+			some++
+		}
+	}
+	mean := 1.0
+	if some > 0 {
+		mean = sum / float64(some)
+	}
+	for i, e := range in.Endpoints {
+		if e.Ready && caps[i] == 0 {
+			caps[i] = mean
+		}
+	}
+	return caps
+}
+
+// count adds up endpoints and their capacity by zone.
+func (f *facts) count(drained []string) {
+	var least []float64
+	if f.caps != nil {
+		least = make([]float64, len(f.zones))
+	}
+	for i := range f.eps {
+		if !f.eps[i].Ready {
+			continue
+		}
+		z := f.index(f.eps[i].Zone)
+		f.endpoints[z]++
+		f.ready++
+		k := 1.0
+		if f.caps != nil {
+			k = f.caps[i]
+			if least[z] == 0 || k < least[z] {
+				least[z] = k
+			}
+		}
+		f.full[z] += k
+	}
+	if least != nil {
+		f.weakest = make([]float64, len(f.zones))
+		for z := range least {
+			if least[z] > 0 {
+				f.weakest[z] = f.full[z] / float64(f.endpoints[z]) / least[z]
+			}
+		}
+	}
+	scale(f.full)
+	copy(f.capacity, f.full)
+	for _, d := range drained {
+		if z := f.index(d); z >= 0 && d != "" {
+			f.drained[z] = true
+			f.capacity[z] = 0
+		}
+	}
+	if f.ready > 0 && total(f.capacity) == 0 {
+		f.ignored = true
+		copy(f.capacity, f.full)
+		clear(f.drained)
+		return
+	}
+	scale(f.capacity)
+}
+
+// scale makes the sum 1.
+func scale(v []float64) {
+	if sum := total(v); sum > 0 {
+		for i := range v {
+			v[i] /= sum
+		}
+	}
+}
+
+func total(v []float64) float64 {
+	sum := 0.0
+	for _, x := range v {
+		sum += x
+	}
+	return sum
+}
+
+func maximum(v []float64) float64 {
+	most := 0.0
+	for _, x := range v {
+		most = max(most, x)
+	}
+	return most
+}
+
+// price of a crossing in USD per GB; 0 within a zone.
+func price(p model.Prices, from, to string) float64 {
+	if from == "" && to == "" { // both unknown: nothing says that they are the same place
+		if v, ok := p.Pairs[model.ZonePair{}]; ok {
+			return v
+		}
+		return p.PerGB
+	}
+	return p.Of(from, to)
+}
+
+func (f *facts) samePrices() bool {
+	if len(f.prices.Pairs) == 0 {
+		return true
+	}
+	first := math.NaN()
+	for i, from := range f.zones {
+		for j, to := range f.zones {
+			if i == j && from != "" || f.capacity[j] == 0 {
+				continue
+			}
+			p := price(f.prices, from, to)
+			if first != first {
+				first = p
+			}
+			if p != first {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// capacities lists what each ready endpoint can carry, if they differ.
+func (f *facts) capacities() []model.Capacity {
+	if f.caps == nil {
+		return nil
+	}
+	out := make([]model.Capacity, 0, f.ready)
+	same := true
+	for i, e := range f.eps {
+		if e.Ready {
+			out = append(out, model.Capacity{Addr: e.Addr, Capacity: f.caps[i]})
+			same = same && f.caps[i] == out[0].Capacity
+		}
+	}
+	if same {
+		return nil
+	}
+	slices.SortFunc(out, func(a, b model.Capacity) int { return a.Addr.Compare(b.Addr) })
+	return out
+}

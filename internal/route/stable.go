@@ -1,0 +1,190 @@
+package route
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/zonewise/zonewise/internal/model"
+)
+
+// Stability keeps plans from flapping. Where endpoints or a whole zone vanished none of it holds:
+// then the bound goes first. Nor do Gain and Dwell hold where the bound itself was changed.
+type Stability struct {
+	// Gain is by how much a new plan must raise the in-zone share to be worth a change; a plan
+	// that breaks the bound is changed once it does so by more than Slack.
+	Gain  float64
+	Slack float64
+	Dwell time.Duration // the least time between two changes
+	Move  float64       // the share of all connections that may move in a minute; 0: no limit
+}
+
+// DefaultStability is for a cluster that says nothing. Two points of the connections are less than
+// what a rollout shifts anyway; a slack of 0.05 is a quarter of the default bound; half a minute
+// lets a rollout's next pod arrive; and with half of the connections a minute, an autoscaler, which
+// looks every 15 s, sees load arrive in steps that it can follow.
+func DefaultStability() Stability {
+	return Stability{Gain: 0.02, Slack: 0.05, Dwell: 30 * time.Second, Move: 0.5}
+}
+
+// same is the difference below which weights are the same.
+const same = 1e-12
+
+// settled is what becomes of an optimum under stability.
+type settled struct {
+	weights []float64
+	at      time.Time // when the weights last changed
+	next    time.Time // when to plan again though nothing changes; zero: no need
+	why     string    // what holds it back, for people; empty if nothing does
+}
+
+// previous reads the weights of the plan before. A row that it lacks is
+// empty; nil if there is no plan.
+func (f *facts) previous(p *model.RoutePlan) []float64 {
+	if p == nil {
+		return nil
+	}
+	m := p.Matrix()
+	if len(m) == 0 {
+		return nil
+	}
+	n := len(f.zones)
+	out := make([]float64, n*n)
+	for z := range n {
+		row := out[z*n : (z+1)*n]
+		for _, t := range m.Of(f.zones[z]) {
+			if y := f.index(t.Zone); y >= 0 && t.Share > 0 && !math.IsInf(t.Share, 0) {
+				row[y] = t.Share
+			}
+		}
+		scale(row)
+	}
+	return out
+}
+
+// settle decides how far to go from the previous weights to the ideal ones now.
+func (f *facts) settle(in Input, previous, ideal []float64) settled {
+	now := settled{weights: ideal, at: in.Now}
+	if previous == nil {
+		return now
+	}
+	s := in.Stability
+	vanished := f.complete(in.Previous, previous, ideal)
+	moved := f.moved(previous, ideal)
+	kept := settled{weights: previous, at: in.Previous.At}
+	switch {
+	case vanished:
+		return now
+	case f.equal(previous, ideal):
+		return kept
+	}
+	since := in.Now.Sub(in.Previous.At)
+	if since < 0 { // another clock's time: it must not hold this one
+		since = math.MaxInt64
+	}
+	intended := math.Abs(in.Previous.MaxOverload-(f.bound-1)) > same
+	if !intended {
+		if !f.worth(s, previous, ideal) {
+			return kept
+		}
+		if since < s.Dwell {
+			kept.next = in.Previous.At.Add(s.Dwell)
+			kept.why = "waits, for the weights changed a moment ago"
+			return kept
+		}
+	}
+	if s.Move <= 0 {
+		return now
+	}
+	allowed := s.Move * min(since, time.Minute).Minutes()
+	if moved <= allowed {
+		return now
+	}
+	rest := time.Duration((moved - allowed) / s.Move * float64(time.Minute))
+	wait := max(s.Dwell, min(rest, time.Minute), time.Second)
+	if allowed < same {
+		kept.next, kept.why = in.Now.Add(wait), "goes there in steps"
+		return kept
+	}
+	step := allowed / moved
+	now.weights = slices.Clone(previous)
+	for i := range now.weights {
+		now.weights[i] += step * (ideal[i] - previous[i])
+	}
+	now.next, now.why = in.Now.Add(wait), "goes there in steps"
+	return now
+}
+
+// complete puts ideal rows where previous has none, and tells whether something vanished: a zone to
+// which previous sends connections has no endpoint for them now, or has fewer and is over its bound.
+func (f *facts) complete(p *model.RoutePlan, previous, ideal []float64) (vanished bool) {
+	n := len(f.zones)
+	for z := range n {
+		row := previous[z*n : (z+1)*n]
+		lost := f.lost(p, z, row)
+		if lost && f.demand[z] > 0 {
+			vanished = true
+		}
+		if lost || total(row) == 0 {
+			copy(row, ideal[z*n:(z+1)*n])
+		}
+	}
+	loads := f.loads(previous)
+	for _, old := range p.Zones {
+		if y := f.index(old.Name); y >= 0 && f.endpoints[y] < old.Endpoints && loads[y] > f.bound+same {
+			vanished = true
+		}
+	}
+	return vanished
+}
+
+// lost tells whether a client zone's previous weights lead to where nothing takes them now.
+func (f *facts) lost(p *model.RoutePlan, z int, row []float64) bool {
+	for y, w := range row {
+		if w > 0 && f.capacity[y] == 0 {
+			return true
+		}
+	}
+	for _, t := range p.Matrix().Of(f.zones[z]) {
+		if t.Share > 0 && f.index(t.Zone) < 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// worth tells whether ideal is better than previous by enough.
+func (f *facts) worth(s Stability, previous, ideal []float64) bool {
+	if maximum(f.loads(previous)) > f.bound+s.Slack+same {
+		return true
+	}
+	gain := f.inZone(ideal) - f.inZone(previous)
+	if dearest := f.dearest(); !f.uniform && dearest > 0 {
+		// Money counts as the connections that it would take across the dearest pair of zones.
+		gain = max(gain, (f.perTB(previous)-f.perTB(ideal))/1000/dearest)
+	}
+	return gain >= s.Gain
+}
+
+func (f *facts) dearest() float64 {
+	most := 0.0
+	for _, from := range f.zones {
+		for _, to := range f.zones {
+			most = max(most, price(f.prices, from, to))
+		}
+	}
+	return most
+}
+
+// moved returns the share of all connections that goes elsewhere.
+func (f *facts) moved(before, after []float64) float64 {
+	sum := 0.0
+	for i := range before {
+		sum += f.demand[i/len(f.zones)] * math.Abs(after[i]-before[i])
+	}
+	return sum / 2
+}
+
+func (f *facts) equal(a, b []float64) bool {
+	return slices.EqualFunc(a, b, func(x, y float64) bool { return math.Abs(x-y) <= same })
+}
