@@ -23,7 +23,7 @@ type Verdict string
 
 // The verdicts. Balance is the only one that comes with backends.
 const (
-	Balance Verdict = "balance" // one of the backends, each as likely as another
+	Balance Verdict = "balance" // one of the backends, each as likely as its share says
 	Reject  Verdict = "reject"  // refused at once: the Service has no usable endpoint anywhere
 	Drop    Verdict = "drop"    // silence: a Local policy, and no endpoint on this node
 )
@@ -63,6 +63,8 @@ type Backend struct {
 	Node  string
 	Pod   string
 	Local bool // on this node
+	// Share is the part of this node's new connections that it gets; over a choice they sum to 1.
+	Share float64
 }
 
 // Key identifies a frontend within a node.

@@ -52,6 +52,7 @@ type Applier struct {
 	// failure. chains are the table's counted chains.
 	have   image
 	chains map[nft.Verdict]bool
+	crowd  int // so many chains are swept without waiting for the next Apply
 	// generation is nf_tables' as far as we know of it: as it was before have was read, and one
 	// more for each transaction of ours since.
 	generation uint32
@@ -66,7 +67,7 @@ type use struct{ set, key string }
 // New returns an applier that has not looked at the kernel yet.
 func New(k kernel, f flows, o Options) *Applier {
 	return &Applier{
-		kernel: k, flows: f, lot: coldLot,
+		kernel: k, flows: f, lot: coldLot, crowd: fewChains,
 		layout: layout{podInterface: cmp.Or(o.PodInterface, "eni")},
 		want:   map[model.Name][]service.Frontend{},
 		cut:    map[service.Key]bool{},

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,8 +20,8 @@ import (
 
 type desired = map[model.Name][]service.Frontend
 
-// means is what a table means to packets: slots are drawn at random, so that their order is
-// nothing, and a backend is one of a set.
+// means is what a table means to packets: slots are drawn at random, so that their order among
+// those of one share is nothing, and a backend is one of a set.
 type means struct {
 	Frontends map[string]string
 	Sets      map[string][]string
@@ -51,16 +52,33 @@ func meaning(t *testing.T, k *nft.Fake) means {
 			out.Frontends[fmt.Sprintf("%x", e.Key)] += fmt.Sprintf(" %s=%s", s.Name, e.Verdict)
 		}
 	}
+	sizes := map[string]sizes{} // of both
+	for _, s := range []nft.Set{services, inside} {
+		for _, e := range list(s) {
+			_, text, _ := strings.Cut(string(e.Verdict), "-")
+			which := "out"
+			if s.Name == inside.Name {
+				which = "in"
+			}
+			sizes[e.Key+which], _ = parseSizes(text)
+		}
+	}
 	for _, e := range list(backends) {
-		slot := binary.NativeEndian.Uint32([]byte(e.Key[12:]))
+		slot := int(binary.NativeEndian.Uint32([]byte(e.Key[12:])))
 		which := "out"
 		if slot >= insideSlots {
-			which = "in"
+			which, slot = "in", slot-insideSlots
 		}
-		k := fmt.Sprintf("%x", e.Key[:12])
-		out.Sets[k+which] = append(out.Sets[k+which], fmt.Sprintf("%x", e.Data))
+		tier := 0
+		for _, n := range sizes[e.Key[:12]+which] {
+			if slot >= n {
+				tier++
+			}
+		}
+		k := fmt.Sprintf("%x %s %d", e.Key[:12], which, tier)
+		out.Sets[k] = append(out.Sets[k], fmt.Sprintf("%x", e.Data))
 	}
-	for _, s := range []nft.Set{clusterIPs, hairpin} {
+	for _, s := range []nft.Set{clusterIPs, hairpin, weights} {
 		for _, e := range list(s) {
 			out.Sets[s.Name] = append(out.Sets[s.Name], fmt.Sprintf("%x", e.Key))
 		}
@@ -108,8 +126,31 @@ func random(r *rand.Rand) desired {
 			})
 		}
 		out[s.Name] = service.Plan(node, s, []model.Slice{slice})
+		if r.IntN(2) == 0 {
+			unequal(r, out[s.Name])
+		}
 	}
 	return out
+}
+
+// unequal gives every backend a share out of a few.
+func unequal(r *rand.Rand, plan []service.Frontend) {
+	give := func(c *service.Choice) {
+		sum := 0.0
+		for i := range c.Backends {
+			c.Backends[i].Share = float64(1 + r.IntN(3))
+			sum += c.Backends[i].Share
+		}
+		for i := range c.Backends {
+			c.Backends[i].Share /= sum
+		}
+	}
+	for i := range plan {
+		give(&plan[i].Choice)
+		if plan[i].Inside != nil {
+			give(plan[i].Inside)
+		}
+	}
 }
 
 func world(t *testing.T) (*nft.Fake, *Applier) {
@@ -415,6 +456,101 @@ func TestAnotherLayoutIsReplacedWhenComplete(t *testing.T) {
 		if fail < 2 {
 			ok(t, k.Commit(other))
 		}
+	}
+}
+
+// A table of the version before weights is adopted as it is: nothing else is written than what it
+// lacks, and before all inputs are known.
+func TestTheLayoutBeforeWeightsIsAdopted(t *testing.T) {
+	at := netip.MustParseAddrPort
+	plan := func(shares ...float64) desired {
+		f := service.Frontend{Service: model.Name{Namespace: "t", Name: "s"}, Kind: service.ClusterIP, Addr: at("10.100.0.1:80"), Protocol: model.TCP}
+		f.Verdict = service.Balance
+		for i, s := range shares {
+			f.Backends = append(f.Backends, backend(i, s))
+		}
+		return desired{f.Service: {f}}
+	}
+	k, a := world(t)
+	ok(t, a.Apply(plan(.5, .5), true))
+	good := meaning(t, k)
+	back := nft.NewBatch(tableName)
+	back.DelChain(layoutChain)
+	back.AddChain(nft.Chain{Name: elderChain})
+	ok(t, k.Commit(back))
+
+	before := k.Changes
+	a = New(k, &conntrack.Fake{}, Options{})
+	ok(t, a.Apply(nil, false))
+	if n := k.Changes - before; n != 2 {
+		t.Errorf("adopted with %d changes, want a chain out and one in", n)
+	}
+	if d := cmp.Diff(good, meaning(t, k)); d != "" {
+		t.Errorf("adopted:\n%s", d)
+	}
+	ok(t, a.Apply(plan(.75, .25), true))
+	fresh, b := world(t)
+	ok(t, b.Apply(plan(.75, .25), true))
+	if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" {
+		t.Errorf("with weights:\n%s", d)
+	}
+}
+
+// With weights, too, one endpoint for another is one element; another weight is some tosses.
+func TestAChangeOfAWeightIsAFewElements(t *testing.T) {
+	k, a := world(t)
+	f := service.Frontend{
+		Service: model.Name{Namespace: "t", Name: "s"}, Kind: service.ClusterIP, Protocol: model.TCP,
+		Addr: netip.MustParseAddrPort("10.100.0.1:80"),
+	}
+	with := func(own float64, near, far []int) desired {
+		f := f
+		f.Verdict = service.Balance
+		for _, i := range near {
+			f.Backends = append(f.Backends, backend(i, own/float64(len(near))))
+		}
+		for _, i := range far {
+			f.Backends = append(f.Backends, backend(i, (1-own)/float64(len(far))))
+		}
+		return desired{f.Service: {f}}
+	}
+	changes := func(what string, want desired, most int) {
+		t.Helper()
+		before := k.Changes
+		ok(t, a.Update(want))
+		if n := k.Changes - before; n == 0 || n > most {
+			t.Errorf("%s: %d changes", what, n)
+		}
+	}
+	near, far := []int{0, 1, 2, 3}, []int{4, 5, 6, 7, 8, 9}
+	ok(t, a.Apply(with(.945, near, far), true))
+	changes("one near endpoint for another", with(.945, []int{0, 1, 2, 100}, far), 2)
+	changes("one far endpoint for another", with(.945, []int{0, 1, 2, 100}, []int{4, 5, 6, 7, 8, 101}), 2)
+	changes("another weight", with(.93, []int{0, 1, 2, 100}, []int{4, 5, 6, 7, 8, 101}), 40)
+	// Verdict, two slots, tosses; chains lb-11 and lb-11-5 with their rules.
+	changes("one near endpoint more", with(.95, []int{0, 1, 2, 3, 100}, []int{4, 5, 6, 7, 8, 101}), 60)
+}
+
+// Chains that nothing uses any more do not pile up under a Service that goes up and down.
+func TestIdleChainsAreSwept(t *testing.T) {
+	k, a := world(t)
+	ok(t, a.Apply(nil, true))
+	f := service.Frontend{Service: model.Name{Namespace: "t", Name: "s"}, Kind: service.ClusterIP, Addr: netip.MustParseAddrPort("10.100.0.1:80"), Protocol: model.TCP}
+	f.Verdict = service.Balance
+	for n := range 2000 {
+		f.Backends = nil
+		for i := range 2 + n%50 {
+			f.Backends = append(f.Backends, backend(i, 1))
+			if i > n/50 {
+				f.Backends[i].Share = .5
+			}
+		}
+		ok(t, a.Update(desired{f.Service: {f}}))
+	}
+	contents, _, err := k.Read(tableName)
+	ok(t, err)
+	if n := len(contents.Chains); n > 3*fewChains {
+		t.Errorf("%d chains for one Service", n)
 	}
 }
 

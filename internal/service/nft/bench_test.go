@@ -15,13 +15,26 @@ import (
 )
 
 // many returns n Services of two endpoints each.
-func many(n int) map[model.Name][]service.Frontend {
+func many(n int) map[model.Name][]service.Frontend { return manyOf(n, even) }
+
+func manyOf(n int, plan func(svc) []service.Frontend) map[model.Name][]service.Frontend {
 	out := make(map[model.Name][]service.Frontend, n)
 	for i := range n {
 		s := bench(i, 0)
-		out[s.id()] = s.plan()
+		out[s.id()] = plan(s)
 	}
 	return out
+}
+
+func even(s svc) []service.Frontend { return s.plan() }
+
+// spilling gives the first endpoint more than the second, in every Service another part.
+func spilling(s svc) []service.Frontend {
+	plan := s.plan()
+	ip := plan[0].Addr.Addr().As4()
+	own := .55 + .4*float64(int(ip[2])<<8+int(ip[3]))/65536
+	plan[0].Backends[0].Share, plan[0].Backends[1].Share = own, 1-own
+	return plan
 }
 
 func (s svc) id() model.Name { return model.Name{Namespace: "t", Name: s.name} }
@@ -42,43 +55,75 @@ func bench(i, round int) svc {
 // one of two endpoints is replaced. It reports the median and the 99th percentile too.
 func BenchmarkProgram(b *testing.B) {
 	for _, n := range []int{10, 1_000, 10_000} {
-		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
-			w := world{node: space(b)}
-			d := newDataplane(b, w)
-			d.apply(many(n))
-			var took []time.Duration
-			w.in(b, w.node, func() error {
-				for i := 0; b.Loop(); i++ {
-					s := bench(i%n, 1+i/n)
-					change := map[model.Name][]service.Frontend{s.id(): s.plan()}
-					start := time.Now()
-					if err := d.applier.Update(change); err != nil {
-						return err
-					}
-					took = append(took, time.Since(start))
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) { benchProgram(b, n, even) })
+		b.Run(fmt.Sprintf("weighted/services=%d", n), func(b *testing.B) { benchProgram(b, n, spilling) })
+	}
+}
+
+// BenchmarkProgramCount measures the same where an endpoint comes or goes.
+func BenchmarkProgramCount(b *testing.B) {
+	for name, plan := range map[string]func(svc) []service.Frontend{"even": even, "weighted": spilling} {
+		b.Run(name+"/services=10000", func(b *testing.B) {
+			benchChange(b, 10_000, plan, func(i int) (model.Name, []service.Frontend) {
+				s := bench(i/2%10_000, 0)
+				p := plan(s)
+				if i%2 == 0 {
+					third := p[0].Backends[1]
+					third.Addr = netip.MustParseAddrPort("10.60.0.1:8080")
+					p[0].Backends[1].Share /= 2
+					third.Share /= 2
+					p[0].Backends = append(p[0].Backends, third)
 				}
-				return nil
+				return s.id(), p
 			})
-			slices.Sort(took)
-			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
-			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 		})
 	}
+}
+
+func benchProgram(b *testing.B, n int, plan func(svc) []service.Frontend) {
+	benchChange(b, n, plan, func(i int) (model.Name, []service.Frontend) {
+		s := bench(i%n, 1+i/n)
+		return s.id(), plan(s)
+	})
+}
+
+func benchChange(b *testing.B, n int, plan func(svc) []service.Frontend, next func(i int) (model.Name, []service.Frontend)) {
+	w := world{node: space(b)}
+	d := newDataplane(b, w)
+	d.apply(manyOf(n, plan))
+	var took []time.Duration
+	w.in(b, w.node, func() error {
+		for i := 0; b.Loop(); i++ {
+			name, frontends := next(i)
+			change := map[model.Name][]service.Frontend{name: frontends}
+			start := time.Now()
+			if err := d.applier.Update(change); err != nil {
+				return err
+			}
+			took = append(took, time.Since(start))
+		}
+		return nil
+	})
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 }
 
 // BenchmarkColdStart measures filling an empty kernel with Services of two endpoints each.
 func BenchmarkColdStart(b *testing.B) {
 	for _, n := range []int{1_000, 10_000, 100_000} {
-		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
-			want := many(n)
-			for b.Loop() {
-				b.StopTimer()
-				w := world{node: space(b)}
-				d := newDataplane(b, w)
-				b.StartTimer()
-				d.apply(want)
-			}
-		})
+		for name, plan := range map[string]func(svc) []service.Frontend{"": even, "weighted/": spilling} {
+			b.Run(fmt.Sprintf("%sservices=%d", name, n), func(b *testing.B) {
+				want := manyOf(n, plan)
+				for b.Loop() {
+					b.StopTimer()
+					w := world{node: space(b)}
+					d := newDataplane(b, w)
+					b.StartTimer()
+					d.apply(want)
+				}
+			})
+		}
 	}
 }
 
@@ -97,6 +142,7 @@ func BenchmarkResync(b *testing.B) {
 func BenchmarkConnect(b *testing.B) {
 	w := newWorld(b)
 	w.serve(b, w.podB, target(podBIP))
+	w.serve(b, w.podB, fmt.Sprintf("%s:%d", podBIP, targetPort+1))
 	connect := func(b *testing.B, addr string) {
 		var took []time.Duration
 		w.in(b, w.podA, func() error {
@@ -126,5 +172,11 @@ func BenchmarkConnect(b *testing.B) {
 		want[s.id()] = s.plan()
 		d.apply(want)
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) { connect(b, "10.99.0.1:80") })
+		// Two tiers whose every endpoint is the same pod, by two ports.
+		want[s.id()][0].Backends = slices.Repeat(want[s.id()][0].Backends, 2)
+		want[s.id()][0].Backends[0].Share, want[s.id()][0].Backends[1].Share = .9, .1
+		want[s.id()][0].Backends[1].Addr = netip.AddrPortFrom(want[s.id()][0].Backends[1].Addr.Addr(), targetPort+1)
+		d.apply(want)
+		b.Run(fmt.Sprintf("weighted/services=%d", n), func(b *testing.B) { connect(b, "10.99.0.1:80") })
 	}
 }

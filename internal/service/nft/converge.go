@@ -27,8 +27,9 @@ func (a *Applier) converge() (wrote bool, err error) {
 		return false, fmt.Errorf("service table: %w", err)
 	}
 	_, ours := contents.Chains[layoutChain]
+	_, elder := contents.Chains[elderChain]
 	switch {
-	case ours:
+	case ours || elder:
 		wrote, err = a.adopt(contents)
 	case !there:
 		wrote, err = true, a.install(nft.NewBatch(tableName), tableName)
@@ -64,6 +65,9 @@ func (a *Applier) adopt(contents nft.Contents) (wrote bool, err error) {
 	}
 	b := nft.NewBatch(tableName)
 	a.have, a.chains = have, a.repair(b, contents)
+	if _, elder := contents.Chains[elderChain]; elder {
+		b.DelChain(elderChain)
+	}
 	return a.transact(b, diff(have, a.compile(have), a.prunable()))
 }
 

@@ -77,18 +77,20 @@ func (m image) place(f service.Frontend, want image) {
 	if f.Kind == service.ClusterIP {
 		set(clusterIPs, nft.Element{Key: address4(f.Addr.Addr())})
 	}
-	n := len(f.Backends)
+	sizes := sizes{0}
+	if len(f.Backends) > 0 {
+		sizes = m.draws(k, 0, 0, f.Backends, want)
+	}
 	switch {
 	case f.Inside != nil && len(f.Inside.Backends) > 0:
-		set(services, nft.Element{Key: k, Verdict: local.of(n)})
-		set(inside, nft.Element{Key: k, Verdict: balanceInner.of(len(f.Inside.Backends))})
-		m.slots(k, insideSlots, f.Inside.Backends, want)
+		set(services, nft.Element{Key: k, Verdict: local.of(sizes...)})
+		within := m.draws(k, insideSlots, insideWeights, f.Inside.Backends, want)
+		set(inside, nft.Element{Key: k, Verdict: balanceInner.of(within...)})
 	case f.Verdict == service.Balance && f.Masquerade:
-		set(services, nft.Element{Key: k, Verdict: external.of(n)})
+		set(services, nft.Element{Key: k, Verdict: external.of(sizes...)})
 	case f.Verdict == service.Balance:
-		set(services, nft.Element{Key: k, Verdict: balance.of(n)})
+		set(services, nft.Element{Key: k, Verdict: balance.of(sizes...)})
 	}
-	m.slots(k, 0, f.Backends, want)
 	switch f.Verdict {
 	case service.Reject:
 		set(unreachable, nft.Element{Key: k, Verdict: rejectChain})
@@ -97,15 +99,29 @@ func (m image) place(f service.Frontend, want image) {
 	}
 }
 
-// slots gives each backend a slot from first on, and this node's own a hairpin.
-func (m image) slots(k string, first int, list []service.Backend, want image) {
-	waiting := make(map[string]bool, len(list))
+// draws puts slots and odds into want, and a hairpin for each of this node's own; it returns the
+// sizes of the draws.
+func (m image) draws(k string, slots, numbers int, list []service.Backend, want image) sizes {
 	for _, b := range list {
-		waiting[target(b.Addr)] = true
 		if b.Local {
 			a := address4(b.Addr.Addr())
 			want[hairpin.Name][a+a] = nft.Element{Key: a + a}
 		}
+	}
+	mixed := mix(list)
+	for _, t := range mixed.tiers {
+		m.slots(k, slots, t, want)
+		slots += len(t)
+	}
+	mixed.weigh(k, numbers, want)
+	return mixed.sizes
+}
+
+// slots gives each backend a slot from first on.
+func (m image) slots(k string, first int, list []service.Backend, want image) {
+	waiting := make(map[string]bool, len(list))
+	for _, b := range list {
+		waiting[target(b.Addr)] = true
 	}
 	have, put := m[backends.Name], want[backends.Name]
 	var free []string
@@ -144,4 +160,6 @@ func (m image) holds(k string, out image) {
 			out[backends.Name][slot] = e
 		}
 	}
+	m.holdsWeights(k, 0, out)
+	m.holdsWeights(k, insideWeights, out)
 }

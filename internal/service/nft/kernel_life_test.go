@@ -296,7 +296,7 @@ func TestAdoptAndRepair(t *testing.T) {
 		"counted chain":    func(b *kernelnft.Batch) { b.FlushChain("lb-2") },
 		"backends emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "backends"}) },
 		"services emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "services", Verdicts: true}) },
-		unknown:            func(b *kernelnft.Batch) { b.DelChain("layout-2") },
+		unknown:            func(b *kernelnft.Batch) { b.DelChain("layout-3") },
 	} {
 		b := kernelnft.NewBatch("zonewise")
 		damage(b)

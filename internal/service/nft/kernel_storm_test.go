@@ -55,8 +55,12 @@ func TestNoConnectFailsMeanwhile(t *testing.T) {
 	for i := range 400 {
 		r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		s.endpoints = all[:1+r.IntN(len(all))]
-		d.update("web", s.plan())
-		want := map[model.Name][]service.Frontend{{Namespace: "t", Name: "web"}: s.plan()}
+		plan := s.plan()
+		if i%2 == 0 {
+			plan = weighted(plan, map[string]float64{podAIP: r.Float64(), podBIP: r.Float64(), remoteIP: r.Float64(), otherIP: r.Float64()})
+		}
+		d.update("web", plan)
+		want := map[model.Name][]service.Frontend{{Namespace: "t", Name: "web"}: plan}
 		switch i % 40 {
 		case 10: // a new agent
 			d = newDataplane(t, w)
@@ -64,7 +68,7 @@ func TestNoConnectFailsMeanwhile(t *testing.T) {
 			d.apply(want)
 		case 20: // of another version
 			b := kernelnft.NewBatch("zonewise")
-			b.DelChain("layout-2")
+			b.DelChain("layout-3")
 			b.AddChain(kernelnft.Chain{Name: "layout-1"})
 			if err := door.Commit(b); err != nil {
 				t.Fatal(err)

@@ -1,7 +1,7 @@
 package nft
 
 import (
-	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/zonewise/zonewise/internal/kernel/nft"
@@ -16,17 +16,21 @@ const interimTable = "zonewise-interim"
 // layoutChain is an empty chain whose name carries the version of everything in this file and
 // in rules.go. A table without it was written by another version: it is replaced whole as soon
 // as all inputs are known.
-const layoutChain = "layout-2"
+const layoutChain = "layout-3"
+
+// elderChain marks a table which is the same but for the set weights, and is adopted like ours.
+const elderChain = "layout-2"
 
 // The sets of the table. Nothing in it is named after a Service: a Service is elements only, so
 // that a packet's way is the same however many Services there are.
 //
 // Frontend keys are address . protocol . port. A frontend with N backends has N elements in
 // backends, slots 0 to N-1, and one in services that goes to the chain which draws a slot of N.
+// Where shares differ, that chain tosses first whether to draw from fewer slots: see mixture.go.
 var (
 	frontendKey = []nft.Field{nft.Addr, nft.Protocol, nft.Port}
 
-	// To lb-N, ext-N (masquerade, then lb-N) or local-N.
+	// To lb-N, ext-N (masquerade, then lb-N) or local-N, where N may be several sizes.
 	services = nft.Set{
 		Name: "services", Key: frontendKey, Verdicts: true,
 		Comment: "what answers at an address, protocol and port",
@@ -41,6 +45,10 @@ var (
 		Key:     []nft.Field{nft.Addr, nft.Protocol, nft.Port, nft.Mark},
 		Data:    []nft.Field{nft.Addr, nft.Port},
 		Comment: "endpoints, numbered from 0, those of inside from 0x00100000",
+	}
+	weights = nft.Set{
+		Name: "weights", Key: []nft.Field{nft.Addr, nft.Protocol, nft.Port, nft.Mark},
+		Comment: "numbers that win a toss, those of inside from 0x40000000",
 	}
 	unreachable = nft.Set{
 		Name: "unreachable", Key: frontendKey, Verdicts: true,
@@ -79,7 +87,7 @@ const (
 )
 
 // programmed are the sets whose elements are ours alone; the others are filled by packets.
-var programmed = []nft.Set{services, inside, backends, unreachable, clusterIPs, hairpin}
+var programmed = []nft.Set{services, inside, backends, weights, unreachable, clusterIPs, hairpin}
 
 // chains returns every chain that is always there, in the order of creation: what is a target
 // comes before what goes to it.
@@ -127,7 +135,8 @@ func (c chain) comments() []string {
 	return out
 }
 
-// counted is a chain that exists once per number of backends: lb-3 draws one of three.
+// counted is a chain that exists once per number of backends: lb-3 draws one of three; lb-3-11
+// tosses for one of three and else draws one of eleven.
 type counted string
 
 const (
@@ -137,34 +146,50 @@ const (
 	balanceInner counted = "in-"    // draw a slot of those for insiders
 )
 
-func (c counted) of(n int) nft.Verdict { return nft.Verdict(string(c) + strconv.Itoa(n)) }
+func (c counted) of(s ...int) nft.Verdict { return nft.Verdict(string(c) + sizes(s).String()) }
 
 // build returns the chain that the verdict goes to and what that chain itself goes to,
 // targets first.
 func (l layout) build(v nft.Verdict) []chain {
 	for _, kind := range []counted{balance, external, local, balanceInner} {
 		number, ok := strings.CutPrefix(string(v), string(kind))
-		n, err := strconv.Atoi(number)
-		if !ok || err != nil {
+		if !ok {
+			continue
+		}
+		s, ok := parseSizes(number)
+		if !ok {
 			continue
 		}
 		own := chain{nft.Chain{Name: string(v)}, nil}
+		var targets []chain
 		switch kind {
 		case balance:
-			own.rules = l.draw(n, 0)
+			targets, own.rules = l.drawFrom(s, balance, 0, 0)
 		case balanceInner:
-			own.rules = l.draw(n, insideSlots)
+			targets, own.rules = l.drawFrom(s, balanceInner, insideSlots, insideWeights)
 		case external:
-			own.rules = []nft.Rule{l.mark(), l.goTo(balance.of(n))}
-			return append(l.build(balance.of(n)), own)
+			targets, own.rules = l.build(balance.of(s...)), []nft.Rule{l.mark(), l.goTo(balance.of(s...))}
 		case local:
 			own.rules = []nft.Rule{l.podsInside(), l.markOwn(), l.ownInside()}
-			if n > 0 {
-				own.rules = append(own.rules, l.goTo(balance.of(n)))
-				return append(l.build(balance.of(n)), own)
+			if !slices.Equal(s, sizes{0}) {
+				targets, own.rules = l.build(balance.of(s...)), append(own.rules, l.goTo(balance.of(s...)))
 			}
 		}
-		return []chain{own}
+		return append(targets, own)
 	}
 	return nil
+}
+
+// drawFrom returns the rules that try the draws of the sizes in turn, and the chains that those
+// go to.
+func (l layout) drawFrom(s sizes, kind counted, slots, numbers uint32) (targets []chain, rules []nft.Rule) {
+	last := len(s) - 1
+	for d, n := range s[:last] {
+		to := kind.of(n)
+		targets = append(targets, l.build(to)...)
+		for i := range tosses {
+			rules = append(rules, l.toss(i, uint32(toss(int(numbers), d, i)), to))
+		}
+	}
+	return targets, append(rules, l.draw(s[last], slots)...)
 }

@@ -43,6 +43,14 @@ func (l layout) draw(n int, first uint32) []nft.Rule {
 	}
 }
 
+// toss goes on to a draw if the frontend wins: if the number that comes is one of its own.
+func (l layout) toss(i int, first uint32, to nft.Verdict) nft.Rule {
+	of := uint32(1) << (tossBits * (i + 1))
+	return rule(fmt.Sprintf("toss 1 of %d from 0x%08x", of, first), destination(),
+		plain(&expr.Numgen{Register: slot, Modulus: of, Type: unix.NFT_NG_RANDOM, Offset: first}),
+		found(weights), verdict(string(to)))
+}
+
 func (l layout) chooseService() nft.Rule {
 	return rule("services", destination(), decide(services))
 }

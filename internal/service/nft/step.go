@@ -41,8 +41,17 @@ func (a *Applier) step(before map[service.Key]service.Frontend) error {
 	if _, err := a.transact(nft.NewBatch(tableName), d); err != nil {
 		return err
 	}
+	if len(a.chains) > a.crowd && a.complete {
+		if err := a.sweep(); err != nil {
+			return err
+		}
+		a.crowd = fewChains + 2*len(a.chains)
+	}
 	return a.cutFlows()
 }
+
+// fewChains is how many counted chains are left alone, used or not.
+const fewChains = 256
 
 // stale tells that flows to the frontend may have become wrong: an endpoint that was served is
 // gone, or there is one at last and flows that found none must be sent to it.

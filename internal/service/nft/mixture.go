@@ -1,0 +1,186 @@
+package nft
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/zonewise/zonewise/internal/kernel/nft"
+	"github.com/zonewise/zonewise/internal/service"
+)
+
+// Shares are made out of even draws. Backends are put into slots by share, the largest first; then
+// any shares are a mixture of even draws, each from the first n slots for some n: where the share
+// per backend falls from p to p' after slot n, the draw from n slots has the part (p-p')·n of all.
+// The draws are tried one after another, the rarest first; each but the last is made with the odds
+// that remain to it, at most 1/2, which are data of the frontend (the set weights).
+//
+// Odds P are made by tosses: toss l succeeds for c out of 8^l numbers, and P = 1-Π(1-c/8^l). Each
+// c is the largest that keeps the product within P, the last is the nearest: so P is met to 2^-16,
+// and so are shares of up to three sizes; those of more to 2^-15.
+
+const (
+	tosses    = 5
+	tossBits  = 3 // toss l is one of 2^(3·l) numbers
+	maxTiers  = 16
+	tossRange = tosses * tossBits // bits that all tosses fit into
+	// insideWeights sets the numbers of insiders' tosses apart.
+	insideWeights = 1 << 30
+	// negligible is where a share, or a difference, is rounding.
+	negligible = 1e-9
+)
+
+// sizes are the n of the draws of a frontend, in the order in which they are tried.
+type sizes []int
+
+func (s sizes) String() string {
+	out := make([]string, len(s))
+	for i, n := range s {
+		out[i] = strconv.Itoa(n)
+	}
+	return strings.Join(out, "-")
+}
+
+func parseSizes(text string) (sizes, bool) {
+	var out sizes
+	for part := range strings.SplitSeq(text, "-") {
+		n, err := strconv.Atoi(part)
+		if err != nil {
+			return nil, false
+		}
+		out = append(out, n)
+	}
+	return out, true
+}
+
+// odds are the c of each toss.
+type odds [tosses]int
+
+func oddsOf(p float64) odds {
+	var out odds
+	for l := range out {
+		of := float64(int(1) << (tossBits * (l + 1)))
+		c := math.Floor(p * of)
+		if l == tosses-1 {
+			c = math.Round(p * of)
+		}
+		out[l] = int(c)
+		p = (p - c/of) / (1 - c/of)
+	}
+	return out
+}
+
+// mixture is a list of backends as draws.
+type mixture struct {
+	tiers [][]service.Backend // backends of one share each, the largest first
+	sizes sizes
+	odds  []odds // of all draws but the last
+}
+
+func mix(list []service.Backend) mixture {
+	tiers, shares := tiersOf(list)
+	m := mixture{tiers: tiers}
+	type draw struct {
+		n    int
+		part float64
+	}
+	var draws []draw
+	n, whole := 0, 0.0
+	for i, t := range tiers {
+		n += len(t)
+		next := 0.0
+		if i+1 < len(tiers) {
+			next = shares[i+1]
+		}
+		draws = append(draws, draw{n, (shares[i] - next) * float64(n)})
+		whole += draws[i].part
+	}
+	slices.SortFunc(draws, func(a, b draw) int { return cmp.Or(cmp.Compare(a.part, b.part), cmp.Compare(a.n, b.n)) })
+	for i, d := range draws {
+		if i == len(draws)-1 {
+			m.sizes = append(m.sizes, d.n)
+			break
+		}
+		if o := oddsOf(d.part / whole); o != (odds{}) {
+			m.sizes, m.odds = append(m.sizes, d.n), append(m.odds, o)
+			whole -= d.part
+		}
+	}
+	return m
+}
+
+// tiersOf groups backends by share. Shares that are all the same, or all missing, are one group;
+// a backend without a share beside others is none. Beyond maxTiers the two groups that differ
+// least become one, until they are few enough.
+func tiersOf(list []service.Backend) ([][]service.Backend, []float64) {
+	largest := 0.0
+	for _, b := range list {
+		largest = max(largest, b.Share)
+	}
+	if largest == 0 {
+		return [][]service.Backend{list}, []float64{1}
+	}
+	sorted := slices.DeleteFunc(slices.Clone(list), func(b service.Backend) bool { return b.Share <= largest*negligible })
+	slices.SortStableFunc(sorted, func(a, b service.Backend) int { return cmp.Compare(b.Share, a.Share) })
+	var tiers [][]service.Backend
+	var shares []float64
+	for i, b := range sorted {
+		if i > 0 && sorted[i-1].Share-b.Share <= largest*negligible {
+			tiers[len(tiers)-1] = append(tiers[len(tiers)-1], b)
+			continue
+		}
+		tiers, shares = append(tiers, []service.Backend{b}), append(shares, b.Share)
+	}
+	for len(tiers) > maxTiers {
+		least := 0
+		for i := range len(tiers) - 1 {
+			if shares[i]*shares[least+1] < shares[least]*shares[i+1] {
+				least = i
+			}
+		}
+		a, b := float64(len(tiers[least])), float64(len(tiers[least+1]))
+		shares[least] = (a*shares[least] + b*shares[least+1]) / (a + b)
+		tiers[least] = append(tiers[least], tiers[least+1]...)
+		tiers, shares = slices.Delete(tiers, least+1, least+2), slices.Delete(shares, least+1, least+2)
+	}
+	return tiers, shares
+}
+
+// toss is the first number of a toss in the key of weights.
+func toss(base, draw, l int) int { return base + (draw*tosses+l)<<tossRange }
+
+// weigh puts the odds of the frontend's draws into want.
+func (m mixture) weigh(k string, base int, want image) {
+	for d, o := range m.odds {
+		for l, c := range o {
+			for i := range c {
+				key := withSlot(k, toss(base, d, l)+i)
+				want[weights.Name][key] = nft.Element{Key: key}
+			}
+		}
+	}
+}
+
+// holdsWeights copies into out what the image has of a frontend's odds. Numbers of a toss count up
+// from its first; a draw has at least one.
+func (m image) holdsWeights(k string, base int, out image) {
+	have := m[weights.Name]
+	if len(have) == 0 {
+		return
+	}
+	for d, more := 0, true; more; d++ {
+		more = false
+		for l := range tosses {
+			for i := 0; ; i++ {
+				e, ok := have[withSlot(k, toss(base, d, l)+i)]
+				if !ok {
+					break
+				}
+				out[weights.Name][e.Key] = e
+				more = true
+			}
+		}
+	}
+}
