@@ -37,7 +37,7 @@ func (f Fix) applyNodes(nodes []model.Node) []model.Node {
 		if n.Zone == "" {
 			nodes[i].Zone = f.Label[n.Name]
 		}
-		if n.MilliCPU == 0 {
+		if n.MilliCPU <= 0 {
 			nodes[i].MilliCPU = f.CPU[n.Name]
 		}
 		nodes[i].Ready = n.Ready || slices.Contains(f.Ready, n.Name)

@@ -51,7 +51,7 @@ func (u *Upstream) explain(reason string, refs []*model.Endpoint) (inequality, c
 	is := func(message string) bool { return strings.HasPrefix(reason, message) }
 	switch {
 	case is(topologycache.InsufficientNodeInfo), is(topologycache.NodesReadyInOneZoneOnly):
-		return blame(u.nodes)
+		return u.blame()
 	case is(topologycache.InsufficientNumberOfEndpoints):
 		text := fmt.Sprintf("%d zones, %s", len(u.zones), plural(n, "endpoint"))
 		if rest := len(refs) - n; rest > 0 {
@@ -71,15 +71,16 @@ func blame(nodes []model.Node) (inequality, culprit string) {
 	var unlabelled, idle []string
 	zones := map[string]bool{}
 	for _, n := range nodes {
-		switch {
-		case !counts(n):
-		case n.Zone == "":
-			unlabelled = append(unlabelled, n.Name)
-		case n.MilliCPU == 0:
-			idle = append(idle, n.Name)
-		default:
-			zones[n.Zone] = true
+		if !counts(n) {
+			continue
 		}
+		if n.Zone == "" {
+			unlabelled = append(unlabelled, n.Name)
+		}
+		if n.MilliCPU == 0 {
+			idle = append(idle, n.Name)
+		}
+		zones[n.Zone] = true
 	}
 	var parts []string
 	if len(unlabelled) > 0 {
@@ -88,9 +89,13 @@ func blame(nodes []model.Node) (inequality, culprit string) {
 	if len(idle) > 0 {
 		parts = append(parts, list("node", idle)+has(idle)+"no allocatable CPU")
 	}
-	switch bad := append(unlabelled, idle...); {
+	switch bad := slices.Concat(unlabelled, idle); {
 	case len(bad) > 0:
+		slices.Sort(bad)
+		bad = slices.Compact(bad)
 		return strings.Join(parts, ", ") + ": no Service gets hints", list("node", bad)
+	case len(nodes) == 0:
+		return "there are no nodes", ""
 	case len(zones) == 0:
 		return "no node is ready outside the control plane", ""
 	}
@@ -125,12 +130,11 @@ func (u *Upstream) minima(refs []*model.Endpoint) string {
 			short = fmt.Sprintf("; zone %s: %s, needs %s", z.name, plural(have[z.name], "endpoint"), formula(z.share, n))
 		}
 	}
-	isAre := "are"
-	if n == 1 {
-		isAre = "is"
+	who, much := "zones "+strings.Join(names, ", "), strings.Join(least, " + ")+" = "+plural(sum, "endpoint")
+	if len(names) > most {
+		who, much = plural(len(names), "zone"), plural(sum, "endpoint")
 	}
-	return fmt.Sprintf("zones %s need at least %s = %s (%s), there %s %d%s", strings.Join(few(names), ", "),
-		strings.Join(few(least), " + "), plural(sum, "endpoint"), strings.Join(few(terms), ", "), isAre, n, short)
+	return fmt.Sprintf("%s need at least %s (%s), there are %d%s", who, much, strings.Join(few(terms), ", "), n, short)
 }
 
 // formula shows how upstream comes to a zone's minimum, with as many digits of the share as it takes

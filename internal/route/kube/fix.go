@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -30,6 +31,8 @@ type mended struct {
 	fix   Fix
 	texts []string
 	up    *Upstream
+	// assumed goes after numbers that depend on what had to be assumed.
+	assumed string
 }
 
 // Fix returns the least that makes upstream hint the Service with topology-mode Auto; a zero Fix if
@@ -54,7 +57,7 @@ func (u *Upstream) fix(refs []*model.Endpoint) Fix {
 		if out.Fewer > 0 {
 			text += fmt.Sprintf(", or %d (%d fewer)", out.Fewer, n-out.Fewer)
 		}
-		texts = append(texts, text)
+		texts = append(texts, text+m.assumed)
 	}
 	out.Text = strings.Join(texts, ", and ")
 	return out
@@ -90,8 +93,8 @@ func (u *Upstream) fixEndpoints(out *Fix, after *Upstream, refs []*model.Endpoin
 		switch {
 		case known && n.Zone == "":
 			nodes[n.Name] = example // one that does not count: its zone changes no shares
-		case known && e.Pod != "":
-			out.Zone[e.Addr] = n.Zone
+		case e.Pod != "":
+			out.Zone[e.Addr] = cmp.Or(n.Zone, example)
 			again = append(again, e.Pod)
 		default:
 			out.Zone[e.Addr] = example
@@ -128,7 +131,23 @@ func (u *Upstream) mendNodes() mended {
 	out.texts = append(out.texts, reportCPU(&out.fix, nodes)...)
 	out.texts = append(out.texts, secondZone(&out.fix, &nodes)...)
 	out.up = New(nodes)
+	out.assumed = assumed(out.fix)
 	return out
+}
+
+// assumed tells what the numbers that follow from a fix of the nodes depend on.
+func assumed(f Fix) string {
+	switch {
+	case len(f.Label)+len(f.CPU)+len(f.Add) == 0:
+		return ""
+	case len(f.Label) == 1 && len(f.CPU)+len(f.Add) == 0:
+		for _, zone := range f.Label {
+			return " if that is zone " + zone
+		}
+	case len(f.Label) == 0 && len(f.Add) == 0:
+		return " if the CPU is as elsewhere"
+	}
+	return " if the zones are as even as can be"
 }
 
 // usual is the mean allocatable CPU of nodes that have some.
@@ -150,13 +169,12 @@ func usual(nodes []model.Node) int64 {
 func byZone(nodes []model.Node) map[string]int64 {
 	out := map[string]int64{}
 	for _, n := range nodes {
-		if n.Zone == "" {
-			continue
-		}
-		if counts(n) {
+		switch {
+		case n.Zone == "":
+		case counts(n):
 			out[n.Zone] += n.MilliCPU
-		} else {
-			out[n.Zone] += 0
+		default:
+			out[n.Zone] += 0 // known, but nobody is there
 		}
 	}
 	return out
@@ -164,15 +182,8 @@ func byZone(nodes []model.Node) map[string]int64 {
 
 // least returns the zone with the least CPU, by name the first.
 func least(cpu map[string]int64) string {
-	zones := slices.Sorted(maps.Keys(cpu))
-	return slices.MinFunc(zones, func(a, b string) int {
-		switch {
-		case cpu[a] < cpu[b]:
-			return -1
-		case cpu[a] > cpu[b]:
-			return 1
-		}
-		return strings.Compare(a, b)
+	return slices.MinFunc(slices.Collect(maps.Keys(cpu)), func(a, b string) int {
+		return cmp.Or(cmp.Compare(cpu[a], cpu[b]), strings.Compare(a, b))
 	})
 }
 
@@ -226,17 +237,17 @@ func reportCPU(fix *Fix, nodes []model.Node) []string {
 
 // secondZone makes nodes ready, or adds some, until two zones have nodes that count.
 func secondZone(fix *Fix, nodes *[]model.Node) (texts []string) {
-	has := map[string]bool{}
+	cpu := map[string]int64{} // of zones with nodes that count
 	for _, n := range *nodes {
 		if counts(n) {
-			has[n.Zone] = true
+			cpu[n.Zone] += n.MilliCPU
 		}
 	}
 	var names []string
 	for i, n := range *nodes {
-		if len(has) < 2 && !n.Ready && !n.ControlPlane && n.Zone != "" && n.MilliCPU != 0 && !has[n.Zone] {
+		if _, has := cpu[n.Zone]; len(cpu) < 2 && !has && !n.Ready && !n.ControlPlane && n.Zone != "" && n.MilliCPU > 0 {
 			(*nodes)[i].Ready = true
-			has[n.Zone] = true
+			cpu[n.Zone] = n.MilliCPU
 			fix.Ready = append(fix.Ready, n.Name)
 			names = append(names, fmt.Sprintf("%s (zone %s)", n.Name, n.Zone))
 		}
@@ -244,35 +255,25 @@ func secondZone(fix *Fix, nodes *[]model.Node) (texts []string) {
 	if len(names) > 0 {
 		texts = append(texts, "make ready "+list("node", names))
 	}
-	if len(has) >= 2 {
+	text := "add ready nodes in two zones, with equal CPU"
+	size := usual(*nodes)
+	switch len(cpu) {
+	case 0:
+	case 1:
+		text = "add ready nodes in a second zone, with as much CPU"
+		for _, there := range cpu {
+			size = there
+		}
+	default:
 		return texts
 	}
-	text := "add ready nodes in two zones"
-	if len(has) == 1 {
-		text = "add ready nodes in a second zone"
-	}
-	cpu := byZone(*nodes)
-	for z := range cpu {
-		if !has[z] {
-			delete(cpu, z)
+	all := maps.Clone(cpu)
+	newZones(all)
+	for _, z := range slices.Sorted(maps.Keys(all)) {
+		if _, has := cpu[z]; !has {
+			fix.Add = append(fix.Add, model.Node{Name: "new-in-" + z, Zone: z, Ready: true, MilliCPU: size})
 		}
 	}
-	size := max(usual(*nodes), total(cpu)) // as much as the zone that there is, so that shares are even
-	newZones(cpu)
-	for _, z := range slices.Sorted(maps.Keys(cpu)) {
-		if !has[z] {
-			add := model.Node{Name: "new-in-" + z, Zone: z, Ready: true, MilliCPU: size}
-			fix.Add = append(fix.Add, add)
-			*nodes = append(*nodes, add)
-		}
-	}
+	*nodes = append(*nodes, fix.Add...)
 	return append(texts, text)
-}
-
-func total(cpu map[string]int64) int64 {
-	sum := int64(0)
-	for _, c := range cpu {
-		sum += c
-	}
-	return sum
 }

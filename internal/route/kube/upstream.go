@@ -16,7 +16,6 @@ import (
 	"k8s.io/endpointslice/topologycache"
 	"k8s.io/endpointslice/trafficdist"
 	"k8s.io/klog/v2"
-	"k8s.io/utils/ptr"
 
 	"github.com/zonewise/zonewise/internal/model"
 )
@@ -29,6 +28,7 @@ type Upstream struct {
 	zones []zone         // ordered by name: those whose nodes count
 	index map[string]int // into zones
 	mend  func() mended  // what the nodes lack, and how it is without that
+	blame func() (inequality, culprit string)
 
 	mu     sync.Mutex
 	enough map[int]bool // whether so many endpoints are hinted
@@ -56,6 +56,7 @@ func New(nodes []model.Node) *Upstream {
 		u.nodes[i].MilliCPU = min(max(n.MilliCPU, 0), mostCPU)
 	}
 	u.mend = sync.OnceValue(u.mendNodes)
+	u.blame = sync.OnceValues(func() (string, string) { return blame(u.nodes) })
 	u.zones = shares(u.nodes)
 	for i, z := range u.zones {
 		u.index[z.name] = i
@@ -123,9 +124,10 @@ func (u *Upstream) hinted(n int) bool {
 	ok, known := u.enough[n]
 	if !known {
 		kube := make([]discoveryv1.Endpoint, n)
+		yes := true
 		for i := range kube {
 			kube[i].Zone = &u.zones[i%len(u.zones)].name
-			kube[i].Conditions.Ready = ptr.To(true)
+			kube[i].Conditions.Ready = &yes
 		}
 		ok = u.refusal(model.Name{}, false, kube) == ""
 		u.enough[n] = ok

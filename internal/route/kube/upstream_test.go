@@ -184,6 +184,35 @@ func TestInputOrderDoesNotMatter(t *testing.T) {
 	}
 }
 
+func TestRefusedAutoGoesBeforeTheField(t *testing.T) {
+	verdict, hinted := kube.New(three()).Of(service("Auto", "PreferSameZone"), false, pods(4, 4, 3))
+	if verdict.Hints || verdict.Asked != "topology-mode Auto" || len(moves(hinted)) > 0 {
+		t.Errorf("%+v: %v", verdict, moves(hinted))
+	}
+	verdict, hinted = kube.New(three()).Of(service("", "PreferSameZone"), false, pods(4, 4, 3))
+	if diff := cmp.Diff(map[string]int{"a→a": 4, "b→b": 4, "c→c": 3}, moves(hinted)); verdict.Hints || diff != "" {
+		t.Errorf("%+v: %s", verdict, diff)
+	}
+}
+
+func TestManyMayAskAtOnce(t *testing.T) {
+	u := kube.New(append(three(), node("n7", "")))
+	want, _ := u.Of(service("Auto", ""), false, pods(4, 4, 3))
+	fresh := kube.New(append(three(), node("n7", "")))
+	got := make(chan model.Verdict)
+	for range 20 {
+		go func() {
+			v, _ := fresh.Of(service("Auto", ""), false, pods(4, 4, 3))
+			got <- v
+		}()
+	}
+	for range 20 {
+		if v := <-got; v != want {
+			t.Errorf("%+v, alone %+v", v, want)
+		}
+	}
+}
+
 func byAddress(all []model.Slice) map[netip.Addr][]string {
 	out := map[netip.Addr][]string{}
 	for _, s := range all {
