@@ -26,6 +26,7 @@ var kubernetes = map[string]string{
 	"internal/cli":        "speaks to the API server for the user",
 	"internal/controller": "makes the client, and leads by a Lease",
 	"internal/reflect":    "turns Kubernetes objects into tables: that is its work",
+	"test":                "watches the cluster beside the user of a story",
 }
 
 // doors are the driver libraries that a folder outside internal/kernel may use, and why.

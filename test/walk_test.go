@@ -1,0 +1,363 @@
+//go:build story
+
+package test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/zonewise/zonewise/internal/reflect/kube"
+)
+
+// most is how far the walk goes.
+const most = 24
+
+// TestWalk lets an autoscaler walk from 1 pod to 24 and back, one a step, under two Services: `ours`
+// has a ZoneRoute, `theirs` asks upstream. Connections to ours are made all the time: none may
+// fail, and its hints and weights must never be gone. The table says what each Service keeps in its
+// zone, and how often its slices were written.
+func TestWalk(t *testing.T) {
+	l := newLab(t, "walk")
+	l.must("up", "--offline")
+	l.apply(walkers)
+	await(t, "the first pod serves", func() error { return l.walked(1) })
+	watch := l.watchSlices(t)
+	load := l.load(t)
+
+	t.Logf("%-5s %8s %8s %8s %8s %8s", "PODS", "OURS", "BEST", "THEIRS", "WRITES", "WRITES")
+	refused, steps := 0, 0
+	var ours, theirs float64
+	for _, n := range walk() {
+		before := watch.writes()
+		if out, err := l.kubectl("scale", "deployment/web", "--replicas="+strconv.Itoa(n)); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		await(t, fmt.Sprintf("%d pods serve", n), func() error { return l.walked(n) })
+		plan := l.planOf()
+		us, them := l.inZone("ours"), l.inZone("theirs")
+		after := watch.writes()
+		t.Logf("%-5d %8.3f %8.3f %8.3f %8d %8d", n, us, plan.InZone.Ideal, them, after["ours"]-before["ours"], after["theirs"]-before["theirs"])
+		if us < plan.InZone.Ideal-0.001 {
+			t.Errorf("%d pods: %.3f in zone, and %.3f would be best", n, us, plan.InZone.Ideal)
+		}
+		steps, ours, theirs = steps+1, ours+us, theirs+them
+		if them < 0.9 && n >= 3 {
+			refused++
+		}
+	}
+	all := watch.writes()
+	t.Logf("mean in zone: ours %.3f, theirs %.3f, which was refused in %d of %d steps; slice writes: ours %d, theirs %d",
+		ours/float64(steps), theirs/float64(steps), refused, steps, all["ours"], all["theirs"])
+	if refused == 0 {
+		t.Error("upstream refused nothing: then this walk shows nothing")
+	}
+	for _, gap := range watch.stop() {
+		t.Error(gap)
+	}
+	load()
+}
+
+// walk is 2 .. most .. 1.
+func walk() []int {
+	var out []int
+	for n := 2; n <= most; n++ {
+		out = append(out, n)
+	}
+	for n := most - 1; n >= 1; n-- {
+		out = append(out, n)
+	}
+	return out
+}
+
+// walked tells what is missing until n pods serve everywhere and the plan is about them.
+func (l *lab) walked(n int) error {
+	for _, service := range []string{"ours", "theirs"} {
+		nodes, err := l.shares(service)
+		if err != nil {
+			return err
+		}
+		seen := map[string]bool{}
+		for _, node := range nodes {
+			for _, e := range node.Endpoints {
+				seen[e.Address] = true
+			}
+		}
+		if len(nodes) != 6 || len(seen) != n {
+			return fmt.Errorf("%s: %d nodes send to %d endpoints", service, len(nodes), len(seen))
+		}
+	}
+	plan := l.planOf()
+	planned := 0
+	for _, z := range plan.Zones {
+		planned += z.Endpoints
+	}
+	if planned != n {
+		return fmt.Errorf("the plan is about %d endpoints", planned)
+	}
+	return nil
+}
+
+// nodeShares is a node in what `zonewise service -o json` prints.
+type nodeShares struct {
+	Zone      string
+	Why       string
+	Endpoints []struct {
+		Address, Zone string
+		Share         float64
+	}
+}
+
+func (l *lab) shares(service string) ([]nodeShares, error) {
+	cmd := exec.Command(filepath.Join(l.bin, "zonewise"), "service", service, "-o", "json", "--kubeconfig", l.kubeconfig())
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("zonewise service %s: %w", service, err)
+	}
+	var v struct {
+		Ports []struct{ Nodes []nodeShares }
+	}
+	if err := json.Unmarshal(out, &v); err != nil {
+		return nil, fmt.Errorf("zonewise service %s: %w", service, err)
+	}
+	if len(v.Ports) != 1 {
+		return nil, fmt.Errorf("zonewise service %s: %d ports", service, len(v.Ports))
+	}
+	return v.Ports[0].Nodes, nil
+}
+
+// inZone is the share of connections that the nodes keep in their zones, each node making as many.
+func (l *lab) inZone(service string) float64 {
+	l.t.Helper()
+	nodes, err := l.shares(service)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	sum := 0.0
+	for _, n := range nodes {
+		for _, e := range n.Endpoints {
+			if e.Zone == n.Zone {
+				sum += e.Share
+			}
+		}
+	}
+	return sum / float64(len(nodes))
+}
+
+// planStatus is what the walk reads of a ZoneRoute's plan.
+type planStatus struct {
+	Zones []struct {
+		Endpoints int
+		Weights   map[string]float64
+	}
+	InZone struct{ Planned, Ideal float64 }
+}
+
+func (l *lab) planOf() planStatus {
+	l.t.Helper()
+	out, err := l.kubectl("get", "zoneroute", "ours", "-o", "json")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	var route struct{ Status struct{ Plans []planStatus } }
+	if err := json.Unmarshal([]byte(out), &route); err != nil {
+		l.t.Fatal(err)
+	}
+	if len(route.Status.Plans) == 0 {
+		return planStatus{}
+	}
+	return route.Status.Plans[0]
+}
+
+// apply applies manifests.
+func (l *lab) apply(text string) {
+	l.t.Helper()
+	file := filepath.Join(l.t.TempDir(), "objects.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		l.t.Fatal(err)
+	}
+	await(l.t, "objects are made", func() error {
+		_, err := l.kubectl("apply", "-f", file)
+		return err
+	})
+}
+
+// load makes 50 connections a second to ours until the function that it returns is called, which
+// says what failed.
+func (l *lab) load(t *testing.T) (end func()) {
+	t.Helper()
+	if _, err := l.kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=60s"); err != nil {
+		t.Fatal(err)
+	}
+	kubectl := func(args ...string) *exec.Cmd {
+		return exec.Command(filepath.Join(l.bin, "kubectl"), append([]string{"--kubeconfig", l.kubeconfig()}, args...)...)
+	}
+	program, err := os.Open(filepath.Join(l.bin, "load"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = program.Close() }()
+	copied := kubectl("exec", "-i", "client", "--", "sh", "-c", "cat >/tmp/load && chmod +x /tmp/load")
+	copied.Stdin = program
+	if out, err := copied.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	address, err := l.kubectl("get", "service", "ours", "-o", "jsonpath={.spec.clusterIP}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := kubectl("exec", "client", "--", "sh", "-c", "/tmp/load -target "+address+":80 -open 0 -rate 50 -for 1h & echo $! >/tmp/pid; wait $!")
+	var out strings.Builder
+	run.Stdout, run.Stderr = &out, &out
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if _, err := l.kubectl("exec", "client", "--", "sh", "-c", "kill -INT $(cat /tmp/pid)"); err != nil {
+			t.Error(err)
+		}
+		err := run.Wait()
+		t.Logf("connections made meanwhile: %s", strings.TrimSpace(out.String()))
+		if err != nil || !strings.Contains(out.String(), `"failed":0`) {
+			t.Errorf("load: %v", err)
+		}
+	}
+}
+
+// sliceWatch counts the writes of both Services' slices, and notes whenever ours had an endpoint
+// without a hint after the first that had one.
+type sliceWatch struct {
+	mu     sync.Mutex
+	count  map[string]int
+	hinted bool
+	gaps   []string
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func (l *lab) watchSlices(t *testing.T) *sliceWatch {
+	t.Helper()
+	client, err := kube.Client(kube.Options{Part: "test", Kubeconfig: l.kubeconfig()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	events, err := client.DiscoveryV1().EndpointSlices("default").Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &sliceWatch{count: map[string]int{}, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(w.done)
+		for e := range events.ResultChan() {
+			if s, ok := e.Object.(*discoveryv1.EndpointSlice); ok {
+				w.see(s)
+			}
+		}
+		if ctx.Err() == nil {
+			t.Error(errors.New("the watch of slices ended too early"))
+		}
+	}()
+	return w
+}
+
+func (w *sliceWatch) see(s *discoveryv1.EndpointSlice) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	service := s.Labels[discoveryv1.LabelServiceName]
+	w.count[service]++
+	if service != "ours" {
+		return
+	}
+	ready, hinted := 0, 0
+	for _, e := range s.Endpoints {
+		if e.Conditions.Ready == nil || *e.Conditions.Ready {
+			ready++
+			if e.Hints != nil && len(e.Hints.ForZones) > 0 {
+				hinted++
+			}
+		}
+	}
+	w.hinted = w.hinted || hinted > 0
+	if w.hinted && hinted < ready {
+		w.gaps = append(w.gaps, fmt.Sprintf("slice %s, version %s: %d of %d endpoints have a hint", s.Name, s.ResourceVersion, hinted, ready))
+	}
+}
+
+// writes returns how often each Service's slices were written.
+func (w *sliceWatch) writes() map[string]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := map[string]int{}
+	for k, v := range w.count {
+		out[k] = v
+	}
+	return out
+}
+
+// stop ends the watch and returns the gaps.
+func (w *sliceWatch) stop() []string {
+	w.cancel()
+	<-w.done
+	if !w.hinted {
+		w.gaps = append(w.gaps, "ours never had hints")
+	}
+	return w.gaps
+}
+
+const walkers = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
+      containers:
+      - name: web
+        image: registry.k8s.io/echoserver:1.5
+        # A pod that ends goes on answering until every node knows.
+        lifecycle: {preStop: {sleep: {seconds: 2}}}
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+      terminationGracePeriodSeconds: 5
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ours}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: theirs, annotations: {service.kubernetes.io/topology-mode: Auto}}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: zonewise.io/v1alpha1
+kind: ZoneRoute
+metadata: {name: ours}
+spec: {mode: Optimal}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  nodeSelector: {topology.kubernetes.io/zone: ap-northeast-2a}
+  containers:
+  - {name: client, image: nicolaka/netshoot, command: ["tail", "-f", "/dev/null"]}
+  terminationGracePeriodSeconds: 0
+`
