@@ -62,5 +62,5 @@ func (a *Agent) serveService(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(view.Of(now.node, svc, service.Plan(now.node, svc, now.snapshot.Slices(name)), counted))
+	_ = json.NewEncoder(w).Encode(view.Of(now.node, svc, service.Plan(now.node, svc, now.snapshot.Slices(name), nil), counted))
 }

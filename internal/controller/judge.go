@@ -95,7 +95,7 @@ type outcome struct {
 // look returns what one node does with connections to the Service's cluster addresses.
 func look(n model.Node, svc model.Service, endpoints []model.Slice) outcome {
 	out := outcome{inZone: true}
-	for _, f := range service.Plan(n, svc, endpoints) {
+	for _, f := range service.Plan(n, svc, endpoints, nil) {
 		away := func(b service.Backend) bool { return b.Zone != n.Zone }
 		if f.Kind == service.ClusterIP && (f.Verdict != service.Balance || slices.ContainsFunc(f.Backends, away)) {
 			out = outcome{why: f.Why}

@@ -39,10 +39,11 @@ func (e endpoints) filter(keep func(endpoint) bool) endpoints {
 	return out
 }
 
+// backends returns them with even shares.
 func (e endpoints) backends() []Backend {
 	out := make([]Backend, len(e))
 	for i, ep := range e {
-		out[i] = Backend{Addr: ep.addr, Zone: ep.Zone, Node: ep.Node, Pod: ep.Pod, Local: ep.local}
+		out[i] = Backend{Addr: ep.addr, Zone: ep.Zone, Node: ep.Node, Pod: ep.Pod, Local: ep.local, Share: 1 / float64(len(e))}
 	}
 	return out
 }

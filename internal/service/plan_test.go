@@ -105,7 +105,7 @@ func TestPlanGolden(t *testing.T) {
 	}
 	var b strings.Builder
 	for _, c := range cases {
-		b.WriteString("== " + c.name + "\n" + service.Text(service.Plan(c.node, c.svc, c.slices)))
+		b.WriteString("== " + c.name + "\n" + service.Text(service.Plan(c.node, c.svc, c.slices, nil)))
 	}
 	golden := filepath.Join("testdata", "plan.txt")
 	if os.Getenv("UPDATE_GOLDEN") != "" {
@@ -127,7 +127,7 @@ func TestPlanKeepsServingUDP(t *testing.T) {
 	svc.Ports = []model.ServicePort{{Name: "dns", Protocol: model.UDP, Port: 53}}
 	s := slice("s", ep("10.0.0.1", "a", zones("a")), ep("10.0.0.2", "b", zones("b")), ep("10.0.0.3", "b", dying), ep("10.0.0.4", "b", dead))
 	s.Ports = []model.EndpointPort{{Name: "dns", Protocol: model.UDP, Port: 53}}
-	plan := service.Plan(nodeA, svc, []model.Slice{s})
+	plan := service.Plan(nodeA, svc, []model.Slice{s}, nil)
 	var got []string
 	for _, a := range plan[0].Keep {
 		got = append(got, a.String())
@@ -147,7 +147,7 @@ func TestPlanFamilies(t *testing.T) {
 	svc.ClusterIPs = append(svc.ClusterIPs, netip.MustParseAddr("fd00:1::7"))
 	six := slice("six", ep("fd00:2::1", "a"))
 	six.V6 = true
-	plan := service.Plan(node, svc, []model.Slice{six, slice("four", ep("10.0.0.1", "a"))})
+	plan := service.Plan(node, svc, []model.Slice{six, slice("four", ep("10.0.0.1", "a"))}, nil)
 	if len(plan) != 4 {
 		t.Fatalf("want a ClusterIP and a node port of each family, got:\n%s", service.Text(plan))
 	}
@@ -178,7 +178,7 @@ func TestPlanOrderDoesNotMatter(t *testing.T) {
 		s := svc
 		s.Ports = slices.Clone(svc.Ports)
 		r.Shuffle(2, func(i, j int) { s.Ports[i], s.Ports[j] = s.Ports[j], s.Ports[i] })
-		return service.Text(service.Plan(nodeA, s, all))
+		return service.Text(service.Plan(nodeA, s, all, nil))
 	}
 	want := build(rand.New(rand.NewPCG(0, 0)))
 	for seed := range uint64(50) {

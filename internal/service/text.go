@@ -2,6 +2,7 @@ package service
 
 import (
 	"fmt"
+	"math"
 	"strings"
 )
 
@@ -14,7 +15,8 @@ func Text(plan []Frontend) string {
 	return b.String()
 }
 
-// String prints the frontend: a line of its own, a line for each choice, a line for each backend.
+// String prints the frontend: a line of its own, a line for each choice, a line for each backend,
+// with its share where shares differ.
 func (f Frontend) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s %s %s", f.Kind, f.Addr, f.Protocol, f.Service)
@@ -44,6 +46,9 @@ func (c Choice) print(b *strings.Builder, prefix string) {
 		}
 		if e.Local {
 			b.WriteString(" local")
+		}
+		if math.Abs(e.Share*float64(len(c.Backends))-1) > 1e-9 {
+			fmt.Fprintf(b, " %.4f", e.Share)
 		}
 		b.WriteByte('\n')
 	}

@@ -24,7 +24,7 @@ func TestChoiceIsUpstreams(t *testing.T) {
 			node := drawNode(t)
 			svc, eps := drawService(t), drawSlices(t)
 			theirs := choose(t, node, svc, eps)
-			for _, f := range service.Plan(node, svc, eps) {
+			for _, f := range service.Plan(node, svc, eps, nil) {
 				local := f.Kind == service.ClusterIP && svc.InternalLocal ||
 					f.Kind == service.NodePort && svc.ExternalLocal
 				want := theirs.cluster

@@ -87,7 +87,7 @@ func choice(c service.Choice, key service.Key, counted map[service.Pair]service.
 		t := counted[service.Pair{Frontend: key, Backend: b.Addr}]
 		out.Endpoints = append(out.Endpoints, Endpoint{
 			Address: b.Addr.String(), Zone: b.Zone, Node: b.Node, Pod: b.Pod, Local: b.Local,
-			Share: 1 / float64(len(c.Backends)), Connections: t.Connections, Bytes: t.Bytes,
+			Share: b.Share, Connections: t.Connections, Bytes: t.Bytes,
 		})
 	}
 	return out

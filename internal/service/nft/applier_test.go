@@ -125,7 +125,7 @@ func random(r *rand.Rand) desired {
 				Node: fmt.Sprintf("n%d", r.IntN(3)), Ready: r.IntN(4) > 0, Serving: true,
 			})
 		}
-		out[s.Name] = service.Plan(node, s, []model.Slice{slice})
+		out[s.Name] = service.Plan(node, s, []model.Slice{slice}, nil)
 		if r.IntN(2) == 0 {
 			unequal(r, out[s.Name])
 		}

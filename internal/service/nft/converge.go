@@ -198,14 +198,14 @@ func (a *Applier) prunable() func(set, key string) bool {
 
 // fill writes everything into an empty table, a lot of Services at a time. b makes the table.
 func (a *Applier) fill(b *nft.Batch, table string) error {
-	empty, lot, size := newImage(), newImage(), 0
+	empty, lot := newImage(), newImage()
 	a.uses = map[use]int{}
 	flush := func() error {
 		d := diff(a.have, lot, nil)
 		d.writeChains(b, a.layout, a.chains)
 		d.writeElements(b)
 		err := a.commit(b, d)
-		b, size = nft.NewBatch(table), 0
+		b = nft.NewBatch(table)
 		lot.empty()
 		return err
 	}
@@ -215,10 +215,9 @@ func (a *Applier) fill(b *nft.Batch, table string) error {
 			if w, ok := a.wanted(f.Key()); ok && w.Service == f.Service {
 				empty.place(f, lot)
 				a.share(f, +1)
-				size += len(f.Backends) + 2
 			}
 		}
-		if size >= a.lot {
+		if lot.size() >= a.lot {
 			if err := flush(); err != nil {
 				return err
 			}

@@ -32,6 +32,15 @@ func (m image) empty() {
 	}
 }
 
+// size is the number of elements.
+func (m image) size() int {
+	n := 0
+	for _, s := range m {
+		n += len(s)
+	}
+	return n
+}
+
 // same tells that two elements mean the same to a packet.
 func same(a, b nft.Element) bool { return a.Data == b.Data && a.Verdict == b.Verdict }
 

@@ -90,7 +90,7 @@ func (s svc) plan() []service.Frontend {
 		Name: m.Name, Service: s.name, Endpoints: s.endpoints,
 		Ports: []model.EndpointPort{{Protocol: s.protocol, Port: targetPort}},
 	}
-	return service.Plan(theNode, m, []model.Slice{slice})
+	return service.Plan(theNode, m, []model.Slice{slice}, nil)
 }
 
 func endpoint(ip, node string, zoneHints ...string) model.Endpoint {

@@ -155,7 +155,7 @@ func TestNftListsWeights(t *testing.T) {
 	whole := w.nft(t, "list", "ruleset")
 	for _, want := range []string{
 		"10.100.0.7 . tcp . 80 : goto lb-4-3", "192.168.1.10 . tcp . 30080 : goto ext-4-3",
-		`ip daddr . meta l4proto . th dport . numgen random mod 8 @weights goto lb-4 comment "toss 1 of 8 from 0x00000000"`,
+		`ip daddr . meta l4proto . th dport . numgen random mod 4 @weights goto lb-4 comment "toss 1 of 4 from 0x00000000"`,
 		"10.100.0.7 . tcp . 80 . 0x00000001",
 	} {
 		if !strings.Contains(whole, want) {

@@ -17,13 +17,14 @@ import (
 // The draws are tried one after another, the rarest first; each but the last is made with the odds
 // that remain to it, at most 1/2, which are data of the frontend (the set weights).
 //
-// Odds P are made by tosses: toss l succeeds for c out of 8^l numbers, and P = 1-Π(1-c/8^l). Each
-// c is the largest that keeps the product within P, the last is the nearest: so P is met to 2^-16,
-// and so are shares of up to three sizes; those of more to 2^-15.
+// Odds P are made by tosses: toss l succeeds for c out of 4^l numbers, and P = 1-Π(1-c/4^l). Each
+// c is the largest that keeps the product within P, the last is the nearest: so P is met to 2^-17,
+// and shares to 2^-16. A draw takes 12 numbers on average. (8^l has fewer tosses and 17 numbers,
+// which a cold start pays for; 2^l has 7 and twice the tosses, which connections pay for.)
 
 const (
-	tosses    = 5
-	tossBits  = 3 // toss l is one of 2^(3·l) numbers
+	tosses    = 8
+	tossBits  = 2 // toss l is one of 2^(2·l) numbers
 	maxTiers  = 16
 	tossRange = tosses * tossBits // bits that all tosses fit into
 	// insideWeights sets the numbers of insiders' tosses apart.
