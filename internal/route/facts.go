@@ -20,19 +20,18 @@ type facts struct {
 	drained   []bool
 	ignored   bool // draining, because nothing would be left
 	ready     int
+	hosts     []bool  // there are nodes: pods could stand there
 	bound     float64 // 1 + MaxOverload
 	prices    model.Prices
 	uniform   bool // all crossings cost the same
 
-	service  model.Name
-	eps      []model.Endpoint // all, ready or not
-	caps     []float64        // of each of eps, 0 for those not ready; nil: all the same
-	weakest  []float64        // mean capacity of a zone's endpoints over that of its weakest
-	requests bool             // capacity is CPU requests
+	eps     []model.Endpoint // all, ready or not
+	caps    []float64        // of each of eps, 0 for those not ready; nil: all the same
+	weakest []float64        // mean capacity of a zone's endpoints over that of its weakest
 }
 
 func gather(in Input) *facts {
-	f := &facts{service: in.Service, eps: in.Endpoints, bound: 1 + overload(in.Spec)}
+	f := &facts{eps: in.Endpoints, bound: 1 + overload(in.Spec)}
 	cluster := in.Cluster
 	if cluster == nil {
 		cluster = &Cluster{}
@@ -50,8 +49,11 @@ func gather(in Input) *facts {
 	for _, s := range shares {
 		f.demand[f.index(s.Zone)] = s.Share
 	}
-	f.requests = in.Spec.Capacity == model.CPURequests
-	if f.requests {
+	f.hosts = make([]bool, n)
+	for _, z := range cluster.zones {
+		f.hosts[f.index(z)] = true
+	}
+	if in.Spec.Capacity == model.CPURequests {
 		f.caps = requests(in)
 	}
 	f.count(in.Spec.Drained)

@@ -10,12 +10,18 @@ import (
 // sane is the greatest bound that a fix proposes: above it, the cure is worse than the cost.
 const sane = 0.5
 
+// many is the number of zones above which nobody tries fixes where prices differ: each takes a plan.
+const many = 64
+
+// few is the most pods that a fix proposes to add.
+const few = 12
+
 // worthwhile is by how much a fix must raise the in-zone share to be told.
 const worthwhile = 0.001
 
 // fix names the nearest things to do for more in zone, each tried by planning again.
 func (f *facts) fix(ideal float64) string {
-	if ideal > 1-worthwhile {
+	if ideal > 1-worthwhile || !f.uniform && len(f.zones) > many {
 		return ""
 	}
 	if len(f.known.Shares) == 0 {
@@ -30,12 +36,8 @@ func (f *facts) fix(ideal float64) string {
 			ways = append(ways, fmt.Sprintf("give zone %s back", f.zones[z]))
 		}
 	}
-	if z, s := f.bestPod(); s > ideal+worthwhile {
-		what := "one more pod"
-		if f.endpoints[z] == 0 {
-			what = "a pod"
-		}
-		ways = append(ways, fmt.Sprintf("%s in zone %s", what, f.zones[z]))
+	if adds, _ := f.additions(ideal+worthwhile, few); adds != nil {
+		ways = append(ways, f.morePods(adds))
 	}
 	if theta := f.bestBound(); theta > 0 {
 		if s := f.with(func(g *facts) { g.bound = 1 + theta }); s > ideal+worthwhile {
@@ -81,40 +83,27 @@ func (f *facts) give(zone int) {
 	scale(f.capacity)
 }
 
-// grow adds pods to a zone, each with the mean capacity of those there are.
-func (f *facts) grow(zone int, pods float64) {
-	f.capacity[zone] += pods / float64(f.taking())
-	scale(f.capacity)
-}
-
-// bestPod finds the zone in which a pod more keeps the most in zone, and how much that is. It tries
-// the zones with the greatest leaks.
-func (f *facts) bestPod() (zone int, inZone float64) {
-	short := make([]int, 0, len(f.zones))
-	for z := range f.zones {
-		if f.local(z) && !f.drained[z] && f.lack(z) > little {
-			short = append(short, z)
+// morePods says where pods are to be added.
+func (f *facts) morePods(adds []int) string {
+	var where []string
+	pods, only := 0, 0
+	for z, n := range adds {
+		if n > 0 {
+			where = append(where, fmt.Sprintf("%d in zone %s", n, f.zones[z]))
+			pods += n
+			only = z
 		}
 	}
-	slices.SortStableFunc(short, func(a, b int) int {
-		if math.Abs(f.lack(a)-f.lack(b)) < 1e-9 {
-			return 0
-		}
-		if f.lack(a) > f.lack(b) {
-			return -1
-		}
-		return 1
-	})
-	for _, z := range short[:min(told, len(short))] {
-		if s := f.with(func(g *facts) { g.grow(z, 1) }); s > inZone+1e-9 {
-			zone, inZone = z, s
-		}
+	switch {
+	case len(where) > 1:
+		return fmt.Sprintf("%d more pods (%s)", pods, strings.Join(where, ", "))
+	case pods > 1:
+		return fmt.Sprintf("%d more pods in zone %s", pods, f.zones[only])
+	case f.endpoints[only] == 0:
+		return "a pod in zone " + f.zones[only]
 	}
-	return zone, inZone
+	return "one more pod in zone " + f.zones[only]
 }
-
-// lack is the demand of a zone for which its endpoints have no room.
-func (f *facts) lack(z int) float64 { return f.demand[z] - f.bound*f.capacity[z] }
 
 // bestBound is the least bound, in hundredths, at which every zone that has endpoints keeps its own;
 // 0 if that is not more than now, or more than sane.

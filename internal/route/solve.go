@@ -167,6 +167,9 @@ type flows struct {
 	dist          []cost  // by node: client zones, then endpoint zones
 	from          []int   // the node before
 	done, seen    []bool
+	users         [][]int // by endpoint zone: the client zones that send there, or did
+	end           int     // of the cheapest path so far; -1: none
+	far           cost    // its length
 }
 
 // cheapest solves for any prices.
@@ -178,6 +181,7 @@ func (t transport) cheapest() []float64 {
 		kept: make([]int64, n*n), x: make([]int64, n*n),
 		out: make([]cost, n), in: make([]cost, n),
 		dist: make([]cost, 2*n), from: make([]int, 2*n), done: make([]bool, 2*n), seen: make([]bool, 2*n),
+		users: make([][]int, n),
 	}
 	for z := range n {
 		f.supply[z] = int64(math.Round(t.demand[z] * whole))
@@ -189,25 +193,30 @@ func (t transport) cheapest() []float64 {
 	// What stays at home is free: these flows are optimal as far as they go.
 	for z := range n {
 		if t.local(z) {
-			f.push(z, z, min(f.supply[z], f.space[z]))
+			amount := min(f.supply[z], f.space[z])
+			f.move(z, z, amount)
+			f.supply[z] -= amount
+			f.space[z] -= amount
 		}
 	}
 	for z := range n {
 		for f.supply[z] > 0 {
-			end, ok := f.search(z)
-			if !ok {
+			if !f.search(z) {
 				break // the rooms are full: rounding at most
 			}
-			f.augment(z, end)
+			f.augment(z)
 		}
 	}
 	return f.spread()
 }
 
-func (f *flows) push(z, y int, amount int64) {
-	f.x[z*f.n+y] += amount
-	f.supply[z] -= amount
-	f.space[y] -= amount
+// move changes a flow.
+func (f *flows) move(z, y int, amount int64) {
+	i := z*f.n + y
+	if f.x[i] == 0 && amount > 0 && !slices.Contains(f.users[y], z) {
+		f.users[y] = append(f.users[y], z)
+	}
+	f.x[i] += amount
 }
 
 func (f *flows) unit(z, y int, changed bool) cost {
@@ -225,62 +234,64 @@ func (f *flows) unit(z, y int, changed bool) cost {
 }
 
 // search finds the cheapest path from a client zone to an endpoint zone with room.
-func (f *flows) search(z int) (end int, ok bool) {
+func (f *flows) search(z int) bool {
 	n := f.n
 	clear(f.done)
 	clear(f.seen)
 	f.dist[z], f.from[z], f.seen[z] = cost{}, -1, true
-	var far cost
+	f.end = -1
 	for {
 		u := -1
-		for v := range f.dist {
-			if f.seen[v] && !f.done[v] && (u < 0 || f.dist[v].less(f.dist[u])) {
+		for v, seen := range f.seen {
+			if seen && !f.done[v] && (u < 0 || f.dist[v].less(f.dist[u])) {
 				u = v
 			}
 		}
-		if u < 0 || ok && !f.dist[u].less(far) {
+		if u < 0 || f.end >= 0 && !f.dist[u].less(f.far) {
 			break
 		}
 		f.done[u] = true
 		if u < n {
 			f.forward(u)
-			continue
+		} else {
+			f.backward(u - n)
 		}
-		y := u - n
-		// The end of all is one step behind the rooms, at potential 0.
-		if d := f.dist[u].plus(f.in[y]); f.space[y] > 0 && (!ok || d.less(far)) {
-			end, far, ok = y, d, true
-		}
-		f.backward(y)
 	}
-	if !ok {
-		return 0, false
+	if f.end < 0 {
+		return false
 	}
 	for v := range n {
-		if f.seen[v] && f.dist[v].less(far) {
-			f.out[v] = f.out[v].plus(f.dist[v]).minus(far)
+		if f.done[v] {
+			f.out[v] = f.out[v].plus(f.dist[v]).minus(f.far)
 		}
-		if f.seen[n+v] && f.dist[n+v].less(far) {
-			f.in[v] = f.in[v].plus(f.dist[n+v]).minus(far)
+		if f.done[n+v] {
+			f.in[v] = f.in[v].plus(f.dist[n+v]).minus(f.far)
 		}
 	}
-	return end, true
+	return true
 }
 
 // forward goes on from a client zone: a connection more to each endpoint zone.
 func (f *flows) forward(z int) {
 	for y := range f.n {
-		i := z*f.n + y
 		if f.room[y] == 0 || f.done[f.n+y] {
 			continue
 		}
+		i := z*f.n + y
 		f.reach(z, f.n+y, f.unit(z, y, f.x[i] >= f.kept[i]).plus(f.out[z]).minus(f.in[y]))
+		if f.space[y] == 0 {
+			continue
+		}
+		// The end of all is one step behind the rooms, at potential 0.
+		if d := f.dist[f.n+y].plus(f.in[y]); f.end < 0 || d.less(f.far) {
+			f.end, f.far = y, d
+		}
 	}
 }
 
 // backward goes on from an endpoint zone: a connection less to it from a client zone.
 func (f *flows) backward(y int) {
-	for z := range f.n {
+	for _, z := range f.users[y] {
 		i := z*f.n + y
 		if f.x[i] == 0 || f.done[z] {
 			continue
@@ -296,8 +307,8 @@ func (f *flows) reach(u, v int, step cost) {
 }
 
 // augment sends along the path that was found as much as every step of it takes.
-func (f *flows) augment(z, end int) {
-	n := f.n
+func (f *flows) augment(z int) {
+	n, end := f.n, f.end
 	amount := min(f.supply[z], f.space[end])
 	for v := n + end; f.from[v] >= 0; v = f.from[v] {
 		if u := f.from[v]; u < n {
@@ -312,9 +323,9 @@ func (f *flows) augment(z, end int) {
 	}
 	for v := n + end; f.from[v] >= 0; v = f.from[v] {
 		if u := f.from[v]; u < n {
-			f.x[u*n+v-n] += amount
+			f.move(u, v-n, amount)
 		} else {
-			f.x[v*n+u-n] -= amount
+			f.move(v, u-n, -amount)
 		}
 	}
 	f.supply[z] -= amount
