@@ -18,7 +18,8 @@ const (
 	labelMaster       = "node-role.kubernetes.io/master"
 )
 
-func node(n *corev1.Node) (model.Node, bool) {
+// Node returns a Node in our terms.
+func Node(n *corev1.Node) (model.Node, bool) {
 	out := model.Node{
 		Name:         n.Name,
 		Zone:         n.Labels[corev1.LabelTopologyZone],
@@ -43,9 +44,9 @@ func node(n *corev1.Node) (model.Node, bool) {
 	return out, true
 }
 
-// service returns false for a Service that a dataplane has nothing to do for, or that belongs
+// Service returns false for a Service that a dataplane has nothing to do for, or that belongs
 // to another proxy.
-func service(s *corev1.Service) (model.Service, bool) {
+func Service(s *corev1.Service) (model.Service, bool) {
 	_, foreign := s.Labels[labelProxyName]
 	ips := clusterIPs(s)
 	if foreign || s.Spec.Type == corev1.ServiceTypeExternalName || len(ips) == 0 {
@@ -75,9 +76,9 @@ func service(s *corev1.Service) (model.Service, bool) {
 	return out, true
 }
 
-// unserved tells why a Service that service turns away has nothing to route. Empty: it belongs to
+// Unserved tells why a Service that Service turns away has nothing to route. Empty: it belongs to
 // another proxy, or has no address yet.
-func unserved(s *corev1.Service) string {
+func Unserved(s *corev1.Service) string {
 	_, foreign := s.Labels[labelProxyName]
 	switch {
 	case foreign:
@@ -113,8 +114,8 @@ func topologyMode(annotations map[string]string) string {
 	return annotations[corev1.AnnotationTopologyMode]
 }
 
-// endpointSlice returns false for a slice that belongs to no Service of ours or holds no addresses.
-func endpointSlice(s *discoveryv1.EndpointSlice) (model.Slice, bool) {
+// Slice returns false for a slice that belongs to no Service of ours or holds no addresses.
+func Slice(s *discoveryv1.EndpointSlice) (model.Slice, bool) {
 	_, foreign := s.Labels[labelProxyName]
 	_, headless := s.Labels[corev1.IsHeadlessService]
 	owner := s.Labels[discoveryv1.LabelServiceName]

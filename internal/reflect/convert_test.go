@@ -26,7 +26,7 @@ func parse[T any](t *testing.T, text string) *T {
 }
 
 func TestNode(t *testing.T) {
-	got, ok := node(parse[corev1.Node](t, `
+	got, ok := Node(parse[corev1.Node](t, `
 metadata:
   name: ip-192-168-1-10
   labels: {topology.kubernetes.io/zone: a, topology.kubernetes.io/region: r, node.kubernetes.io/instance-type: t3.medium}
@@ -55,14 +55,14 @@ func TestControlPlane(t *testing.T) {
 		{`{node-role.kubernetes.io/master: ""}`, true},
 		{`{node-role.kubernetes.io/worker: ""}`, false},
 	} {
-		if got, _ := node(parse[corev1.Node](t, `metadata: {labels: `+c.labels+`}`)); got.ControlPlane != c.want {
+		if got, _ := Node(parse[corev1.Node](t, `metadata: {labels: `+c.labels+`}`)); got.ControlPlane != c.want {
 			t.Errorf("%s: %v", c.labels, got.ControlPlane)
 		}
 	}
 }
 
 func TestPod(t *testing.T) {
-	got, ok := pod(parse[corev1.Pod](t, `
+	got, ok := Pod(parse[corev1.Pod](t, `
 metadata: {namespace: shop, name: web-0}
 spec:
   nodeName: n1
@@ -90,14 +90,14 @@ status: {phase: Running}`))
 		{`{spec: {resources: {requests: {memory: 2Gi}}, containers: [{resources: {requests: {cpu: 1}}}]}}`, 1000, true},
 		{`{spec: {containers: [{resources: {requests: {cpu: -1}}}]}}`, 0, true},
 	} {
-		if got, ours := pod(parse[corev1.Pod](t, c.text)); got.MilliCPU != c.milli || ours != c.ours {
+		if got, ours := Pod(parse[corev1.Pod](t, c.text)); got.MilliCPU != c.milli || ours != c.ours {
 			t.Errorf("%s: %d, ours %v", c.text, got.MilliCPU, ours)
 		}
 	}
 }
 
 func TestService(t *testing.T) {
-	got, ok := service(parse[corev1.Service](t, `
+	got, ok := Service(parse[corev1.Service](t, `
 metadata: {namespace: shop, name: web, annotations: {service.kubernetes.io/topology-mode: Auto}}
 spec:
   type: NodePort
@@ -137,7 +137,7 @@ func TestWhichServicesAreOurs(t *testing.T) {
 		{"of another proxy", `{metadata: {labels: {service.kubernetes.io/service-proxy-name: x}}, spec: {clusterIP: 10.100.0.1}}`, false},
 		{"of another proxy, no name", `{metadata: {labels: {service.kubernetes.io/service-proxy-name: ""}}, spec: {clusterIP: 10.100.0.1}}`, false},
 	} {
-		if _, got := service(parse[corev1.Service](t, c.spec)); got != c.want {
+		if _, got := Service(parse[corev1.Service](t, c.spec)); got != c.want {
 			t.Errorf("%s: ours = %v", c.what, got)
 		}
 	}
@@ -157,7 +157,7 @@ func TestTopologyMode(t *testing.T) {
 }
 
 func TestSlice(t *testing.T) {
-	got, ok := endpointSlice(parse[discoveryv1.EndpointSlice](t, `
+	got, ok := Slice(parse[discoveryv1.EndpointSlice](t, `
 metadata: {namespace: shop, name: web-abc, labels: {kubernetes.io/service-name: web}}
 addressType: IPv4
 ports:
@@ -221,7 +221,7 @@ func TestWhichSlicesAreOurs(t *testing.T) {
 		{"headless", `{metadata: {labels: {kubernetes.io/service-name: a, service.kubernetes.io/headless: ""}}, addressType: IPv4}`, false},
 		{"of another proxy", `{metadata: {labels: {kubernetes.io/service-name: a, service.kubernetes.io/service-proxy-name: x}}, addressType: IPv4}`, false},
 	} {
-		if _, got := endpointSlice(parse[discoveryv1.EndpointSlice](t, c.text)); got != c.want {
+		if _, got := Slice(parse[discoveryv1.EndpointSlice](t, c.text)); got != c.want {
 			t.Errorf("%s: ours = %v", c.what, got)
 		}
 	}
@@ -236,20 +236,20 @@ func FuzzConvert(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var n corev1.Node
 		if json.Unmarshal(data, &n) == nil {
-			got, _ := node(&n)
+			got, _ := Node(&n)
 			for _, a := range got.Addresses {
 				checkAddr(t, a)
 			}
 		}
 		var s corev1.Service
 		if json.Unmarshal(data, &s) == nil {
-			if got, ok := service(&s); ok {
+			if got, ok := Service(&s); ok {
 				checkService(t, got)
 			}
 		}
 		var es discoveryv1.EndpointSlice
 		if json.Unmarshal(data, &es) == nil {
-			if got, ok := endpointSlice(&es); ok {
+			if got, ok := Slice(&es); ok {
 				checkSlice(t, got)
 			}
 		}

@@ -12,8 +12,8 @@ import (
 // runningPods selects the pods that have not ended: those that have hold no capacity.
 const runningPods = "status.phase!=Succeeded,status.phase!=Failed"
 
-// pod returns false for a pod that has ended.
-func pod(p *corev1.Pod) (model.Pod, bool) {
+// Pod returns false for a pod that has ended.
+func Pod(p *corev1.Pod) (model.Pod, bool) {
 	ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 	return model.Pod{
 		// Thousands of pods share few namespaces and nodes.

@@ -160,7 +160,7 @@ func stream[L runtime.Object](client kubernetes.Interface, a api[L], only metav1
 
 func nodeStore(t *state.Tables, now func() time.Time) *store[*corev1.Node, model.Node] {
 	return &store[*corev1.Node, model.Node]{
-		tables: t, now: now, source: state.Nodes, convert: node,
+		tables: t, now: now, source: state.Nodes, convert: Node,
 		put:    (*state.Tx).PutNode,
 		remove: func(tx *state.Tx, n model.Name) { tx.DeleteNode(n.Name) },
 		have: func(s *state.Snapshot) (out []model.Name) {
@@ -182,10 +182,10 @@ func serviceStore(t *state.Tables, now func() time.Time) *store[*corev1.Service,
 	return &store[*corev1.Service, servedOrNot]{
 		tables: t, now: now, source: state.Services,
 		convert: func(s *corev1.Service) (servedOrNot, bool) {
-			if out, ok := service(s); ok {
+			if out, ok := Service(s); ok {
 				return servedOrNot{Service: out}, true
 			}
-			why := unserved(s)
+			why := Unserved(s)
 			return servedOrNot{model.Service{Name: name(s)}, why}, why != ""
 		},
 		put: func(tx *state.Tx, s servedOrNot) {
@@ -210,7 +210,7 @@ func serviceStore(t *state.Tables, now func() time.Time) *store[*corev1.Service,
 
 func sliceStore(t *state.Tables, now func() time.Time) *store[*discoveryv1.EndpointSlice, model.Slice] {
 	return &store[*discoveryv1.EndpointSlice, model.Slice]{
-		tables: t, now: now, source: state.Slices, convert: endpointSlice,
+		tables: t, now: now, source: state.Slices, convert: Slice,
 		put: (*state.Tx).PutSlice, remove: (*state.Tx).DeleteSlice,
 		have: func(s *state.Snapshot) (out []model.Name) {
 			for v := range s.AllSlices() {
@@ -237,7 +237,7 @@ func routeStore(t *state.Tables, now func() time.Time) *store[*v1alpha1.ZoneRout
 
 func podStore(t *state.Tables, now func() time.Time) *store[*corev1.Pod, model.Pod] {
 	return &store[*corev1.Pod, model.Pod]{
-		tables: t, now: now, source: state.Pods, convert: pod,
+		tables: t, now: now, source: state.Pods, convert: Pod,
 		put: (*state.Tx).PutPod, remove: (*state.Tx).DeletePod,
 		have: func(s *state.Snapshot) (out []model.Name) {
 			for p := range s.Pods() {

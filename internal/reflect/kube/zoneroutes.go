@@ -39,6 +39,15 @@ type NamespacedZoneRoutes interface {
 	Delete(ctx context.Context, name string, o metav1.DeleteOptions) error
 }
 
+// Config returns how to reach the API server, for what goes beyond clients: port-forwards, say.
+func Config(o Options) (*rest.Config, error) {
+	c, err := config(o)
+	if err != nil {
+		return nil, fmt.Errorf("api server: %w", err)
+	}
+	return c, nil
+}
+
 // NewClients returns clients as Client does: one for what Kubernetes has, one for what we have.
 func NewClients(o Options) (Clients, error) {
 	c, err := config(o)
