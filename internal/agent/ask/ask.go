@@ -42,22 +42,7 @@ func Find(ctx context.Context, client kubernetes.Interface, namespace, node stri
 	if err != nil {
 		return nil, fmt.Errorf("agents: %w", err)
 	}
-	byNode := map[string]*corev1.Pod{}
-	for i := range list.Items {
-		p := &list.Items[i]
-		if p.Spec.NodeName == "" || (node != "" && p.Spec.NodeName != node) {
-			continue
-		}
-		// while one is replaced there are two: the one that runs can answer
-		if had := byNode[p.Spec.NodeName]; had == nil || !running(had) {
-			byNode[p.Spec.NodeName] = p
-		}
-	}
-	var out []*corev1.Pod
-	for _, p := range byNode {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, func(a, b *corev1.Pod) int { return strings.Compare(a.Spec.NodeName, b.Spec.NodeName) })
+	out := byNode(list, node)
 	switch {
 	case len(out) > 0:
 		return out, nil
@@ -65,6 +50,36 @@ func Find(ctx context.Context, client kubernetes.Interface, namespace, node stri
 		return nil, fmt.Errorf("node %s: no agent runs there", node)
 	}
 	return nil, errors.New("no agents found; install the chart first")
+}
+
+// byNode returns the pods of a node, or of all, the one that can answer of each, by node.
+func byNode(list *corev1.PodList, node string) []*corev1.Pod {
+	best := map[string]*corev1.Pod{}
+	for i := range list.Items {
+		p := &list.Items[i]
+		if p.Spec.NodeName == "" || (node != "" && p.Spec.NodeName != node) {
+			continue
+		}
+		// while one is replaced there are two: the one that runs can answer
+		if had := best[p.Spec.NodeName]; had == nil || !running(had) {
+			best[p.Spec.NodeName] = p
+		}
+	}
+	var out []*corev1.Pod
+	for _, p := range best {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b *corev1.Pod) int { return strings.Compare(a.Spec.NodeName, b.Spec.NodeName) })
+	return out
+}
+
+// Running returns the pods of a namespace whose agent runs, one a node, by node. None is no error.
+func Running(ctx context.Context, client kubernetes.Interface, namespace string) ([]*corev1.Pod, error) {
+	list, err := client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: agentLabels})
+	if err != nil {
+		return nil, fmt.Errorf("agents: %w", err)
+	}
+	return slices.DeleteFunc(byNode(list, ""), func(p *corev1.Pod) bool { return !running(p) }), nil
 }
 
 func running(p *corev1.Pod) bool {
