@@ -1,7 +1,7 @@
 package hints
 
 import (
-	"cmp"
+	"math"
 	"slices"
 
 	"github.com/zonewise/zonewise/internal/model"
@@ -29,27 +29,26 @@ type group struct {
 	rest    float64  // demand of those that it cannot
 	local   []int    // endpoints that may be used
 	away    []int
-	planned []bool // endpoints in zones to which the plan sends connections of this one
+	weights model.Shares // the plan's; nil: it has none
+	planned []bool       // endpoints in zones to which the plan sends connections of this one
 }
 
-func newBoard(p model.RoutePlan, clients []Client, ready []model.Endpoint) *board {
+// newBoard sets out the ready endpoints. Nodes that previous hints name come last in their groups:
+// whoever went elsewhere before does so again.
+func newBoard(p model.RoutePlan, clients []Client, ready, previous []model.Endpoint) *board {
 	b := &board{ready: ready, fair: fairShares(p, ready)}
 	for i, f := range b.fair {
 		if f > 0 {
 			b.use = append(b.use, i)
 		}
 	}
-	clients = slices.SortedFunc(slices.Values(clients), func(a, b Client) int {
-		return cmp.Or(cmp.Compare(a.Zone, b.Zone), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Share, b.Share))
-	})
+	clients = slices.SortedFunc(slices.Values(clients), byPlace)
+	clients = slices.DeleteFunc(clients, func(c Client) bool { return !(c.Share > 0 && c.Share <= math.MaxFloat64) })
 	var total float64
 	for _, c := range clients {
-		total += max(0, c.Share)
+		total += c.Share
 	}
 	for _, c := range clients {
-		if !(c.Share > 0) {
-			continue
-		}
 		if n := len(b.groups); n == 0 || b.groups[n-1].name != c.Zone {
 			b.groups = append(b.groups, group{name: c.Zone, named: validZone(c.Zone)})
 		}
@@ -63,7 +62,14 @@ func newBoard(p model.RoutePlan, clients []Client, ready []model.Endpoint) *boar
 		}
 	}
 	weights := p.Matrix()
+	named := map[string]bool{}
+	for _, e := range previous {
+		for _, n := range e.NodeHints {
+			named[n] = true
+		}
+	}
 	for i := range b.groups {
+		slices.SortStableFunc(b.groups[i].nodes, func(a, b Client) int { return falseFirst(named[a.Node], named[b.Node]) })
 		b.settle(&b.groups[i], weights, 1+p.MaxOverload)
 	}
 	return b
@@ -72,6 +78,7 @@ func newBoard(p model.RoutePlan, clients []Client, ready []model.Endpoint) *boar
 // settle fills in what the endpoints and the plan mean for a group.
 func (b *board) settle(g *group, weights model.Matrix, bound float64) {
 	row := weights.Of(g.name)
+	g.weights = row
 	g.keep = g.demand
 	if row != nil {
 		g.keep *= row.Of(g.name)
@@ -93,12 +100,7 @@ func (b *board) settle(g *group, weights model.Matrix, bound float64) {
 
 // fairShares follows the plan's capacities; endpoints in drained zones have none.
 func fairShares(p model.RoutePlan, ready []model.Endpoint) []float64 {
-	drained := map[string]bool{}
-	for _, z := range p.Zones {
-		if z.Drained {
-			drained[z.Name] = true
-		}
-	}
+	drained := drained(p)
 	capacity := capacities(p)
 	fair := make([]float64, len(ready))
 	var sum float64
@@ -118,6 +120,26 @@ func fairShares(p model.RoutePlan, ready []model.Endpoint) []float64 {
 		fair[i] /= sum
 	}
 	return fair
+}
+
+func drained(p model.RoutePlan) map[string]bool {
+	out := map[string]bool{}
+	for _, z := range p.Zones {
+		if z.Drained {
+			out[z.Name] = true
+		}
+	}
+	return out
+}
+
+func falseFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // clone is for trying something.
@@ -149,14 +171,38 @@ func (r room) send(flow float64, set []int) {
 	}
 }
 
-// fits tells how much the endpoints can carry evenly. Those that may not be used count for nothing.
+// fits tells how much the endpoints can carry evenly; nil is every ready endpoint. Those that may not
+// be used count for nothing.
 func (r room) fits(b *board, set []int) float64 {
+	n := len(set)
 	if set == nil {
-		set = b.use
+		set, n = b.use, len(b.ready)
 	}
-	least := r.left[set[0]]
+	least := math.Inf(1)
 	for _, i := range set {
 		least = min(least, r.left[i])
 	}
-	return least * float64(len(set))
+	return least * float64(n)
+}
+
+// forced is the load that no zone hint can avert: clients whom none can name use every endpoint.
+func (b *board) forced() (most float64) {
+	var flow float64
+	for _, g := range b.groups {
+		if !g.named {
+			flow += g.demand / float64(len(b.ready))
+		}
+	}
+	for _, i := range b.use {
+		most = max(most, flow/b.fair[i])
+	}
+	return most
+}
+
+// sum is all that the endpoints can still take.
+func (r room) sum(set []int) (sum float64) {
+	for _, i := range set {
+		sum += max(0, r.left[i])
+	}
+	return sum
 }

@@ -2,6 +2,7 @@ package hints
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -14,7 +15,12 @@ const olderSlack = 2
 
 // Plan says a plan in hints. With consumers that know node hints, no endpoint gets more than the
 // plan's bound. With those that know zone hints alone it is a bound with twice the overload: zone
-// hints cannot be optimal, and within the plan's own bound they would keep little.
+// hints cannot be optimal, and within the plan's own bound they would keep little. Where no hints
+// keep the bound, as with endpoints of very different capacity, those are taken that exceed it
+// least, if that is less than without any.
+//
+// Endpoints come as they are now, each address once. Previous are the same with the hints that they
+// had: these stay while they keep the bounds and a new set would not keep a point more.
 func Plan(p model.RoutePlan, clients []Client, endpoints []model.Endpoint, previous []model.Endpoint) Set {
 	endpoints = slices.SortedFunc(slices.Values(endpoints), func(a, b model.Endpoint) int { return a.Addr.Compare(b.Addr) })
 	var ready []model.Endpoint
@@ -23,25 +29,62 @@ func Plan(p model.RoutePlan, clients []Client, endpoints []model.Endpoint, previ
 			ready = append(ready, e)
 		}
 	}
-	b := newBoard(p, clients, ready)
-	bound := 1 + p.MaxOverload
-	none := b.none()
+	b := newBoard(p, clients, ready, previous)
 	switch {
 	case len(ready) == 0:
 		return b.refuse("no endpoint is ready")
+	case len(p.Zones) == 0:
+		return b.refuse(p.Reason)
 	case len(b.groups) == 0:
 		return b.refuse("it is not known where connections come from")
 	}
-	l := b.search(bound, []float64{1 + olderSlack*p.MaxOverload, 1 + p.MaxOverload*(1+olderSlack)/2, bound})
-	if l == nil {
-		return b.refuse(fmt.Sprintf("no hints keep every endpoint below %.2f times its fair share", bound))
+	bound := 1 + p.MaxOverload
+	kept, ok := b.carried(endpoints, previous)
+	ok = ok && b.sound(kept, bound, max(1+olderSlack*p.MaxOverload, b.forced()))
+	if ok && kept.Forecast.InZone >= b.ideal-worth && b.astray(kept.Forecast) <= worth {
+		return kept // nothing can be worth a change
 	}
-	if len(b.use) == len(ready) && none.InZone >= l.inZone-tiny {
-		return b.refuse("hints would keep no more in the zone than none do")
+	s := b.fresh(endpoints, p.MaxOverload)
+	if ok && kept.Forecast.InZone >= s.Forecast.InZone-worth && b.astray(kept.Forecast) <= b.astray(s.Forecast)+worth {
+		return kept
 	}
-	s := Set{Of: b.hints(l, endpoints)}
-	return b.foretell(s)
+	return s
 }
+
+// fresh is the best set, whatever there was before.
+func (b *board) fresh(endpoints []model.Endpoint, overload float64) Set {
+	bound, none := 1+overload, b.none()
+	older := []float64{1 + olderSlack*overload, 1 + overload*(1+olderSlack)/2, bound}
+	for i := range older {
+		older[i] = max(older[i], b.forced())
+	}
+	if l := b.search(bound, older); l != nil {
+		if len(b.use) == len(b.ready) && none.InZone >= l.inZone-tiny {
+			return b.refuse("hints would keep no more connections in their zones than none do")
+		}
+		s := b.foretell(Set{Of: b.hints(l, endpoints)})
+		if zone, ok := b.strays(s); ok {
+			s.Reason = fmt.Sprintf("drained zones still serve zone %s: an endpoint can name %d zones, and all names are given away", zone, maxZones)
+		}
+		return s
+	}
+	most := none.MaxLoad
+	if len(b.use) < len(b.ready) { // without hints drained zones would serve, which is worse still
+		most = max(most, 2*bound)
+	}
+	for i := 1; i < looser && most > bound; i++ {
+		loose := bound * math.Pow(most/bound, float64(i)/looser)
+		if l := b.search(loose, []float64{max(loose, older[0]), loose}); l != nil {
+			s := b.foretell(Set{Of: b.hints(l, endpoints)})
+			s.Reason = fmt.Sprintf("no hints keep every endpoint within %.2f times its fair share: with the best one gets %.2f", bound, s.Forecast.MaxLoad)
+			return s
+		}
+	}
+	return b.refuse(fmt.Sprintf("no hints keep every endpoint within %.2f times its fair share, nor nearer to it than none do", bound))
+}
+
+// looser is into how many steps the way from the bound to what happens without hints is cut.
+const looser = 8
 
 func (b *board) refuse(reason string) Set {
 	return Set{Forecast: b.none(), Older: b.none(), Reason: reason}
@@ -73,15 +116,21 @@ func (b *board) clients() []Client {
 
 // foretell fills in the forecasts, by what the endpoints would carry and nothing else.
 func (b *board) foretell(s Set) Set {
-	hinted := slices.Clone(b.ready)
-	for i := range hinted {
-		h := s.Of[hinted[i].Addr]
-		hinted[i].ZoneHints, hinted[i].NodeHints = h.Zones, h.Nodes
-	}
+	hinted := b.hinted(s)
 	clients := b.clients()
 	s.Forecast = forecast(clients, hinted, b.fair, KubeProxy.directory(hinted).choose)
 	s.Older = forecast(clients, hinted, b.fair, KubeProxyOld.directory(hinted).choose)
 	return s
+}
+
+// hinted is the ready endpoints with the hints of a set.
+func (b *board) hinted(s Set) []model.Endpoint {
+	out := slices.Clone(b.ready)
+	for i := range out {
+		h := s.Of[out[i].Addr]
+		out[i].ZoneHints, out[i].NodeHints = h.Zones, h.Nodes
+	}
+	return out
 }
 
 // hints writes a layout down.

@@ -48,6 +48,11 @@ func (b *board) search(bound float64, older []float64) *layout {
 			}
 		}
 	}
+	if best == nil {
+		if zones := b.zoneSets(bound); zones != nil { // what followers need may have gone to overrides
+			return &layout{zones: zones, inZone: b.kept(zones), older: b.kept(zones)}
+		}
+	}
 	return best
 }
 
@@ -89,7 +94,7 @@ func (b *board) fillAll(bound float64, zones [][]int, spread bool, order order) 
 	var rest []int
 	for i := range b.groups {
 		g := &b.groups[i]
-		if zones[i] == nil || order != crowdedFirst && b.easy(g, zones[i], bound) {
+		if len(g.nodes) == 0 || order != crowdedFirst && b.easy(g, zones[i], bound) {
 			p.send(g.demand, zones[i])
 			l.inZone += g.demand * b.localPart(g, zones[i])
 			continue
@@ -116,8 +121,11 @@ func (b *board) fillAll(bound float64, zones [][]int, spread bool, order order) 
 	return l
 }
 
-// easy tells that a group can stay in its zone altogether, as the plan wants.
+// easy tells that a group can stay in its zone altogether, as the plan wants, or that it has no zone.
 func (b *board) easy(g *group, zone []int, bound float64) bool {
+	if zone == nil {
+		return b.room(bound).fits(b, zone) >= g.demand-tiny
+	}
 	return slices.Equal(zone, g.local) && g.keep >= g.demand-tiny && b.room(bound).fits(b, zone) >= g.demand-tiny
 }
 
@@ -139,21 +147,8 @@ func (b *board) localPart(g *group, set []int) float64 {
 // stays in the zone.
 func (b *board) fill(g *group, zone []int, p *picker) (overrides []override, local float64, ok bool) {
 	part := b.localPart(g, zone)
-	most := p.fits(b, zone) // that can follow the zone
-	if part > 0 {
-		most = min(most, g.keep/part)
-	}
-	follow := make([]float64, len(g.nodes)+1) // demand of the first n nodes, and of those without a name
-	follow[0] = g.rest
-	top := -1
-	for n := range follow {
-		if n > 0 {
-			follow[n] = follow[n-1] + g.nodes[n-1].Share
-		}
-		if follow[n] <= most+tiny {
-			top = n
-		}
-	}
+	follow, top := b.followers(g, p.fits(b, zone), part)
+	goal := min(g.keep, p.sum(g.local)) - enough/2*g.demand
 	local = -1
 	before := p.room
 	after := before
@@ -164,12 +159,31 @@ func (b *board) fill(g *group, zone []int, p *picker) (overrides []override, loc
 		if kept += follow[n] * part; all && kept > local+tiny {
 			overrides, local, ok, after = o, kept, true, p.room
 		}
-		if local >= g.keep-tiny {
+		if local >= goal {
 			break
 		}
 	}
 	p.room = after
 	return overrides, local, ok
+}
+
+// followers returns the demand of the first n nodes, and of those without a name, and how many nodes
+// at most can follow a set that has room for so much, a part of which is in the zone; -1 if not even
+// those without a name can.
+func (b *board) followers(g *group, most, part float64) (follow []float64, top int) {
+	if part > 0 {
+		most = min(most, g.keep/part)
+	}
+	follow, top = make([]float64, len(g.nodes)+1), -1
+	for n := range follow {
+		if follow[n] = g.rest; n > 0 {
+			follow[n] = follow[n-1] + g.nodes[n-1].Share
+		}
+		if follow[n] <= most+tiny {
+			top = n
+		}
+	}
+	return follow, top
 }
 
 // tries are the numbers of nodes worth trying to leave with their zone, of at most top: all if few,
@@ -186,6 +200,7 @@ func tries(top int) []int {
 
 // each picks a set for every node.
 func (p *picker) each(g *group, nodes []Client, keep float64) (overrides []override, local float64, ok bool) {
+	p.begin(g)
 	for _, n := range nodes {
 		set, kept := p.pick(g, n.Share, keep-local)
 		if set == nil {

@@ -53,12 +53,18 @@ func (b *board) tryZoneSets(bound float64, everywhere []bool) (sets [][]int, stu
 			return nil, b.worst(everywhere, i)
 		}
 	}
+	for _, i := range b.use {
+		if p.left[i] < -tiny {
+			return nil, b.worst(everywhere, 0)
+		}
+	}
 	b.crowded(hard)
 	for _, i := range hard {
 		g := &b.groups[i]
 		for _, e := range g.local {
 			p.names[e]-- // this is it
 		}
+		p.begin(g)
 		set, _ := p.pick(g, g.demand, g.demand)
 		if set == nil {
 			return nil, i
@@ -72,7 +78,7 @@ func (b *board) tryZoneSets(bound float64, everywhere []bool) (sets [][]int, stu
 // worst is the group to let go everywhere when group i's endpoints are overrun: itself if it has
 // not gone, else any that has not.
 func (b *board) worst(everywhere []bool, i int) int {
-	if everywhere[i] {
+	if everywhere[i] || !b.groups[i].named {
 		if j := slices.Index(everywhere, false); j >= 0 {
 			return j
 		}
