@@ -63,6 +63,13 @@ func Chart(files fs.FS, values map[string]any) ([]unstructured.Unstructured, err
 		return nil, fmt.Errorf("chart: %w", err)
 	}
 	var objects []unstructured.Unstructured
+	for _, crd := range chart.CRDObjects() { // Helm applies them as they are, before all else
+		more, err := parse(string(crd.File.Data))
+		if err != nil {
+			return nil, fmt.Errorf("chart: %s: %w", crd.Filename, err)
+		}
+		objects = append(objects, more...)
+	}
 	for name, text := range rendered {
 		if !strings.HasSuffix(name, ".yaml") {
 			continue // NOTES.txt and partials

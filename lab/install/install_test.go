@@ -35,7 +35,8 @@ func TestChart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `ServiceAccount zonewise-agent
+	const want = `CustomResourceDefinition zoneroutes.zonewise.io
+ServiceAccount zonewise-agent
 ServiceAccount zonewise-controller
 ClusterRole zonewise-agent
 ClusterRole zonewise-controller
@@ -93,6 +94,7 @@ func TestChartThatIsNone(t *testing.T) {
 		"no Chart.yaml": {},
 		"bad template":  {"Chart.yaml": {Data: []byte("apiVersion: v2\nname: x\nversion: 1.0.0\n")}, "templates/a.yaml": {Data: []byte("{{ nothing }}")}},
 		"bad YAML":      {"Chart.yaml": {Data: []byte("apiVersion: v2\nname: x\nversion: 1.0.0\n")}, "templates/a.yaml": {Data: []byte("a: [")}},
+		"bad CRD":       {"Chart.yaml": {Data: []byte("apiVersion: v2\nname: x\nversion: 1.0.0\n")}, "crds/a.yaml": {Data: []byte("a: [")}},
 	} {
 		if objects, err := Chart(files, nil); err == nil || !strings.HasPrefix(err.Error(), "chart: ") {
 			t.Errorf("%s: %v, error %v", name, objects, err)
