@@ -19,6 +19,7 @@ import (
 
 // question is a plan's problem, taken from the input by the words of the documentation alone.
 type question struct {
+	names        []string
 	demand, room []float64
 	price        [][]float64 // USD per GB
 	crosses      [][]bool
@@ -73,6 +74,32 @@ func (g network) run(s, t int) {
 // answer solves the question as a flow of whole numbers: the least cost, and the greatest in-zone
 // share that it can be had with. Prices must be multiples of 10^-5 USD.
 func (q question) answer() (cost, inZone float64) {
+	x := q.flow(nil)
+	for z := range x {
+		for y, v := range x[z] {
+			cost += v * q.price[z][y]
+			if !q.crosses[z][y] {
+				inZone += v
+			}
+		}
+	}
+	return cost, inZone
+}
+
+// leastMoved is the least that crosses anew, beyond keep, among the answers.
+func (q question) leastMoved(keep [][]float64) float64 {
+	sum := 0.0
+	for z, row := range q.flow(keep) {
+		for y, v := range row {
+			if q.crosses[z][y] {
+				sum += max(0, v-keep[z][y])
+			}
+		}
+	}
+	return sum
+}
+
+func (q question) flow(keep [][]float64) [][]float64 {
 	const parts = 1e12
 	n := len(q.demand)
 	g := make(network, 2*n+2)
@@ -81,26 +108,28 @@ func (q question) answer() (cost, inZone float64) {
 		g.join(s, z, int64(math.Round(q.demand[z]*parts)), 0)
 		g.join(n+z, t, int64(q.room[z]*parts), 0)
 		for y := range n {
-			c := int64(math.Round(q.price[z][y]*1e5)) * 1000
+			c := int64(math.Round(q.price[z][y]*1e5)) * 1_000_000
 			if q.crosses[z][y] {
+				c += 1000
+			}
+			if keep != nil && q.crosses[z][y] {
+				g.join(z, n+y, int64(keep[z][y]*parts), c)
 				c++
 			}
 			g.join(z, n+y, parts, c)
 		}
 	}
 	g.run(s, t)
+	out := make([][]float64, n)
 	for z := range n {
+		out[z] = make([]float64, n)
 		for _, e := range g[z] {
 			if y := e.to - n; y >= 0 && y < n {
-				x := float64(g[e.to][e.back].room) / parts
-				cost += x * q.price[z][y]
-				if !q.crosses[z][y] {
-					inZone += x
-				}
+				out[z][y] += float64(g[e.to][e.back].room) / parts
 			}
 		}
 	}
-	return cost, inZone
+	return out
 }
 
 // byLP solves it by a library for linear programs: the least cost alone.
@@ -197,7 +226,7 @@ func pose(in route.Input, zones []string, prices model.Prices) question {
 	if in.Spec.MaxOverload == 0 {
 		bound = 1.2
 	}
-	var q question
+	q := question{names: zones}
 	sum, all := 0.0, 0.0
 	for _, s := range demand {
 		sum += s.Share

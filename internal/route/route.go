@@ -50,6 +50,9 @@ func Plan(in Input) (model.RoutePlan, time.Time) {
 	previous := f.previous(in.Previous)
 	ideal := f.optimum(previous)
 	s := f.settle(in, previous, ideal)
+	if f.equal(s.weights, ideal) {
+		ideal = s.weights // so that figures are the same to the last bit
+	}
 
 	p.At = s.at
 	p.Zones = f.zonePlans(s.weights)

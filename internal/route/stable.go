@@ -52,12 +52,22 @@ func (f *facts) previous(p *model.RoutePlan) []float64 {
 	out := make([]float64, n*n)
 	for z := range n {
 		row := out[z*n : (z+1)*n]
+		sum := 0.0
 		for _, t := range m.Of(f.zones[z]) {
-			if y := f.index(t.Zone); y >= 0 && t.Share > 0 && !math.IsInf(t.Share, 0) {
+			if !(t.Share > 0) || math.IsInf(t.Share, 0) {
+				continue
+			}
+			sum += t.Share
+			if y := f.index(t.Zone); y >= 0 {
 				row[y] = t.Share
 			}
 		}
-		scale(row)
+		// Weights that are right stay as they are to the last bit, or each plan would differ.
+		if math.Abs(sum-1) > same {
+			for y := range row {
+				row[y] /= max(sum, same)
+			}
+		}
 	}
 	return out
 }
