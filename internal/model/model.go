@@ -107,6 +107,7 @@ type Slice struct {
 	V6        bool
 	Ports     []EndpointPort
 	Endpoints []Endpoint
+	HintMark  string // annotation zonewise.io/hints: the digest of the hints that Zonewise put on; empty if it never did
 }
 
 // ServiceName returns the name of the Service that the slice belongs to.

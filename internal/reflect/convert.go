@@ -13,6 +13,8 @@ import (
 const (
 	// labelProxyName hands a Service to another proxy.
 	labelProxyName = "service.kubernetes.io/service-proxy-name"
+	// annotationHints is what Zonewise leaves on a slice that it put hints on.
+	annotationHints = "zonewise.io/hints"
 	// Nodes with either label are where upstream's topology hints expect no clients.
 	labelControlPlane = "node-role.kubernetes.io/control-plane"
 	labelMaster       = "node-role.kubernetes.io/master"
@@ -123,9 +125,10 @@ func Slice(s *discoveryv1.EndpointSlice) (model.Slice, bool) {
 		return model.Slice{}, false
 	}
 	out := model.Slice{
-		Name:    model.Name{Namespace: s.Namespace, Name: s.Name},
-		Service: owner,
-		V6:      s.AddressType == discoveryv1.AddressTypeIPv6,
+		Name:     model.Name{Namespace: s.Namespace, Name: s.Name},
+		Service:  owner,
+		V6:       s.AddressType == discoveryv1.AddressTypeIPv6,
+		HintMark: s.Annotations[annotationHints],
 	}
 	for _, p := range s.Ports {
 		proto, ok := protocol(value(p.Protocol, corev1.ProtocolTCP))

@@ -158,7 +158,7 @@ func TestTopologyMode(t *testing.T) {
 
 func TestSlice(t *testing.T) {
 	got, ok := Slice(parse[discoveryv1.EndpointSlice](t, `
-metadata: {namespace: shop, name: web-abc, labels: {kubernetes.io/service-name: web}}
+metadata: {namespace: shop, name: web-abc, labels: {kubernetes.io/service-name: web}, annotations: {zonewise.io/hints: 3f2a}}
 addressType: IPv4
 ports:
 - {name: http, protocol: TCP, port: 8080}
@@ -174,7 +174,7 @@ endpoints:
 - addresses: [nonsense]
 - addresses: []`))
 	want := model.Slice{
-		Name: model.Name{Namespace: "shop", Name: "web-abc"}, Service: "web",
+		Name: model.Name{Namespace: "shop", Name: "web-abc"}, Service: "web", HintMark: "3f2a",
 		Ports: []model.EndpointPort{{Name: "http", Protocol: model.TCP, Port: 8080}, {Protocol: model.UDP, Port: 53}},
 		Endpoints: []model.Endpoint{
 			{Addr: netip.MustParseAddr("192.168.1.11"), Node: "n1", Zone: "a", Pod: "web-0", Ready: true, Serving: true,
