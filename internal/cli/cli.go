@@ -15,11 +15,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Exit codes, a contract with scripts. The fourth, 3, means findings; no command here has any yet.
+// Exit codes, a contract with scripts.
 const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitOK       = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitFindings = 3
 )
 
 // Main runs the command that args (with the program's name first) ask for and returns the exit code.
@@ -44,11 +45,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // exitCode is the one place that maps errors to exit codes.
 func exitCode(err error) int {
 	var wrong usageError
+	var found findings
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &wrong):
 		return exitUsage
+	case errors.As(err, &found):
+		return exitFindings
 	}
 	return exitFailed
 }
@@ -57,6 +61,16 @@ func exitCode(err error) int {
 type usageError struct{ error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// findings is how many there are of what deserves a look: the command did its work, and found some.
+type findings int
+
+func (f findings) Error() string {
+	if f == 1 {
+		return "1 finding"
+	}
+	return fmt.Sprintf("%d findings", int(f))
+}
 
 func oneLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
@@ -84,7 +98,7 @@ Exit codes: 0 ok, 1 failed, 2 wrong use, 3 findings.`,
 		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl zonewise"}
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serviceCommand(), labCommand(), agentCommand(), controllerCommand(), versionCommand())
+	root.AddCommand(planCommand(), explainCommand(), simulateCommand(), serviceCommand(), labCommand(), agentCommand(), controllerCommand(), versionCommand())
 	return root
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -24,7 +25,9 @@ func TestScripts(t *testing.T) {
 			own, _, _ := strings.Cut(e.Getenv("PATH"), string(os.PathListSeparator)) // where Main put the programs
 			e.Setenv("OWN", own)
 			e.Setenv("KUBERNETES_SERVICE_HOST", "")
-			return nil
+			dumps, err := filepath.Abs("testdata/dumps")
+			e.Setenv("DUMPS", dumps)
+			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})
