@@ -19,6 +19,7 @@ import (
 	"github.com/zonewise/zonewise/internal/loop"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/reflect"
+	"github.com/zonewise/zonewise/internal/reflect/kube"
 	"github.com/zonewise/zonewise/internal/service"
 	"github.com/zonewise/zonewise/internal/state"
 )
@@ -36,10 +37,11 @@ type Applier interface {
 	Counters() (map[service.Pair]service.Traffic, error)
 }
 
-// Config is what an agent needs. All of it is required, save Audit.
+// Config is what an agent needs. All of it is required, save Routes and Audit.
 type Config struct {
 	Node    string // this node's name
 	Client  kubernetes.Interface
+	Routes  kube.ZoneRoutes // nil: ZoneRoutes are not followed, and endpoints are chosen by hints alone
 	Applier Applier
 	Log     *slog.Logger
 	Audit   time.Duration // between two looks at the kernel; zero is two seconds
@@ -48,8 +50,10 @@ type Config struct {
 // Agent is one node's agent.
 type Agent struct {
 	client  kubernetes.Interface
+	follow  reflect.Options
 	program *programmer
 	audit   time.Duration
+	tally   tally
 }
 
 // New returns an agent that has not begun.
@@ -60,12 +64,14 @@ func New(c Config) (*Agent, error) {
 	if c.Audit <= 0 {
 		c.Audit = 2 * time.Second
 	}
-	p := &programmer{node: c.Node, tables: state.New(reflect.Sources...), applier: c.Applier, log: c.Log, health: newHealth()}
+	follow := reflect.Options{Node: c.Node, Routes: c.Routes}
+	p := &programmer{node: c.Node, tables: state.New(follow.Sources()...), applier: c.Applier, log: c.Log, health: newHealth()}
 	p.metrics = newMetrics(p.services)
-	return &Agent{client: c.Client, program: p, audit: c.Audit}, nil
+	return &Agent{client: c.Client, follow: follow, program: p, audit: c.Audit}, nil
 }
 
-// Handler serves the node's local API: /healthz, /livez, /metrics and /v1/services/{namespace}/{name}.
+// Handler serves the node's local API: /healthz, /livez, /metrics, /v1/traffic and
+// /v1/services/{namespace}/{name}.
 func (a *Agent) Handler() http.Handler { return a.handler() }
 
 // Run follows the API server and programs the kernel until ctx ends.
@@ -75,7 +81,7 @@ func (a *Agent) Run(ctx context.Context) {
 		a.program.log.Warn("audit", "err", err, "retry", retry)
 	}})
 	var wg sync.WaitGroup
-	wg.Go(func() { reflect.Run(ctx, a.client, a.program.tables, reflect.Options{Node: a.program.node}) })
+	wg.Go(func() { reflect.Run(ctx, a.client, a.program.tables, a.follow) })
 	wg.Go(func() { a.program.tables.Follow(ctx, program.Wake) })
 	wg.Go(func() { program.Run(ctx) })
 	wg.Go(func() { audit.Run(ctx) })

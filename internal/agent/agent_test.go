@@ -42,6 +42,7 @@ type fakeApplier struct {
 	kernel   map[model.Name][]service.Frontend
 	broken   error
 	tampered bool
+	counted  map[service.Pair]service.Traffic
 }
 
 func newFakeApplier() *fakeApplier {
@@ -86,10 +87,9 @@ func (f *fakeApplier) Audit() (bool, error) {
 }
 
 func (f *fakeApplier) Counters() (map[service.Pair]service.Traffic, error) {
-	key := service.Key{Addr: netip.MustParseAddrPort("10.100.0.1:80"), Protocol: model.TCP}
-	return map[service.Pair]service.Traffic{
-		{Frontend: key, Backend: netip.MustParseAddrPort("192.168.1.11:8080")}: {Connections: 7, Packets: 70, Bytes: 7000},
-	}, nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.counted, nil
 }
 
 func (f *fakeApplier) set(change func(*fakeApplier)) {
@@ -109,9 +109,15 @@ type world struct {
 }
 
 func start(t *testing.T, objects ...runtime.Object) *world {
+	return startWith(t, func(*world, *Config) {}, objects...)
+}
+
+func startWith(t *testing.T, change func(*world, *Config), objects ...runtime.Object) *world {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	w := &world{T: t, ctx: ctx, api: apitest.New(objects...), kernel: newFakeApplier()}
-	agent, err := New(Config{Node: "n1", Client: w.api, Applier: w.kernel, Log: slog.New(slog.DiscardHandler), Audit: time.Millisecond})
+	c := Config{Node: "n1", Client: w.api, Applier: w.kernel, Log: slog.New(slog.DiscardHandler), Audit: time.Millisecond}
+	change(w, &c)
+	agent, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,6 +295,12 @@ func TestTamperingIsRepairedAndReported(t *testing.T) {
 
 func TestViewTellsSharesCountsAndWhy(t *testing.T) {
 	w := start(t, node("a"), svc(1), slice(1, "a", "b"))
+	key := service.Key{Addr: netip.MustParseAddrPort("10.100.0.1:80"), Protocol: model.TCP}
+	w.kernel.set(func(f *fakeApplier) {
+		f.counted = map[service.Pair]service.Traffic{
+			{Frontend: key, Backend: netip.MustParseAddrPort("192.168.1.11:8080")}: {Connections: 7, Packets: 70, Bytes: 7000},
+		}
+	})
 	w.next()
 	w.until("/healthz", "ok")
 	code, body := w.get("/v1/services/default/s1")

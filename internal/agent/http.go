@@ -19,6 +19,7 @@ func (a *Agent) handler() http.Handler {
 	mux.HandleFunc("GET /livez", a.serveLiveness)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.program.metrics.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /v1/services/{namespace}/{name}", a.serveService)
+	mux.HandleFunc("GET /v1/traffic", a.serveTraffic)
 	return mux
 }
 
@@ -44,10 +45,8 @@ func (a *Agent) serveLiveness(w http.ResponseWriter, _ *http.Request) {
 
 // serveService answers from what the kernel is known to obey, not from what is wanted of it.
 func (a *Agent) serveService(w http.ResponseWriter, r *http.Request) {
-	now := a.program.programmed.Load()
+	now := a.known(w)
 	if now == nil {
-		_, reason, _ := a.program.health.status(time.Now())
-		http.Error(w, reason, http.StatusServiceUnavailable)
 		return
 	}
 	name := model.Name{Namespace: r.PathValue("namespace"), Name: r.PathValue("name")}
@@ -56,11 +55,41 @@ func (a *Agent) serveService(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "service "+name.String()+": not found", http.StatusNotFound)
 		return
 	}
+	if counted, ok := a.counted(w); ok {
+		answer(w, view.Of(now.node, svc, plan(now.node, now.snapshot, name), counted))
+	}
+}
+
+func (a *Agent) serveTraffic(w http.ResponseWriter, _ *http.Request) {
+	now := a.known(w)
+	if now == nil {
+		return
+	}
+	if counted, ok := a.counted(w); ok {
+		a.tally.add(now.snapshot, counted)
+		answer(w, a.tally.view(now.node))
+	}
+}
+
+// known returns what the kernel obeys, or answers why nothing is known yet.
+func (a *Agent) known(w http.ResponseWriter) *programmed {
+	now := a.program.programmed.Load()
+	if now == nil {
+		_, reason, _ := a.program.health.status(time.Now())
+		http.Error(w, reason, http.StatusServiceUnavailable)
+	}
+	return now
+}
+
+func (a *Agent) counted(w http.ResponseWriter) (map[service.Pair]service.Traffic, bool) {
 	counted, err := a.program.applier.Counters()
 	if err != nil {
 		http.Error(w, "counters: "+err.Error(), http.StatusInternalServerError)
-		return
 	}
+	return counted, err == nil
+}
+
+func answer(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(view.Of(now.node, svc, service.Plan(now.node, svc, now.snapshot.Slices(name), nil), counted))
+	_ = json.NewEncoder(w).Encode(v)
 }

@@ -71,7 +71,7 @@ func (p *programmer) pass(context.Context) error {
 func (p *programmer) whole(node model.Node, snap *state.Snapshot) error {
 	want := map[model.Name][]service.Frontend{}
 	for svc := range snap.Services() {
-		want[svc.Name] = service.Plan(node, svc, snap.Slices(svc.Name), nil)
+		want[svc.Name] = plan(node, snap, svc.Name)
 	}
 	if err := p.applier.Apply(want, true); err != nil {
 		return fmt.Errorf("whole sync: %w", err)
@@ -117,7 +117,11 @@ func plan(node model.Node, snap *state.Snapshot, name model.Name) []service.Fron
 	if !ok {
 		return nil
 	}
-	return service.Plan(node, svc, snap.Slices(name), nil)
+	var weights *model.ZoneRoute
+	if zr, ok := snap.Route(name); ok {
+		weights = &zr
+	}
+	return service.Plan(node, svc, snap.Slices(name), weights)
 }
 
 // same tells whether two states of a node make the same plans. What else changes about a node,
