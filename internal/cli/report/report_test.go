@@ -42,7 +42,8 @@ func balance(why string, e ...view.Endpoint) view.Choice {
 	return view.Choice{Verdict: "balance", Why: why, Endpoints: e}
 }
 
-// views are three nodes: one that obeys hints, one that cannot, and one of an external policy.
+// views are four nodes: one that obeys hints, one that cannot, one of an external policy, and one
+// that obeys a ZoneRoute but for an internal policy.
 func views() []view.Service {
 	const a, b = "ap-northeast-2a", "ap-northeast-2b"
 	one, two := "192.168.1.11:8080", "192.168.2.11:8080"
@@ -68,6 +69,9 @@ func views() []view.Service {
 			view.Frontend{Kind: "NodePort", Address: "192.168.2.10:30080", Choice: balance("zone hints: "+b, endpoint(two, b, 1, 11, 1000))})),
 		of("n1", a, port(cluster(balance("all endpoints: pod web-1 has no zone hint",
 			endpoint(one, a, .5, 42, 999), endpoint(two, b, .5, 58, 45_600_000_000))), outside)),
+		of("n4", a, port(cluster(balance("internalTrafficPolicy Local", endpoint(one, a, .5, 10, 1000), endpoint(two, b, .5, 10, 1000))),
+			view.Frontend{Kind: "NodePort", Address: "192.168.1.28:30080", Choice: balance("ZoneRoute default/web: 94.5% own zone, bound 1.2",
+				endpoint(one, a, .945, 0, 0), endpoint(two, b, .055, 0, 0))})),
 	}
 }
 

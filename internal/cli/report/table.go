@@ -79,7 +79,8 @@ func differs(n Node, c view.Choice) bool {
 		return true
 	}
 	for i := range c.Endpoints {
-		if n.Endpoints[i].Address != c.Endpoints[i].Address {
+		a, b := n.Endpoints[i], c.Endpoints[i]
+		if a.Address != b.Address || percent(a.Share) != percent(b.Share) {
 			return true
 		}
 	}
