@@ -16,7 +16,6 @@ type board struct {
 	fair   []float64        // of each: its part of all connections if load were even; 0: not to be used
 	use    []int            // those that may be used
 	groups []group          // zones that connections come from, by name
-	ideal  float64          // the most that any weights keep in their zones under the bound
 }
 
 // group is the clients of one zone.
@@ -70,13 +69,13 @@ func newBoard(p model.RoutePlan, clients []Client, ready, previous []model.Endpo
 	}
 	for i := range b.groups {
 		slices.SortStableFunc(b.groups[i].nodes, func(a, b Client) int { return falseFirst(named[a.Node], named[b.Node]) })
-		b.settle(&b.groups[i], weights, 1+p.MaxOverload)
+		b.settle(&b.groups[i], weights)
 	}
 	return b
 }
 
 // settle fills in what the endpoints and the plan mean for a group.
-func (b *board) settle(g *group, weights model.Matrix, bound float64) {
+func (b *board) settle(g *group, weights model.Matrix) {
 	row := weights.Of(g.name)
 	g.weights = row
 	g.keep = g.demand
@@ -84,18 +83,27 @@ func (b *board) settle(g *group, weights model.Matrix, bound float64) {
 		g.keep *= row.Of(g.name)
 	}
 	g.planned = make([]bool, len(b.ready))
-	var room float64
 	for _, i := range b.use {
 		zone := b.ready[i].Zone
 		g.planned[i] = row.Of(zone) > 0
 		if zone == g.name && g.named {
 			g.local = append(g.local, i)
-			room += bound * b.fair[i]
 		} else {
 			g.away = append(g.away, i)
 		}
 	}
-	b.ideal += min(g.keep, room)
+}
+
+// ideal is the most that any weights keep in their zones under the bound, and as the plan wants.
+func (b *board) ideal(bound float64) (sum float64) {
+	for _, g := range b.groups {
+		var room float64
+		for _, i := range g.local {
+			room += bound * b.fair[i]
+		}
+		sum += min(g.keep, room)
+	}
+	return sum
 }
 
 // fairShares follows the plan's capacities; endpoints in drained zones have none.

@@ -10,7 +10,14 @@ import (
 )
 
 // olderSlack is how much more overload consumers get that know zone hints alone, as a multiple of
-// the plan's: see docs of Plan.
+// the plan's. With 3 to 30 pods in 3 zones and a bound of 1.2 (2: of 1.4 for them) they keep
+//
+//	slack  1     1.5   2     3     any
+//	       58 %  80 %  92 %  98 %  100 % in the zone, with the most loaded endpoint at
+//	       1.20  1.30  1.40  1.60  2.30
+//
+// and where a zone has more nodes than hints can name (50), those that know node hints, most of
+// which follow their zone hints then, keep 90, 96, 99, 99.7 and 99.8 % of the optimum.
 const olderSlack = 2
 
 // Plan says a plan in hints. With consumers that know node hints, no endpoint gets more than the
@@ -41,24 +48,41 @@ func Plan(p model.RoutePlan, clients []Client, endpoints []model.Endpoint, previ
 	bound := 1 + p.MaxOverload
 	kept, ok := b.carried(endpoints, previous)
 	ok = ok && b.sound(kept, bound, max(1+olderSlack*p.MaxOverload, b.forced()))
-	if ok && kept.Forecast.InZone >= b.ideal-worth && b.astray(kept.Forecast) <= worth {
+	if ok && kept.Forecast.InZone >= b.ideal(bound)-worth && b.astray(kept.Forecast) <= worth {
 		return kept // nothing can be worth a change
 	}
-	s := b.fresh(endpoints, p.MaxOverload)
+	s := b.fresh(endpoints, p.MaxOverload, p.Demand.Source == model.Measured)
 	if ok && kept.Forecast.InZone >= s.Forecast.InZone-worth && b.astray(kept.Forecast) <= b.astray(s.Forecast)+worth {
 		return kept
 	}
 	return s
 }
 
-// fresh is the best set, whatever there was before.
-func (b *board) fresh(endpoints []model.Endpoint, overload float64) Set {
-	bound, none := 1+overload, b.none()
-	older := []float64{1 + olderSlack*overload, 1 + overload*(1+olderSlack)/2, bound}
-	for i := range older {
-		older[i] = max(older[i], b.forced())
+// older are bounds for consumers that know zone hints alone, the loosest first.
+func (b *board) older(overload float64) []float64 {
+	return []float64{
+		max(1+olderSlack*overload, b.forced()),
+		max(1+overload*(1+olderSlack)/2, b.forced()),
+		max(1+overload, b.forced()),
 	}
-	if l := b.search(bound, older); l != nil {
+}
+
+// margin is the part of the allowed overload that a new set leaves unused where demand is measured,
+// so that the next measurement does not make another set necessary at once.
+const margin = 0.05
+
+// fresh is the best set, whatever there was before.
+func (b *board) fresh(endpoints []model.Endpoint, overload float64, measured bool) Set {
+	bound, none := 1+overload, b.none()
+	older := b.older(overload)
+	var l *layout
+	if measured {
+		l = b.search(1+overload*(1-margin), b.older(overload*(1-margin)))
+	}
+	if l == nil {
+		l = b.search(bound, older)
+	}
+	if l != nil {
 		if len(b.use) == len(b.ready) && none.InZone >= l.inZone-tiny {
 			return b.refuse("hints would keep no more connections in their zones than none do")
 		}

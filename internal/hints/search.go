@@ -25,6 +25,7 @@ type override struct {
 func (b *board) search(bound float64, older []float64) *layout {
 	var best *layout
 	var tried [][][]int
+	goal := b.ideal(bound) - enough
 	for _, o := range older {
 		zones := b.zoneSets(o)
 		if zones == nil || slices.ContainsFunc(tried, func(t [][]int) bool { return sameSets(t, zones) }) {
@@ -42,7 +43,7 @@ func (b *board) search(bound float64, older []float64) *layout {
 				if best == nil || l.score() > best.score()+tiny {
 					best = l
 				}
-				if l.inZone >= b.ideal-enough {
+				if l.inZone >= goal {
 					return best
 				}
 			}

@@ -2,11 +2,8 @@ package hints
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
-	"testing"
 
 	"github.com/zonewise/zonewise/internal/model"
 )
@@ -113,69 +110,4 @@ func scatter(r *rand.Rand, n, zones int) []int {
 		out[r.IntN(zones)]++
 	}
 	return out
-}
-
-func (w world) without() []model.Endpoint { return w.endpoints }
-
-// outcome gathers figures over many worlds.
-type outcome struct {
-	inZone, older, optimum float64
-	above, olderAbove      int
-	loads, olderLoads      []float64
-	none                   int
-}
-
-func (o *outcome) add(w world, s Set) {
-	o.inZone += s.Forecast.InZone
-	o.older += s.Older.InZone
-	o.optimum += w.optimum
-	o.loads = append(o.loads, s.Forecast.MaxLoad)
-	o.olderLoads = append(o.olderLoads, s.Older.MaxLoad)
-	if s.Forecast.MaxLoad > 1+w.plan.MaxOverload+1e-9 {
-		o.above++
-	}
-	if s.Older.MaxLoad > 1+w.plan.MaxOverload+1e-9 {
-		o.olderAbove++
-	}
-	if len(s.Of) == 0 {
-		o.none++
-	}
-}
-
-func (o *outcome) String() string {
-	n := float64(len(o.loads))
-	slices.Sort(o.loads)
-	slices.Sort(o.olderLoads)
-	return fmt.Sprintf("%5.1f%% of %5.1f%% = %5.2f%%  above %d  max %.3f | older %5.1f%%  above %4.1f%%  p99 %.2f max %.3f | none %.1f%%",
-		100*o.inZone/n, 100*o.optimum/n, 100*o.inZone/o.optimum, o.above, o.loads[len(o.loads)-1],
-		100*o.older/n, 100*float64(o.olderAbove)/n, o.olderLoads[int(math.Ceil(n*0.99))-1], o.olderLoads[len(o.olderLoads)-1], 100*float64(o.none)/n)
-}
-
-func TestTable(t *testing.T) {
-	kinds := []struct {
-		name      string
-		low, high int
-		place     func(*rand.Rand, int, int) []int
-	}{
-		{"3-12 even", 3, 12, spread}, {"3-30 even", 3, 30, spread}, {"3-30 random", 3, 30, scatter},
-	}
-	for _, k := range kinds {
-		for _, nodes := range []int{2, 3, 6, 12} {
-			r := rand.New(rand.NewPCG(1, 2))
-			var o outcome
-			for range 1000 {
-				w := newWorld(k.place(r, k.low+r.IntN(k.high-k.low+1), 3), nodes, drawDemand(r, 3), 0.2)
-				o.add(w, Plan(w.plan, w.clients, w.endpoints, nil))
-			}
-			t.Logf("%-12s %2d nodes: %s", k.name, nodes, &o)
-		}
-	}
-	for _, pods := range [][]int{{2, 1, 1}, {2, 2, 1}, {3, 3, 2}, {4, 4, 3}} {
-		for _, nodes := range []int{2, 3, 6, 12} {
-			var o outcome
-			w := newWorld(pods, nodes, []float64{1. / 3, 1. / 3, 1. / 3}, 0.2)
-			o.add(w, Plan(w.plan, w.clients, w.endpoints, nil))
-			t.Logf("%v %2d nodes: %s", pods, nodes, &o)
-		}
-	}
 }
