@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net"
 	"time"
 )
 
@@ -43,8 +44,13 @@ func issue(host string, now time.Time) (pair, error) {
 		KeyUsage: x509.KeyUsageCertSign, MaxPathLenZero: true,
 	}
 	leaf := &x509.Certificate{
-		Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
+		Subject:  pkix.Name{CommonName: "zonewise-webhook"},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		leaf.IPAddresses = []net.IP{ip}
+	} else {
+		leaf.DNSNames = []string{host}
 	}
 	for _, c := range []*x509.Certificate{ca, leaf} {
 		c.NotBefore, c.NotAfter = now.Add(-skew), now.Add(validity)

@@ -45,7 +45,8 @@ type Handler struct {
 	log     *slog.Logger
 	reviews *prometheus.CounterVec
 	seconds prometheus.Histogram
-	slowest atomic.Int64 // nanoseconds, since Slowest was last asked
+	room    chan struct{} // for reviews under way
+	slowest atomic.Int64  // nanoseconds, since Slowest was last asked
 }
 
 // Outcomes of a review, as the metric names them.
@@ -57,12 +58,13 @@ const (
 	unread = "unread" // not understood
 	failed = "failed" // no plan, or one that the API server would refuse
 	broken = "panic"
+	late   = "late" // no plan in time
 )
 
 // NewHandler returns a webhook that answers by the planner.
 func NewHandler(p Planner, log *slog.Logger) *Handler {
 	h := &Handler{
-		planner: p, log: log,
+		planner: p, log: log, room: make(chan struct{}, 256),
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "zonewise_hint_reviews_total",
 			Help: "Writes of EndpointSlices that the API server asked about, by what became of them.",
@@ -73,7 +75,7 @@ func NewHandler(p Planner, log *slog.Logger) *Handler {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
 		}),
 	}
-	for _, outcome := range []string{hinted, right, left, probed, unread, failed, broken} {
+	for _, outcome := range []string{hinted, right, left, probed, unread, failed, broken, late} {
 		h.reviews.WithLabelValues(outcome)
 	}
 	return h
@@ -119,29 +121,58 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// review allows the write, with a patch if there is one.
+// review allows the write, with a patch if there is one in time.
 func (h *Handler) review(asked *request) (answer *admissionv1.AdmissionReview, outcome string) {
 	response := &admissionv1.AdmissionResponse{UID: types.UID(asked.UID), Allowed: true}
 	answer = &admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
 		Response: response,
 	}
+	select {
+	case h.room <- struct{}{}:
+	default: // as many as that do not come back any more, or all at once
+		return answer, late
+	}
+	done := make(chan verdict, 1)
+	go func() {
+		defer func() { <-h.room }()
+		done <- h.decide(asked)
+	}()
+	limit := time.NewTimer(lag)
+	defer limit.Stop()
+	select {
+	case v := <-done:
+		if len(v.patch) > 0 {
+			kind := admissionv1.PatchTypeJSONPatch
+			response.Patch, response.PatchType = v.patch, &kind
+		}
+		return answer, v.outcome
+	case <-limit.C:
+		h.log.Warn("hints: no plan in time; a slice is written without", "namespace", asked.namespace(), "slice", asked.name())
+		return answer, late
+	}
+}
+
+// verdict is what becomes of a write.
+type verdict struct {
+	patch   []byte
+	outcome string
+}
+
+func (h *Handler) decide(asked *request) (v verdict) {
+	log := h.log.With("namespace", asked.namespace(), "slice", asked.name())
 	defer func() {
 		if p := recover(); p != nil {
-			response.Patch, response.PatchType, outcome = nil, nil, broken
-			h.log.Error("hints: a review broke; the slice is written without", "panic", p, "stack", string(debug.Stack()))
+			v = verdict{outcome: broken}
+			log.Error("hints: a review broke; the slice is written without", "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
 	patch, outcome, err := h.patch(asked)
 	if err != nil {
-		h.log.Warn("hints: a slice is written without", "namespace", asked.Object.Metadata.Namespace, "slice", asked.Object.Metadata.Name, "error", err)
-		return answer, failed
+		log.Warn("hints: a slice is written without", "error", err)
+		return verdict{outcome: failed}
 	}
-	if len(patch) > 0 {
-		kind := admissionv1.PatchTypeJSONPatch
-		response.Patch, response.PatchType = patch, &kind
-	}
-	return answer, outcome
+	return verdict{patch, outcome}
 }
 
 func (h *Handler) patch(asked *request) (patch []byte, outcome string, err error) {

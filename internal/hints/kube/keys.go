@@ -46,9 +46,12 @@ type Keys struct {
 	served *tls.Certificate
 }
 
-// NewKeys returns keys that are not loaded yet.
-func NewKeys(client kubernetes.Interface, namespace string, log *slog.Logger) *Keys {
-	return &Keys{client: client, namespace: namespace, host: ServiceName + "." + namespace + ".svc", log: log}
+// Host is the name by which the API server knows the webhook.
+func Host(namespace string) string { return ServiceName + "." + namespace + ".svc" }
+
+// NewKeys returns keys that are not loaded yet, for a webhook that the API server knows by host.
+func NewKeys(client kubernetes.Interface, namespace, host string, log *slog.Logger) *Keys {
+	return &Keys{client: client, namespace: namespace, host: host, log: log}
 }
 
 // TLS is how the webhook serves. It speaks HTTP/1.1 alone: a connection on which an answer did not

@@ -15,9 +15,9 @@ import (
 // ConfigurationName is the name of the MutatingWebhookConfiguration.
 const ConfigurationName = "zonewise-hints"
 
-// ownerName is the ClusterRole of the chart that the configuration belongs to: when the chart goes,
-// the garbage collector takes the configuration away, too.
-const ownerName = "zonewise-controller"
+// ownerName is the ClusterRole of the chart that the configuration belongs to: when the chart goes, or
+// its value controller.hints, the garbage collector takes the configuration away, too.
+const ownerName = "zonewise-hints"
 
 // registration makes the API server ask the webhook, and stop.
 type registration struct {
@@ -119,6 +119,6 @@ func (r registration) configuration(bundle []byte, managers []string) *admission
 }
 
 func same(have, want *admissionregistrationv1.MutatingWebhookConfiguration) bool {
-	return apiequality.Semantic.DeepEqual(have.Webhooks, want.Webhooks) &&
-		apiequality.Semantic.DeepEqual(have.OwnerReferences, want.OwnerReferences)
+	return apiequality.Semantic.DeepDerivative(want.Webhooks, have.Webhooks) && // a newer API may default more
+		apiequality.Semantic.DeepEqual(want.OwnerReferences, have.OwnerReferences)
 }

@@ -116,6 +116,21 @@ func read(body []byte) (*request, error) {
 	return r.Request, nil
 }
 
+// name and namespace are for the log; a write that makes a slice may have no name yet.
+func (r *request) name() string {
+	if r.Object == nil {
+		return ""
+	}
+	return r.Object.Metadata.Name
+}
+
+func (r *request) namespace() string {
+	if r.Object == nil {
+		return ""
+	}
+	return r.Object.Metadata.Namespace
+}
+
 // concerns tells whether a request is a write of a slice that may carry hints: not of a headless
 // Service, which nobody proxies, nor of names instead of addresses.
 func (r *request) concerns() bool {

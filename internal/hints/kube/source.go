@@ -11,17 +11,25 @@ import (
 
 // Source is what the controller knows. Its methods are called from several goroutines at once.
 type Source interface {
-	// Any tells whether there is a Service whose hints are to be delivered at all.
-	Any() bool
+	// Any tells whether there is a Service whose hints are to be delivered at all; known is false
+	// while the tables are not complete.
+	Any() (wanted, known bool)
 	// Services returns the names of all that have slices.
 	Services() []model.Name
 	// Slices returns all slices of a Service, of both families.
 	Slices(svc model.Name) []model.Slice
-	// Target returns the hints that a Service's endpoints of one family should carry in the end. The
-	// slices are those of the family, the one that is being written among them as it will be. False
-	// if hints are none of our business: another mode, or nothing can be planned. An error is
-	// a reason to leave a slice alone for now: the tables are not complete.
-	Target(svc model.Name, v6 bool, slices []model.Slice) (hints.Set, bool, error)
+	// Target returns what a Service's slices of one family should come to carry. The slices are those
+	// of the family, the one that is being written among them as it will be. False if hints are none
+	// of our business: another mode, or nothing can be planned. An error is a reason to leave a slice
+	// alone for now: the tables are not complete.
+	Target(svc model.Name, v6 bool, slices []model.Slice) (t Target, ours bool, err error)
+}
+
+// Target is hints, and what they were planned for.
+type Target struct {
+	Set     hints.Set
+	Clients []hints.Client
+	Plan    model.RoutePlan
 }
 
 // NewPlanner returns the planner that answers from what the controller knows. While a Service's
@@ -52,7 +60,7 @@ func (p planner) Hints(svc model.Name, v6 bool, incoming model.Slice) (map[netip
 	if err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
-	if !ours || len(target.Of) == 0 {
+	if !ours || len(target.Set.Of) == 0 {
 		return nil, nil
 	}
 	return answer(current, incoming, target), nil
@@ -74,29 +82,45 @@ func restore(incoming, stored model.Slice) model.Slice {
 	return incoming
 }
 
-// answer returns what a slice should carry now: its next step, if it is the one to take it. Otherwise
-// its endpoints keep what they have, and those that have nothing get at once what they will have.
-func answer(current []model.Slice, incoming model.Slice, target hints.Set) map[netip.Addr]hints.Hint {
-	var step map[netip.Addr]hints.Hint
-	steps := hints.Steps(current, target)
-	settled := len(steps) == 0
-	if !settled && steps[0].Slice == incoming.Name {
-		step = steps[0].Hints
+// answer returns what a slice should carry now. The only slice of a Service goes straight to the
+// target. One of several takes its next step, if it is the one to take it; otherwise its
+// endpoints keep what they have, and those that have nothing get at once what they will have.
+func answer(current []model.Slice, incoming model.Slice, target Target) map[netip.Addr]hints.Hint {
+	final := finals(incoming, target.Set)
+	if len(current) == 1 {
+		return final
 	}
-	out := map[netip.Addr]hints.Hint{}
+	steps := hints.Steps(current, target.Set, target.Clients, target.Plan)
+	switch {
+	case len(steps) == 0:
+		return final
+	case steps[0].Slice == incoming.Name:
+		return steps[0].Hints
+	}
 	for _, e := range incoming.Endpoints {
-		has := hints.Hint{Zones: e.ZoneHints, Nodes: e.NodeHints}
-		final, planned := target.Of[e.Addr]
+		if len(e.ZoneHints)+len(e.NodeHints) > 0 {
+			final[e.Addr] = hints.Hint{Zones: e.ZoneHints, Nodes: e.NodeHints}
+		}
+	}
+	return final
+}
+
+// finals are the hints that the endpoints of a slice should have in the end. Those that the plan does
+// not know yet get hints too, or all others' would be ignored.
+func finals(s model.Slice, target hints.Set) map[netip.Addr]hints.Hint {
+	byNode := false
+	for _, h := range target.Of {
+		byNode = byNode || len(h.Nodes) > 0
+	}
+	out := make(map[netip.Addr]hints.Hint, len(s.Endpoints))
+	for _, e := range s.Endpoints {
+		h, planned := target.Of[e.Addr]
 		if !planned {
-			final = hints.Unplanned(e)
+			if h = hints.Unplanned(e); !byNode {
+				h.Nodes = nil
+			}
 		}
-		if h, ok := step[e.Addr]; ok {
-			out[e.Addr] = h
-		} else if settled || has.Equal(hints.Hint{}) {
-			out[e.Addr] = final
-		} else {
-			out[e.Addr] = has
-		}
+		out[e.Addr] = h
 	}
 	return out
 }

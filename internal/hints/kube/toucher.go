@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/zonewise/zonewise/internal/hints"
@@ -129,10 +130,10 @@ func (t *toucher) family(ctx context.Context, svc model.Name, v6 bool, current [
 	if err != nil {
 		return false, fmt.Errorf("plan: %w", err)
 	}
-	deliver := ours && len(target.Of) > 0
+	deliver := ours && len(target.Set.Of) > 0
 	var steps []hints.Step
 	if deliver {
-		steps = hints.Steps(current, target)
+		steps = hints.Steps(current, target.Set, target.Clients, target.Plan)
 	}
 	switch {
 	case deliver && len(steps) == 0:
@@ -172,8 +173,12 @@ func (t *toucher) touch(ctx context.Context, name model.Name) error {
 		return fmt.Errorf("slice %s: %w", name, err)
 	}
 	t.failed(nil)
-	if s.Annotations[Annotation] == "" {
-		return fmt.Errorf("slice %s: %w", name, errNoHints)
+	stored, err := fromAPI(s)
+	if err == nil && !Ours(stored.model()) {
+		err = errNoHints
+	}
+	if err != nil {
+		return fmt.Errorf("slice %s: %w", name, err)
 	}
 	return nil
 }
@@ -188,32 +193,37 @@ func (t *toucher) strip(ctx context.Context, name model.Name) error {
 	if err := t.limit.Wait(ctx); err != nil {
 		return err
 	}
-	slices := t.client.DiscoveryV1().EndpointSlices(name.Namespace)
-	live, err := slices.Get(ctx, name.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err == nil {
-		err = stripLive(ctx, t.client, live)
-	}
-	if err != nil {
-		return fmt.Errorf("slice %s: %w", name, err)
-	}
-	return nil
+	_, err := stripNow(ctx, t.client, name)
+	return err
 }
 
-// stripLive does nothing if the hints are not ours.
-func stripLive(ctx context.Context, client kubernetes.Interface, live *discoveryv1.EndpointSlice) error {
-	s, err := fromAPI(live)
-	if err != nil || !Ours(s.model()) {
+// stripNow tells whether there was anything to take off. Hints that are not ours stay.
+func stripNow(ctx context.Context, client kubernetes.Interface, name model.Name) (done bool, err error) {
+	slices := client.DiscoveryV1().EndpointSlices(name.Namespace)
+	err = retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		done = false
+		live, err := slices.Get(ctx, name.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		s, err := fromAPI(live)
+		if err != nil || !Ours(s.model()) {
+			return err
+		}
+		patch, err := encode(strip(s, live.ResourceVersion))
+		if err != nil {
+			return err
+		}
+		_, err = slices.Patch(ctx, name.Name, types.JSONPatchType, patch, metav1.PatchOptions{})
+		done = err == nil
 		return err
-	}
-	patch, err := encode(strip(s, live.ResourceVersion))
+	})
 	if err != nil {
-		return err
+		return false, fmt.Errorf("slice %s: %w", name, err)
 	}
-	_, err = client.DiscoveryV1().EndpointSlices(live.Namespace).Patch(ctx, live.Name, types.JSONPatchType, patch, metav1.PatchOptions{})
-	return err
+	return done, nil
 }
 
 // fromAPI reads an object as the webhook would.
@@ -241,12 +251,11 @@ func Sweep(ctx context.Context, client kubernetes.Interface) (int, error) {
 			if s.Annotations[Annotation] == "" {
 				continue
 			}
-			err := stripLive(ctx, client, s)
-			switch {
-			case apierrors.IsNotFound(err) || apierrors.IsConflict(err): // written meanwhile, without the webhook: not ours any more
-			case err != nil:
-				return count, fmt.Errorf("slice %s/%s: %w", s.Namespace, s.Name, err)
-			default:
+			done, err := stripNow(ctx, client, model.Name{Namespace: s.Namespace, Name: s.Name})
+			if err != nil {
+				return count, err
+			}
+			if done {
 				count++
 			}
 		}
