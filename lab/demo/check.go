@@ -52,8 +52,9 @@ type service struct {
 			Node      string `json:"node"`
 			Zone      string `json:"zone"`
 			Endpoints []struct {
-				Address string `json:"address"`
-				Zone    string `json:"zone"`
+				Address string  `json:"address"`
+				Zone    string  `json:"zone"`
+				Share   float64 `json:"share"`
 			} `json:"endpoints"`
 		} `json:"nodes"`
 	} `json:"ports"`
@@ -84,6 +85,47 @@ func wantProgrammed(report string, all []hint, n int, hinted bool) error {
 		if !slices.Equal(got, want) {
 			return fmt.Errorf("node %s sends to %v, not to %v", node.Node, got, want)
 		}
+	}
+	return nil
+}
+
+// mostly is the least share that a plan keeps in a zone which has a pod: with as many pods as zones
+// and one more, none has less than two thirds of its fair share.
+const mostly = 2. / 3
+
+// wantRouted says what is missing until every one of n nodes sends most connections to its own zone,
+// and not all of them do so with all.
+func wantRouted(report string, n int) error {
+	var s service
+	if err := json.Unmarshal([]byte(report), &s); err != nil {
+		return fmt.Errorf("zonewise service: %w", err)
+	}
+	if len(s.Ports) != 1 || len(s.Ports[0].Nodes) != n {
+		return fmt.Errorf("zonewise service does not show one port on %d nodes", n)
+	}
+	spills := false
+	for _, node := range s.Ports[0].Nodes {
+		own := 0.0
+		for _, e := range node.Endpoints {
+			if e.Zone == node.Zone {
+				own += e.Share
+			}
+		}
+		if own < mostly {
+			return fmt.Errorf("node %s sends %.0f%% to its own zone", node.Node, 100*own)
+		}
+		spills = spills || own < 1
+	}
+	if !spills {
+		return fmt.Errorf("no node sends anything to another zone: the bound is not kept")
+	}
+	return nil
+}
+
+// wantMostIn says whether one zone answered most requests.
+func wantMostIn(s Spread, zone string) error {
+	if float64(s.In(zone)) < (mostly-0.1)*float64(s.Answered()) { // a tenth for chance
+		return fmt.Errorf("only %d of %d requests were answered in %s", s.In(zone), s.Answered(), zone)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"text/template"
 	"time"
@@ -49,6 +50,9 @@ var Clean = []string{"kubectl", "delete", "namespace", "--selector=zonewise.io/m
 
 //go:embed demo.yaml
 var manifest string
+
+//go:embed route.yaml
+var route string
 
 // Run runs the experiment. An error says which step did not come out as it must, and how.
 func Run(ctx context.Context, o Options) error {
@@ -95,12 +99,21 @@ type scene struct {
 }
 
 func (r *run) script() []scene {
-	return []scene{
+	scenes := []scene{
 		{"Service as it comes", fmt.Sprintf("An echo Service with a pod in each of %d zones, and a client in %s", len(r.Zones), r.client), r.asItComes},
 		{"topology-mode: auto", "Kubernetes is asked to keep the Service's traffic in its zone, and Zonewise obeys", r.zoneHints},
-		{"one pod, other zone", "Only one pod is left, in " + r.Zones[1].Name + ": nothing may be lost", r.onePod},
 	}
+	if len(r.Zones) <= refusedZones {
+		scenes = append(scenes,
+			scene{"auto, one pod more", "A pod more, and Kubernetes gives up", r.onePodMore},
+			scene{"Zonewise's own plan", "Zonewise is asked instead", r.zoneRoute})
+	}
+	return append(scenes, scene{"one pod, other zone", "Only one pod is left, in " + r.Zones[1].Name + ": nothing may be lost", r.onePod})
 }
+
+// refusedZones is the largest number of zones for which it is known that Kubernetes gives no hints
+// to one pod more than there are zones.
+const refusedZones = 4
 
 func (r *run) asItComes(ctx context.Context, name string) (Step, error) {
 	// An earlier demo may have left its namespace. One of somebody else makes `create` fail.
@@ -144,6 +157,64 @@ func (r *run) zoneHints(ctx context.Context, name string) (Step, error) {
 	}
 	r.tell.output(text)
 	return r.requests(ctx, name, func(s Spread) error { return wantIn(s, r.client) })
+}
+
+func (r *run) onePodMore(ctx context.Context, name string) (Step, error) {
+	pods := len(r.Zones) + 1
+	if _, err := r.enter(ctx, "kubectl", "-n", "demo", "scale", "deployment", "echo", fmt.Sprintf("--replicas=%d", pods)); err != nil {
+		return Step{}, err
+	}
+	if err := r.rollout(ctx); err != nil {
+		return Step{}, err
+	}
+	if err := r.showHints(ctx, pods, false); err != nil {
+		return Step{}, err
+	}
+	text, err := r.enter(ctx, "zonewise", "explain", "echo", "-n", "demo")
+	if err != nil {
+		return Step{}, err
+	}
+	r.tell.output(text)
+	return r.requests(ctx, name, func(s Spread) error { return wantZones(s, len(r.Zones)) })
+}
+
+// zoneRoute replaces what Kubernetes is asked by a ZoneRoute.
+func (r *run) zoneRoute(ctx context.Context, name string) (Step, error) {
+	if _, err := r.enter(ctx, "kubectl", "-n", "demo", "annotate", "service", "echo", "service.kubernetes.io/topology-mode-"); err != nil {
+		return Step{}, err
+	}
+	file := filepath.Join(filepath.Dir(r.Manifest), "route.yaml")
+	if err := os.WriteFile(file, []byte(route), 0o644); err != nil {
+		return Step{}, err
+	}
+	if _, err := r.enter(ctx, "kubectl", "apply", "-f", file); err != nil {
+		return Step{}, err
+	}
+	r.tell.output(route)
+	if _, err := r.enter(ctx, "kubectl", "-n", "demo", "wait", "zoneroute", "echo", "--for=condition=Applied", "--timeout="+patience.String()); err != nil {
+		return Step{}, err
+	}
+	err := r.until(ctx, func(ctx context.Context) error {
+		report, err := r.Shell(ctx, "zonewise", "service", "echo", "-n", "demo", "-o", "json")
+		if err != nil {
+			return err
+		}
+		return wantRouted(report, len(r.zoneOf))
+	})
+	if err != nil {
+		return Step{}, err
+	}
+	for _, command := range [][]string{
+		{"kubectl", "-n", "demo", "get", "zoneroutes"},
+		{"zonewise", "service", "echo", "-n", "demo"},
+	} {
+		text, err := r.enter(ctx, command...)
+		if err != nil {
+			return Step{}, err
+		}
+		r.tell.output(text)
+	}
+	return r.requests(ctx, name, func(s Spread) error { return wantMostIn(s, r.client) })
 }
 
 func (r *run) onePod(ctx context.Context, name string) (Step, error) {
@@ -192,25 +263,35 @@ func (r *run) showHints(ctx context.Context, endpoints int, hinted bool) error {
 
 // settled waits until Kubernetes has written the endpoints and hints that must come, and every node
 // has programmed them. It returns the endpoints as kubectl printed them last.
-func (r *run) settled(outer context.Context, endpoints int, hinted bool) (text string, err error) {
-	ctx, cancel := context.WithTimeout(outer, patience)
-	defer cancel()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
+func (r *run) settled(ctx context.Context, endpoints int, hinted bool) (text string, err error) {
+	err = r.until(ctx, func(ctx context.Context) error {
 		last, missing := r.look(ctx, endpoints, hinted)
 		if last != "" {
 			text = last
 		}
+		return missing
+	})
+	return text, err
+}
+
+// until looks again and again until nothing is missing. Its error is what was missing last.
+func (r *run) until(outer context.Context, look func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(outer, patience)
+	defer cancel()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	var err error
+	for {
+		missing := look(ctx)
 		if missing == nil {
-			return text, nil
+			return nil
 		}
 		select {
 		case <-ctx.Done():
 			if outer.Err() != nil {
-				return text, outer.Err()
+				return outer.Err()
 			}
-			return text, fmt.Errorf("after %s: %w", patience, err)
+			return fmt.Errorf("after %s: %w", patience, err)
 		case <-tick.C:
 			err = missing
 		}

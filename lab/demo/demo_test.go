@@ -19,6 +19,8 @@ type fake struct {
 	t       *testing.T
 	hinted  bool // the annotation is there
 	single  bool // scaled to one pod
+	more    bool // scaled to one pod more than zones
+	routed  bool // has a ZoneRoute
 	lose    int  // requests of each batch that get no answer
 	refuse  bool // upstream gives no hints
 	deaf    bool // the nodes do not program hints
@@ -31,10 +33,13 @@ func (f *fake) pods() []Zone {
 	if f.single {
 		return fakeZones[1:2]
 	}
+	if f.more {
+		return append([]Zone{{"zb", []string{"nb"}}}, fakeZones...)
+	}
 	return fakeZones
 }
 
-func (f *fake) hints() bool { return f.hinted && !f.single && !f.refuse }
+func (f *fake) hints() bool { return f.hinted && !f.single && !f.more && !f.refuse }
 
 func (f *fake) shell(_ context.Context, argv ...string) (string, error) {
 	var out strings.Builder
@@ -43,6 +48,14 @@ func (f *fake) shell(_ context.Context, argv ...string) (string, error) {
 		f.hinted = true
 	case strings.Contains(line, " patch "):
 		f.single = true
+	case strings.Contains(line, " scale "):
+		f.more = true
+	case strings.HasPrefix(line, "kubectl apply"):
+		f.routed = true
+	case strings.Contains(line, "get zoneroutes"):
+		out.WriteString("(the plan in one line)\n")
+	case strings.HasPrefix(line, "zonewise explain"):
+		out.WriteString("(why)\n")
 	case strings.Contains(line, ".spec.clusterIP"):
 		out.WriteString("10.100.0.99")
 	case strings.Contains(line, "get endpointslices"):
@@ -74,12 +87,25 @@ func (f *fake) report() string {
 		var endpoints []string
 		for _, z := range f.pods() {
 			if !f.hints() || f.deaf || z.Name == n.Name {
-				endpoints = append(endpoints, fmt.Sprintf(`{"address": "10.0.0.%s:8080", "zone": %q}`, z.Name, z.Name))
+				endpoints = append(endpoints, fmt.Sprintf(`{"address": "10.0.0.%s:8080", "zone": %q, "share": %v}`, z.Name, z.Name, f.share(n, z)))
 			}
 		}
 		nodes = append(nodes, fmt.Sprintf(`{"node": %q, "zone": %q, "endpoints": [%s]}`, n.Nodes[0], n.Name, strings.Join(endpoints, ",")))
 	}
 	return fmt.Sprintf(`{"ports": [{"nodes": [%s]}]}`, strings.Join(nodes, ","))
+}
+
+// share is what a node's zone gets of another: nine tenths, with a ZoneRoute, stay.
+func (f *fake) share(from, to Zone) float64 {
+	switch {
+	case f.routed && from.Name == "zb" && to.Name == "zb":
+		return 0.5 // of two pods
+	case f.routed && from.Name == to.Name:
+		return 0.9
+	case f.routed && from.Name != "zb" && to.Name == "zb":
+		return 0.05
+	}
+	return 0
 }
 
 // answer is a batch of 100 requests of zone za, 1,000 bytes each.
@@ -88,6 +114,9 @@ func (f *fake) answer(out *strings.Builder) {
 	case f.single:
 		fmt.Fprintf(out, "    %d Hostname: echo-zb\n", 100-f.lose)
 		f.crossed += 100_000
+	case f.routed:
+		fmt.Fprintf(out, "    %d Hostname: echo-za\n     9 Hostname: echo-zb\n", 91-f.lose)
+		f.crossed += 9_000
 	case f.hints():
 		fmt.Fprintf(out, "    %d Hostname: echo-za\n", 100-f.lose)
 	default:
@@ -116,6 +145,9 @@ func TestRun(t *testing.T) {
 	for i, l := range lines {
 		if before, _, ok := strings.Cut(l, "create -f "); ok {
 			lines[i] = before + "create -f demo.yaml" // its folder is another in each run
+		}
+		if before, _, ok := strings.Cut(l, "apply -f "); ok {
+			lines[i] = before + "apply -f route.yaml"
 		}
 	}
 	got = strings.Join(lines, "\n")
