@@ -54,7 +54,7 @@ func Obeyed(p model.RoutePlan, counted []Counted) (status, reason, message strin
 		for _, to := range goals(row, seen[row.Zone]) {
 			want, got := row.To.Of(to), float64(seen[row.Zone][to])/float64(n)
 			tolerance := sigmas*math.Sqrt(want*(1-want)/float64(n)) + points
-			if excess := math.Abs(got-want) - tolerance; excess > worst {
+			if excess := math.Abs(got-want) - tolerance; excess > worst+same {
 				worst = excess
 				off = fmt.Sprintf("of %d connections from %s %s went to %s, planned are %s",
 					n, zoneName(row.Zone), percent(got), zoneName(to), percent(want))
