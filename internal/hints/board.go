@@ -41,7 +41,8 @@ func newBoard(p model.RoutePlan, clients []Client, ready, previous []model.Endpo
 			b.use = append(b.use, i)
 		}
 	}
-	clients = slices.SortedFunc(slices.Values(clients), byPlace)
+	clients = slices.Clone(clients)
+	slices.SortFunc(clients, byPlace)
 	clients = slices.DeleteFunc(clients, func(c Client) bool { return !(c.Share > 0 && c.Share <= math.MaxFloat64) })
 	var total float64
 	for _, c := range clients {
@@ -83,6 +84,7 @@ func (b *board) settle(g *group, weights model.Matrix) {
 		g.keep *= row.Of(g.name)
 	}
 	g.planned = make([]bool, len(b.ready))
+	g.local, g.away = make([]int, 0, len(b.use)), make([]int, 0, len(b.use))
 	for _, i := range b.use {
 		zone := b.ready[i].Zone
 		g.planned[i] = row.Of(zone) > 0

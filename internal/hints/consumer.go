@@ -75,12 +75,14 @@ func (c Consumer) directory(ready []model.Endpoint) directory {
 }
 
 func gather(ready []model.Endpoint, names func(*model.Endpoint) []string) map[string][]int {
+	for i := range ready {
+		if len(names(&ready[i])) == 0 {
+			return nil
+		}
+	}
 	out := map[string][]int{}
 	for i := range ready {
 		hints := names(&ready[i])
-		if len(hints) == 0 {
-			return nil
-		}
 		for _, h := range hints {
 			// A name that occurs twice in one endpoint is one name.
 			if at := out[h]; len(at) == 0 || at[len(at)-1] != i {

@@ -22,17 +22,17 @@ func (b *board) carried(endpoints, previous []model.Endpoint) (s Set, ok bool) {
 		}
 	}
 	s.Of = make(map[netip.Addr]Hint, len(endpoints))
+	nobody := []string{NoNode}
 	for _, e := range endpoints {
 		h, old := had[e.Addr]
-		spare := Unplanned(e)
 		if !old {
-			h = spare
+			h.Zones = Unplanned(e).Zones
 		}
 		switch {
 		case !byNode:
 			h.Nodes = nil
 		case len(h.Nodes) == 0:
-			h.Nodes = spare.Nodes
+			h.Nodes = nobody
 		}
 		s.Of[e.Addr] = h
 		ok = ok || old && e.Ready
@@ -43,7 +43,15 @@ func (b *board) carried(endpoints, previous []model.Endpoint) (s Set, ok bool) {
 	return b.foretell(s), true
 }
 
+// sorted returns names in order, each once; those that are so already are not copied.
 func sorted(names []string) []string {
+	tidy := true
+	for i := 1; i < len(names); i++ {
+		tidy = tidy && names[i-1] < names[i]
+	}
+	if tidy {
+		return names
+	}
 	return slices.Compact(slices.Sorted(slices.Values(names)))
 }
 

@@ -29,8 +29,12 @@ const olderSlack = 2
 // Endpoints come as they are now, each address once. Previous are the same with the hints that they
 // had: these stay while they keep the bounds and a new set would not keep a point more.
 func Plan(p model.RoutePlan, clients []Client, endpoints []model.Endpoint, previous []model.Endpoint) Set {
-	endpoints = slices.SortedFunc(slices.Values(endpoints), func(a, b model.Endpoint) int { return a.Addr.Compare(b.Addr) })
-	var ready []model.Endpoint
+	byAddr := func(a, b model.Endpoint) int { return a.Addr.Compare(b.Addr) }
+	if !slices.IsSortedFunc(endpoints, byAddr) {
+		endpoints = slices.Clone(endpoints)
+		slices.SortFunc(endpoints, byAddr)
+	}
+	ready := make([]model.Endpoint, 0, len(endpoints))
 	for _, e := range endpoints {
 		if e.Ready {
 			ready = append(ready, e)
@@ -176,20 +180,23 @@ func (b *board) hints(l *layout, endpoints []model.Endpoint) map[netip.Addr]Hint
 			of[b.ready[e].Addr] = h
 		}
 	}
+	nobody := []string{NoNode}
 	for _, e := range endpoints {
 		h := of[e.Addr]
-		spare := Unplanned(e)
-		if len(h.Zones) == 0 {
-			h.Zones = spare.Zones
-			if e.Ready && decided[e.Zone] {
-				h.Zones = []string{NoZone}
-			}
+		switch {
+		case len(h.Zones) > 0:
+			slices.Sort(h.Zones)
+		case e.Ready && decided[e.Zone]:
+			h.Zones = []string{NoZone}
+		default:
+			h.Zones = Unplanned(e).Zones
 		}
-		if len(h.Nodes) == 0 && len(l.overrides) > 0 {
-			h.Nodes = spare.Nodes
+		switch {
+		case len(h.Nodes) > 0:
+			slices.Sort(h.Nodes)
+		case len(l.overrides) > 0:
+			h.Nodes = nobody
 		}
-		slices.Sort(h.Zones)
-		slices.Sort(h.Nodes)
 		of[e.Addr] = h
 	}
 	return of

@@ -107,7 +107,7 @@ func places(clients []Client, ready []model.Endpoint) (zones []string, at []int)
 }
 
 func shares(zones []string, to []float64, sum float64) model.Shares {
-	var out model.Shares
+	out := make(model.Shares, 0, len(to))
 	for z, x := range to {
 		if x > 0 {
 			out = append(out, model.Share{Zone: zones[z], Share: x / sum})
