@@ -40,10 +40,15 @@ ServiceAccount zonewise-agent
 ServiceAccount zonewise-controller
 ClusterRole zonewise-agent
 ClusterRole zonewise-controller
+ClusterRole zonewise-hints
 ClusterRoleBinding zonewise-agent
 ClusterRoleBinding zonewise-controller
+ClusterRoleBinding zonewise-hints
 Role zonewise-controller
+Role zonewise-hints
 RoleBinding zonewise-controller
+RoleBinding zonewise-hints
+Service zonewise-webhook
 DaemonSet zonewise-agent
 Deployment zonewise-controller
 `
