@@ -169,3 +169,28 @@ func TestUnplanned(t *testing.T) {
 		t.Errorf("without a zone: %v", got)
 	}
 }
+
+// A plan on its way to the optimum keeps less in its zones than hints could: they follow.
+func TestHintsFollowAPlanOnItsWay(t *testing.T) {
+	for _, nodes := range []int{3, 6, 50} {
+		for _, keep := range []float64{0.4, 0.6, 0.8} {
+			w := newWorld([]int{4, 4, 4}, nodes, []float64{0.3, 0.3, 0.4}, 0.2)
+			for z := range w.plan.Zones {
+				var to model.Shares
+				for y := range w.plan.Zones {
+					to = append(to, model.Share{Zone: zoneName(y), Share: (1 - keep) / 2})
+				}
+				to[z].Share = keep
+				w.plan.Zones[z].Weights = to
+			}
+			s := Plan(w.plan, w.clients, w.endpoints, nil)
+			t.Logf("%d nodes, keep %.1f: %.3f, load %.3f", nodes, keep, s.Forecast.InZone, s.Forecast.MaxLoad)
+			if s.Forecast.MaxLoad > 1.2+1e-9 || s.Older.MaxLoad > 1.4+1e-9 {
+				t.Errorf("%d nodes, keep %.1f: loads %.3f and %.3f", nodes, keep, s.Forecast.MaxLoad, s.Older.MaxLoad)
+			}
+			if nodes <= 6 && (s.Forecast.InZone > keep+1e-9 || s.Forecast.InZone < keep-0.1) {
+				t.Errorf("%d nodes, keep %.1f: %.3f in zone\n%s", nodes, keep, s.Forecast.InZone, s.Text(w.endpoints))
+			}
+		}
+	}
+}

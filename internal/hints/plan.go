@@ -84,7 +84,7 @@ func (b *board) fresh(endpoints []model.Endpoint, overload float64, measured boo
 		l = b.search(1+overload*(1-margin), b.older(overload*(1-margin)))
 	}
 	if l == nil {
-		l = b.search(bound, older)
+		l = b.find(bound, older)
 	}
 	if l != nil {
 		if len(b.use) == len(b.ready) && none.InZone >= l.inZone-tiny {
@@ -102,7 +102,7 @@ func (b *board) fresh(endpoints []model.Endpoint, overload float64, measured boo
 	}
 	for i := 1; i < looser && most > bound; i++ {
 		loose := bound * math.Pow(most/bound, float64(i)/looser)
-		if l := b.search(loose, []float64{max(loose, older[0]), loose}); l != nil {
+		if l := b.find(loose, []float64{max(loose, older[0]), loose}); l != nil {
 			s := b.foretell(Set{Of: b.hints(l, endpoints)})
 			s.Reason = fmt.Sprintf("no hints keep every endpoint within %.2f times its fair share: with the best one gets %.2f", bound, s.Forecast.MaxLoad)
 			return s

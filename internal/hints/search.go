@@ -49,12 +49,31 @@ func (b *board) search(bound float64, older []float64) *layout {
 			}
 		}
 	}
-	if best == nil {
-		if zones := b.zoneSets(bound); zones != nil { // what followers need may have gone to overrides
-			return &layout{zones: zones, inZone: b.kept(zones), older: b.kept(zones)}
+	return best
+}
+
+// find is search, and what is left where that finds nothing.
+func (b *board) find(bound float64, older []float64) *layout {
+	if l := b.search(bound, older); l != nil {
+		return l
+	}
+	// A plan on its way keeps less in zones than it will. Where there are not enough names to follow
+	// it so far, go all the way.
+	held := false
+	for i := range b.groups {
+		g := &b.groups[i]
+		held = held || g.keep < g.demand-tiny
+		g.keep = g.demand
+	}
+	if held {
+		if l := b.search(bound, older); l != nil {
+			return l
 		}
 	}
-	return best
+	if zones := b.zoneSets(bound); zones != nil { // what followers need may have gone to overrides
+		return &layout{zones: zones, inZone: b.kept(zones), older: b.kept(zones)}
+	}
+	return nil
 }
 
 // Of two layouts the better one keeps more with consumers that know node hints; twenty points with
