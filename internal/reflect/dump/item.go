@@ -85,6 +85,9 @@ func list(text []byte) ([]json.RawMessage, error) {
 
 // toJSON notes numbers that JSON has not, and takes them out.
 func (o *object) toJSON(text []byte) ([]byte, error) {
+	if out, ok := blockJSON(text); ok {
+		return out, nil
+	}
 	out, err := yaml.YAMLToJSON(text)
 	if err == nil {
 		return out, nil
