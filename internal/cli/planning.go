@@ -189,8 +189,18 @@ func newPlanner(in input, q question) *planner {
 		settings.Stability = route.Stability{} // what if is about where it ends, not about the way
 	}
 	p.cluster = route.NewCluster(p.nodes, q.prices)
-	p.outlook = outlook.New(settings, outlook.Facts{Nodes: p.nodes, CPU: p.cpu, Now: p.now})
+	p.outlook = outlook.New(settings, outlook.Facts{Nodes: p.nodes, CPU: p.cpu, Measured: p.measured, Now: p.now})
 	return p
+}
+
+// measured is the demand that the controller last measured: it stands in the status of ZoneRoutes.
+func (p *planner) measured(svc model.Name, v6 bool) *model.Demand {
+	for _, plan := range p.routes[svc].Status.Plans {
+		if plan.V6 == v6 && plan.Demand.Source == model.Measured && len(plan.Demand.Shares) > 0 {
+			return p.Demand(&plan.Demand)
+		}
+	}
+	return nil
 }
 
 func cpuRequests(pods []model.Pod) func(model.Name) int64 {
@@ -233,7 +243,7 @@ func (p *planner) advise(svc model.Service, of outlook.Service, wish float64) []
 	all := p.Slices(svc, p.slices[svc.Name])
 	for _, f := range of.Families {
 		out = append(out, route.Advise(route.Input{Service: svc.Name, V6: f.V6, Endpoints: route.Endpoints(all, f.V6), Spec: spec,
-			Cluster: p.cluster, CPU: p.cpu, Now: p.now}, wish))
+			Cluster: p.cluster, CPU: p.cpu, Measured: p.measured(svc.Name, f.V6), Now: p.now}, wish))
 	}
 	return out
 }
