@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -21,17 +22,20 @@ type facts struct {
 	ignored   bool // draining, because nothing would be left
 	ready     int
 	hosts     []bool  // there are nodes: pods could stand there
-	bound     float64 // 1 + MaxOverload
+	theta     float64 // MaxOverload
+	bound     float64 // 1 + theta
 	prices    model.Prices
 	uniform   bool // all crossings cost the same
 
 	eps     []model.Endpoint // all, ready or not
-	caps    []float64        // of each of eps, 0 for those not ready; nil: all the same
+	caps    []float64        // of each of eps, 0 where nothing is known; nil: all the same
+	mean    float64          // of those that are known
 	weakest []float64        // mean capacity of a zone's endpoints over that of its weakest
 }
 
 func gather(in Input) *facts {
-	f := &facts{eps: in.Endpoints, bound: 1 + overload(in.Spec)}
+	theta := overload(in.Spec)
+	f := &facts{eps: in.Endpoints, theta: theta, bound: 1 + theta}
 	cluster := in.Cluster
 	if cluster == nil {
 		cluster = &Cluster{}
@@ -54,7 +58,7 @@ func gather(in Input) *facts {
 		f.hosts[f.index(z)] = true
 	}
 	if in.Spec.Capacity == model.CPURequests {
-		f.caps = requests(in)
+		f.caps, f.mean = requests(in)
 	}
 	f.count(in.Spec.Drained)
 	f.uniform = f.samePrices()
@@ -94,7 +98,9 @@ func demandOf(in Input, c *Cluster) model.Demand {
 // a positive number is left out; nil if nothing is left.
 func proportions(s model.Shares) model.Shares {
 	s = slices.DeleteFunc(s, func(x model.Share) bool { return !(x.Share > 0) || math.IsInf(x.Share, 0) })
-	slices.SortFunc(s, func(a, b model.Share) int { return strings.Compare(a.Zone, b.Zone) })
+	slices.SortFunc(s, func(a, b model.Share) int {
+		return cmp.Or(strings.Compare(a.Zone, b.Zone), cmp.Compare(a.Share, b.Share))
+	})
 	most := 0.0 // dividing by it first keeps sums of huge numbers finite
 	for _, x := range s {
 		most = max(most, x.Share)
@@ -147,10 +153,10 @@ func (f *facts) index(zone string) int {
 	return i
 }
 
-// requests returns the milli-CPU that the ready endpoints' pods request, the mean for those that
-// request none.
-func requests(in Input) []float64 {
-	caps := make([]float64, len(in.Endpoints))
+// requests returns the milli-CPU that the ready endpoints' pods request, and the mean of those that
+// request some: what the others count for.
+func requests(in Input) (caps []float64, mean float64) {
+	caps = make([]float64, len(in.Endpoints))
 	sum, some := 0.0, 0
 	for i, e := range in.Endpoints {
 		if !e.Ready || e.Pod == "" || in.CPU == nil {
@@ -162,24 +168,28 @@ func requests(in Input) []float64 {
 			some++
 		}
 	}
-	mean := 1.0
-	if some > 0 {
-		mean = sum / float64(some)
+	if some == 0 {
+		return caps, 1
 	}
-	for i, e := range in.Endpoints {
-		if e.Ready && caps[i] == 0 {
-			caps[i] = mean
-		}
-	}
-	return caps
+	return caps, sum / float64(some)
 }
 
-// count adds up endpoints and their capacity by zone.
-func (f *facts) count(drained []string) {
-	var least []float64
-	if f.caps != nil {
-		least = make([]float64, len(f.zones))
+// carries is what an endpoint can carry.
+func (f *facts) carries(i int) float64 {
+	switch {
+	case f.caps == nil:
+		return 1
+	case f.caps[i] == 0:
+		return f.mean
 	}
+	return f.caps[i]
+}
+
+// count adds up endpoints and their capacity by zone. Whole numbers are summed first, so that the
+// order of endpoints does not show in the last digits.
+func (f *facts) count(drained []string) {
+	n := len(f.zones)
+	unknown, least := make([]float64, n), make([]float64, n)
 	for i := range f.eps {
 		if !f.eps[i].Ready {
 			continue
@@ -187,18 +197,20 @@ func (f *facts) count(drained []string) {
 		z := f.index(f.eps[i].Zone)
 		f.endpoints[z]++
 		f.ready++
-		k := 1.0
-		if f.caps != nil {
-			k = f.caps[i]
-			if least[z] == 0 || k < least[z] {
-				least[z] = k
-			}
+		k := f.carries(i)
+		if f.caps != nil && f.caps[i] == 0 {
+			unknown[z]++
+		} else {
+			f.full[z] += k
 		}
-		f.full[z] += k
+		if least[z] == 0 || k < least[z] {
+			least[z] = k
+		}
 	}
-	if least != nil {
-		f.weakest = make([]float64, len(f.zones))
-		for z := range least {
+	if f.caps != nil {
+		f.weakest = make([]float64, n)
+		for z, u := range unknown {
+			f.full[z] += u * f.mean
 			if least[z] > 0 {
 				f.weakest[z] = f.full[z] / float64(f.endpoints[z]) / least[z]
 			}
@@ -215,6 +227,10 @@ func (f *facts) count(drained []string) {
 	if f.ready > 0 && total(f.capacity) == 0 {
 		f.ignored = true
 		copy(f.capacity, f.full)
+		// A pod in another zone would make the draining good, and keep less in zone.
+		for z, d := range f.drained {
+			f.hosts[z] = f.hosts[z] && d
+		}
 		clear(f.drained)
 		return
 	}
@@ -288,8 +304,8 @@ func (f *facts) capacities() []model.Capacity {
 	same := true
 	for i, e := range f.eps {
 		if e.Ready {
-			out = append(out, model.Capacity{Addr: e.Addr, Capacity: f.caps[i]})
-			same = same && f.caps[i] == out[0].Capacity
+			out = append(out, model.Capacity{Addr: e.Addr, Capacity: f.carries(i)})
+			same = same && f.carries(i) == out[0].Capacity
 		}
 	}
 	if same {

@@ -129,7 +129,7 @@ func TestManyZones(t *testing.T) {
 		if len(p.Zones) != c.zones || p.InZone.Ideal < 0.5 || p.PerTB.Ideal > p.PerTB.Before {
 			t.Errorf("%d zones: in zone %+v, USD/TB %+v", len(p.Zones), p.InZone, p.PerTB)
 		}
-		if len(p.Reason) > 400 {
+		if len(p.Reason) > 600 {
 			t.Errorf("a reason that nobody reads: %s", p.Reason)
 		}
 	}

@@ -212,7 +212,7 @@ func draw(r *rand.Rand, unequal bool) (route.Input, question) {
 	}
 	if r.IntN(6) == 0 {
 		in.Spec.Capacity = model.CPURequests
-		in.CPU = func(p model.Name) int64 { return int64(100 * (1 + len(p.Name) + int(p.Name[len(p.Name)-1]-'0'))) }
+		in.CPU = func(p model.Name) int64 { return int64(100 * (len(p.Name) + int(p.Name[len(p.Name)-1]-'0') - 2)) } // p0 requests none
 	}
 	return in, pose(in, places, prices)
 }
@@ -228,6 +228,13 @@ func pose(in route.Input, zones []string, prices model.Prices) question {
 	}
 	q := question{names: zones}
 	sum, all := 0.0, 0.0
+	requested, some := 0.0, 0.0
+	for _, e := range in.Endpoints {
+		if in.CPU != nil && e.Ready && in.CPU(model.Name{Name: e.Pod}) > 0 {
+			requested += float64(in.CPU(model.Name{Name: e.Pod}))
+			some++
+		}
+	}
 	for _, s := range demand {
 		sum += s.Share
 	}
@@ -236,10 +243,14 @@ func pose(in route.Input, zones []string, prices model.Prices) question {
 			k := 0.0
 			for _, e := range in.Endpoints {
 				if e.Ready && e.Zone == z && !(drained && slices.Contains(in.Spec.Drained, z)) {
-					k++
-					if in.CPU != nil {
-						k += float64(in.CPU(model.Name{Name: e.Pod})) - 1
+					cpu := 1.0
+					if some > 0 {
+						cpu = requested / some
 					}
+					if in.CPU != nil && in.CPU(model.Name{Name: e.Pod}) > 0 {
+						cpu = float64(in.CPU(model.Name{Name: e.Pod}))
+					}
+					k += cpu
 				}
 			}
 			room, total = append(room, k), total+k

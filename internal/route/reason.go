@@ -68,7 +68,7 @@ func (f *facts) leaks(ideal []float64) []string {
 	zones := f.hot(ideal)
 	var parts []string
 	for _, z := range zones {
-		if len(parts) == told {
+		if len(parts) == told && len(zones) > told+1 {
 			parts = append(parts, fmt.Sprintf("and %d zones more", len(zones)-told))
 			break
 		}
@@ -105,11 +105,8 @@ func (f *facts) leaving(z int, weights []float64) float64 {
 }
 
 func (f *facts) leak(z int, ideal []float64) string {
-	others := "other zones"
-	if !f.uniform {
-		others = "the cheapest zones"
-	}
 	name, demand := zoneName(f.zones[z]), percent(f.demand[z])
+	others := f.refuge(z, ideal)
 	switch {
 	case !f.local(z):
 		return fmt.Sprintf("%s of the demand comes from nodes without a zone", demand)
@@ -124,7 +121,37 @@ func (f *facts) leak(z int, ideal []float64) string {
 	if f.weakest != nil {
 		has = percent(f.capacity[z]) + " of the capacity"
 	}
-	return fmt.Sprintf("%s is at its bound %s: %s for %s of the demand", name, number(f.bound), has, demand)
+	text := fmt.Sprintf("%s is at its bound %s: %s for %s of the demand", name, number(f.bound), has, demand)
+	if !f.uniform {
+		text += ", the rest goes to " + others
+	}
+	return text
+}
+
+// refuge says where the connections go that leave a zone, and for how much if that differs.
+func (f *facts) refuge(z int, ideal []float64) string {
+	if f.uniform {
+		return "other zones"
+	}
+	n := len(f.zones)
+	first, places := -1, 0
+	for y, w := range ideal[z*n : (z+1)*n] {
+		if y == z || w <= little {
+			continue
+		}
+		places++
+		if first < 0 || w > ideal[z*n+first]+1e-9 {
+			first = y
+		}
+	}
+	if first < 0 {
+		return "other zones"
+	}
+	text := fmt.Sprintf("%s for %s USD/GB", zoneName(f.zones[first]), number(price(f.prices, f.zones[z], f.zones[first])))
+	if places > 1 {
+		text += " and others"
+	}
+	return text
 }
 
 // taking counts the endpoints that are not in drained zones.

@@ -34,7 +34,7 @@ type Input struct {
 // The plan's At is Now if the weights are others than those of Previous, else Previous.At.
 func Plan(in Input) (model.RoutePlan, time.Time) {
 	f := gather(in)
-	p := model.RoutePlan{V6: in.V6, MaxOverload: f.bound - 1, Demand: f.known, Capacities: f.capacities(), At: in.Now}
+	p := model.RoutePlan{V6: in.V6, MaxOverload: f.theta, Demand: f.known, Capacities: f.capacities(), At: in.Now}
 	if f.ready == 0 {
 		p.Zones = f.zonePlans(nil)
 		p.Reason = "no endpoint is ready"

@@ -16,7 +16,9 @@ type Stability struct {
 	Gain  float64
 	Slack float64
 	Dwell time.Duration // the least time between two changes
-	Move  float64       // the share of all connections that may move in a minute; 0: no limit
+	// Move is the share of all connections that may move in a minute; 0: no limit. A change after a
+	// quiet minute or more moves that much at once, one after half a minute half of it.
+	Move float64
 }
 
 // DefaultStability is for a cluster that says nothing. Two points of the connections are less than
@@ -92,7 +94,7 @@ func (f *facts) settle(in Input, previous, ideal []float64) settled {
 	if since < 0 { // another clock's time: it must not hold this one
 		since = math.MaxInt64
 	}
-	intended := math.Abs(in.Previous.MaxOverload-(f.bound-1)) > same
+	intended := math.Abs(in.Previous.MaxOverload-f.theta) > same
 	if !intended {
 		if !f.worth(s, previous, ideal) {
 			return kept
