@@ -471,19 +471,16 @@ func TestTheLayoutBeforeWeightsIsAdopted(t *testing.T) {
 		}
 		return desired{f.Service: {f}}
 	}
-	k, a := world(t)
+	now, a := world(t)
 	ok(t, a.Apply(plan(.5, .5), true))
-	good := meaning(t, k)
-	back := nft.NewBatch(tableName)
-	back.DelChain(layoutChain)
-	back.AddChain(nft.Chain{Name: elderChain})
-	ok(t, k.Commit(back))
+	good := meaning(t, now)
+	k := elder(t, a)
 
 	before := k.Changes
 	a = New(k, &conntrack.Fake{}, Options{})
 	ok(t, a.Apply(nil, false))
-	if n := k.Changes - before; n != 2 {
-		t.Errorf("adopted with %d changes, want a chain out and one in", n)
+	if n := k.Changes - before; n != 3 {
+		t.Errorf("adopted with %d changes, want a chain out, a chain and a set in", n)
 	}
 	if d := cmp.Diff(good, meaning(t, k)); d != "" {
 		t.Errorf("adopted:\n%s", d)
@@ -494,6 +491,37 @@ func TestTheLayoutBeforeWeightsIsAdopted(t *testing.T) {
 	if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" {
 		t.Errorf("with weights:\n%s", d)
 	}
+}
+
+// elder is a kernel with what the applier has programmed, as the version before weights had it.
+func elder(t *testing.T, a *Applier) *nft.Fake {
+	t.Helper()
+	b := nft.NewBatch(tableName)
+	b.AddTable()
+	for _, s := range append([]nft.Set{connections, traffic}, programmed...) {
+		if s.Name != weights.Name {
+			b.AddSet(s)
+		}
+	}
+	for _, c := range a.layout.chains() {
+		if c.Name == layoutChain {
+			c.Name = elderChain
+		}
+		addChain(b, c)
+	}
+	for v := range a.chains {
+		for _, c := range a.layout.build(v) {
+			addChain(b, c)
+		}
+	}
+	for _, s := range programmed {
+		for _, e := range a.have[s.Name] {
+			b.Add(s, e)
+		}
+	}
+	k := &nft.Fake{}
+	ok(t, k.Commit(b))
+	return k
 }
 
 // With weights, too, one endpoint for another is one element; another weight is some tosses.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/zonewise/zonewise/internal/kernel/netns"
@@ -273,6 +274,8 @@ func TestAdoptAndRepair(t *testing.T) {
 		{Namespace: "t", Name: "web"}: svc{name: "web", ip: "10.100.0.7", nodePort: 30080,
 			endpoints: []model.Endpoint{endpoint(podAIP, "n1"), endpoint(remoteIP, "n2")}}.plan(),
 		{Namespace: "t", Name: "none"}: svc{name: "none", ip: "10.100.0.8", nodePort: 30081}.plan(),
+		{Namespace: "t", Name: "weighted"}: weighted(svc{name: "weighted", ip: "10.100.0.9",
+			endpoints: []model.Endpoint{endpoint(podAIP, "n1"), endpoint(remoteIP, "n2")}}.plan(), map[string]float64{podAIP: .6, remoteIP: .4}),
 	}
 	d.apply(want)
 	door := &counting{Conn: kernelnft.Dial(w.node.FD())}
@@ -295,6 +298,8 @@ func TestAdoptAndRepair(t *testing.T) {
 		"chain flushed":    func(b *kernelnft.Batch) { b.FlushChain("services") },
 		"counted chain":    func(b *kernelnft.Batch) { b.FlushChain("lb-2") },
 		"backends emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "backends"}) },
+		"weights emptied":  func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "weights"}) },
+		"a toss":           func(b *kernelnft.Batch) { b.FlushChain("lb-1-2") },
 		"services emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "services", Verdicts: true}) },
 		unknown:            func(b *kernelnft.Batch) { b.DelChain("layout-3") },
 	} {
@@ -313,8 +318,11 @@ func TestAdoptAndRepair(t *testing.T) {
 		if got := door.commits - before; got != transactions {
 			t.Errorf("%s: repaired in %d transactions", name, got)
 		}
+		if rules := w.nft(t, "list", "ruleset"); !strings.Contains(rules, "10.100.0.9 . tcp . 80 . 0x00010000") || strings.Count(rules, "@weights goto lb-1") != 8 {
+			t.Errorf("%s: no weights any more", name)
+		}
 	}
-	d.update("more", svc{name: "more", ip: "10.100.0.9", endpoints: []model.Endpoint{endpoint(podAIP, "n1")}}.plan())
+	d.update("more", svc{name: "more", ip: "10.100.0.10", endpoints: []model.Endpoint{endpoint(podAIP, "n1")}}.plan())
 	works("the first agent goes on")
 }
 

@@ -146,6 +146,39 @@ func TestWeightsChange(t *testing.T) {
 	}
 }
 
+// A table of the version before weights serves on while it is adopted, with its counters.
+func TestUpgradeFromTheLayoutBefore(t *testing.T) {
+	w := newWorld(t)
+	w.serveAll(t)
+	d := newDataplane(t, w)
+	d.apply(nil)
+	s := svc{name: "web", ip: "10.100.0.7", endpoints: fourEndpoints[1:3]}
+	d.update("web", s.plan())
+	const n = 20
+	for range n {
+		got, err := w.ask(w.podA, "10.100.0.7:80")
+		must(t, got, err)
+	}
+	for _, c := range []string{"delete chain ip zonewise layout-3", "add chain ip zonewise layout-2", "delete set ip zonewise weights"} {
+		w.nft(t, strings.Fields(c)...)
+	}
+	d = newDataplane(t, w)
+	d.apply(map[model.Name][]service.Frontend{s.id(): weighted(s.plan(), map[string]float64{podBIP: .75, remoteIP: .25})})
+	got, err := w.ask(w.podA, "10.100.0.7:80")
+	must(t, got, err)
+	total := uint64(0)
+	for _, c := range d.counters() {
+		total += c.Connections
+	}
+	if total != n+1 {
+		t.Errorf("%d connections counted, made %d", total, n+1)
+	}
+	rules := w.nft(t, "list", "ruleset")
+	if !strings.Contains(rules, "layout-3") || strings.Contains(rules, "layout-2") || !strings.Contains(rules, "goto lb-1-2") {
+		t.Error(rules)
+	}
+}
+
 func TestNftListsWeights(t *testing.T) {
 	w := newWorld(t)
 	d := newDataplane(t, w)
