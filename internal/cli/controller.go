@@ -4,49 +4,95 @@ import (
 	"cmp"
 	"context"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/spf13/cobra"
 
+	"github.com/zonewise/zonewise/internal/agent/ask"
 	"github.com/zonewise/zonewise/internal/controller"
+	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/outlook"
 	"github.com/zonewise/zonewise/internal/reflect/kube"
+	"github.com/zonewise/zonewise/internal/route"
 	"github.com/zonewise/zonewise/internal/version"
 )
 
+// controllerFlags are what the command line says of a controller.
+type controllerFlags struct {
+	level, listen, namespace, identity string
+	mode, prices, webhook              string
+	hints                              bool
+	conn                               kube.Options
+}
+
 func controllerCommand() *cobra.Command {
-	var level, listen, namespace, identity string
-	conn := kube.Options{Part: "controller"}
+	o := controllerFlags{conn: kube.Options{Part: "controller"}}
 	c := &cobra.Command{
 		Use:   "controller",
 		Short: "Run the cluster side (the chart's Deployment)",
 		Args:  exactly(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			log, err := logger(level)
-			if err != nil {
-				return err
-			}
-			client, err := kube.Client(conn)
-			if err != nil {
-				return err
-			}
-			run, err := controller.New(controller.Config{Client: client, Namespace: namespace, Identity: identity, Log: log})
-			if err != nil {
-				return usageError{err}
-			}
-			log.Info("controller", "pod", identity, "version", version.Version)
-			ctx, stop := context.WithCancel(c.Context())
-			var wg sync.WaitGroup
-			defer wg.Wait()
-			defer stop()
-			wg.Go(func() { serve(ctx, listen, run.Handler(), log) })
-			return run.Run(ctx)
-		},
+		RunE:  func(c *cobra.Command, _ []string) error { return o.run(c.Context()) },
 	}
 	host, _ := os.Hostname()
 	f := c.Flags()
-	f.StringVar(&namespace, "namespace", cmp.Or(os.Getenv("POD_NAMESPACE"), "kube-system"), "where the lease lives (env POD_NAMESPACE)")
-	f.StringVar(&identity, "identity", cmp.Or(os.Getenv("POD_NAME"), host), "this replica's name (env POD_NAME)")
-	f.StringVar(&listen, "listen", ":9471", "address of /healthz, /livez and /metrics")
-	connectionFlags(f, &conn, &level)
+	f.StringVar(&o.namespace, "namespace", cmp.Or(os.Getenv("POD_NAMESPACE"), "kube-system"), "where the lease lives, and agents run (env POD_NAMESPACE)")
+	f.StringVar(&o.identity, "identity", cmp.Or(os.Getenv("POD_NAME"), host), "this replica's name (env POD_NAME)")
+	f.StringVar(&o.listen, "listen", ":9471", "address of /healthz, /livez and /metrics")
+	f.StringVar(&o.mode, "default-mode", string(model.Observe), "of Services of which neither ZoneRoute nor namespace says more: Optimal, Observe or Off")
+	f.StringVar(&o.prices, "prices", "aws", "price of traffic between zones: aws, azure, gcp, or a file")
+	f.BoolVar(&o.hints, "hints", true, "put hints on the EndpointSlices of Optimal Services, by a webhook")
+	f.StringVar(&o.webhook, "webhook-listen", ":9472", "address of that webhook")
+	connectionFlags(f, &o.conn, &o.level)
 	return c
+}
+
+// settings checks what holds for the whole cluster.
+func (o controllerFlags) settings() (outlook.Settings, error) {
+	mode := model.Mode(o.mode)
+	if !slices.Contains([]model.Mode{model.Optimal, model.Observe, model.Off}, mode) {
+		return outlook.Settings{}, usagef("--default-mode %q: must be Optimal, Observe or Off", o.mode)
+	}
+	book, err := readPrices(o.prices)
+	if err != nil {
+		return outlook.Settings{}, err
+	}
+	return outlook.Settings{Default: mode, Prices: book, Stability: route.DefaultStability()}, nil
+}
+
+func (o controllerFlags) run(ctx context.Context) error {
+	log, err := logger(o.level)
+	if err != nil {
+		return err
+	}
+	settings, err := o.settings()
+	if err != nil {
+		return err
+	}
+	config, err := kube.Config(o.conn)
+	if err != nil {
+		return err
+	}
+	clients, err := kube.ClientsFor(config)
+	if err != nil {
+		return err
+	}
+	c := controller.Config{
+		Client: clients, Routes: clients.ZoneRoutes, Ask: ask.Forwarder{Config: config}.Get,
+		Namespace: o.namespace, Identity: o.identity, Settings: settings, Log: log,
+	}
+	if o.hints {
+		c.Webhook = o.webhook
+	}
+	run, err := controller.New(c)
+	if err != nil {
+		return usageError{err}
+	}
+	log.Info("controller", "pod", o.identity, "version", version.Version, "mode", settings.Default, "prices", settings.Prices.Name, "hints", o.hints)
+	ctx, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() { serve(ctx, o.listen, run.Handler(), log) })
+	return run.Run(ctx)
 }

@@ -1,5 +1,6 @@
 // Package controller wires the cluster side: all nodes, Services and endpoints go into tables, and
-// one replica, the leader, watches over what the nodes make of them.
+// one replica, the leader, plans every Service, keeps the ZoneRoutes, and watches over what the
+// nodes make of it all.
 package controller
 
 import (
@@ -11,34 +12,51 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/client-go/tools/record"
 
+	"github.com/zonewise/zonewise/internal/agent/ask"
+	"github.com/zonewise/zonewise/internal/controller/routes"
 	"github.com/zonewise/zonewise/internal/loop"
+	"github.com/zonewise/zonewise/internal/outlook"
 	"github.com/zonewise/zonewise/internal/reflect"
+	"github.com/zonewise/zonewise/internal/reflect/kube"
 	"github.com/zonewise/zonewise/internal/state"
 )
 
 // Lease is the name of the object by which the replicas agree on a leader.
 const Lease = "zonewise-controller"
 
-// Config is what a controller needs. All of it is required.
+// Config is what a controller needs.
 type Config struct {
 	Client    kubernetes.Interface
-	Namespace string // where the Lease lives
-	Identity  string // this replica's name, unique among the replicas
+	Routes    kube.ZoneRoutes
+	Ask       ask.Get          // nil: agents are not asked what they counted
+	Namespace string           // where the Lease lives, and agents run
+	Identity  string           // this replica's name, unique among the replicas
+	Settings  outlook.Settings // save for the namespaces', which come from the API
+	Webhook   string           // address at which the API server is told hints; empty: none are delivered
 	Log       *slog.Logger
 }
 
 // Controller is one replica.
 type Controller struct {
-	config  Config
-	tables  *state.Tables
-	watcher *watcher
-	metrics *metrics
+	config   Config
+	tables   *state.Tables
+	watcher  *watcher
+	keeper   *routes.Keeper
+	traffic  *routes.Traffic // nil if agents are not asked
+	delivery *delivery       // nil if hints are not delivered
+	events   record.EventBroadcaster
+	metrics  *metrics
 }
 
 // New returns a controller that has not begun.
@@ -46,9 +64,30 @@ func New(c Config) (*Controller, error) {
 	if c.Namespace == "" || c.Identity == "" {
 		return nil, errors.New("namespace and identity: both are needed for the lease")
 	}
-	tables := state.New(reflect.Sources...)
-	w := &watcher{tables: tables, log: c.Log, settle: settle}
-	return &Controller{config: c, tables: tables, watcher: w, metrics: newMetrics(w)}, nil
+	events := record.NewBroadcaster()
+	recorder := events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "zonewise-controller"})
+	out := &Controller{config: c, tables: state.New(reflect.ClusterSources...), events: events}
+	readers := &readers{tables: out.tables, seen: map[string]uint64{"watcher": 0, "keeper": 0}}
+	out.watcher = &watcher{tables: out.tables, log: c.Log, settle: settle, forget: readers.done("watcher")}
+	keep := routes.Config{
+		Tables: out.tables, Client: c.Client, Routes: c.Routes, Settings: c.Settings, Recorder: recorder,
+		Forget: readers.done("keeper"), Log: c.Log,
+	}
+	collectors := []prometheus.Collector{out.watcher}
+	if c.Webhook != "" {
+		out.delivery = newDelivery(c, routes.NewSource(out.tables, c.Settings), recorder)
+		keep.Delivery = out.delivery
+		collectors = append(collectors, out.delivery.handler)
+	}
+	if c.Ask != nil {
+		out.traffic = routes.NewTraffic(routes.TrafficConfig{
+			Client: c.Client, Namespace: c.Namespace, Get: c.Ask, Log: c.Log, News: func() { out.keeper.Recheck() },
+		})
+		keep.Traffic = out.traffic
+	}
+	out.keeper = routes.New(keep)
+	out.metrics = newMetrics(append(collectors, out.keeper)...)
+	return out, nil
 }
 
 // Handler serves /healthz, which is well once this replica knows the cluster, and /metrics.
@@ -73,7 +112,14 @@ func (c *Controller) Run(ctx context.Context) error {
 		return fmt.Errorf("lease %s/%s: %w", c.config.Namespace, Lease, err)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { reflect.Run(ctx, c.config.Client, c.tables, reflect.Options{}) })
+	c.events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.config.Client.CoreV1().Events("")})
+	defer c.events.Shutdown()
+	wg.Go(func() {
+		reflect.Run(ctx, c.config.Client, c.tables, reflect.Options{Routes: c.config.Routes, Pods: true, Namespaces: true})
+	})
+	if c.delivery != nil {
+		wg.Go(func() { c.delivery.serve(ctx) })
+	}
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			elector.Run(ctx) // returns when leadership is lost, too
@@ -111,6 +157,34 @@ func (c *Controller) lead(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { c.tables.Follow(ctx, watch.Wake) })
 	wg.Go(func() { watch.Run(ctx) })
+	wg.Go(func() { c.keeper.Run(ctx) })
+	if c.traffic != nil {
+		wg.Go(func() { c.traffic.Run(ctx) })
+	}
+	if c.delivery != nil {
+		wg.Go(func() { c.delivery.lead(ctx, c.keeper.Recheck) })
+	}
 	wg.Wait()
 	c.watcher.rest()
+}
+
+// readers forget changes once all of them have dealt with them.
+type readers struct {
+	tables *state.Tables
+
+	mu   sync.Mutex
+	seen map[string]uint64
+}
+
+// done returns what a reader calls with the revision that it has dealt with.
+func (r *readers) done(name string) func(uint64) {
+	return func(revision uint64) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.seen[name] = revision
+		for _, other := range r.seen {
+			revision = min(revision, other)
+		}
+		r.tables.Forget(revision)
+	}
 }

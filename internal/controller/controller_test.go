@@ -72,7 +72,7 @@ func TestLeaderSaysWhatChanges(t *testing.T) {
 	defer cancel()
 	api := apitest.New(nodeObject(t, "n1", "a"), nodeObject(t, "n2", ""), webObject(t), sliceObject(t, "{}"))
 	log := &lines{}
-	c, err := New(Config{Client: api, Namespace: "kube-system", Identity: "one", Log: slog.New(slog.NewTextHandler(log, nil))})
+	c, err := New(Config{Client: api, Routes: api.ZoneRoutes, Namespace: "kube-system", Identity: "one", Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestLeaseIsGivenBack(t *testing.T) {
 	defer cancel()
 	api := apitest.New()
 	leads := func(identity string) (stop func()) {
-		c, err := New(Config{Client: api, Namespace: "kube-system", Identity: identity, Log: slog.New(slog.DiscardHandler)})
+		c, err := New(Config{Client: api, Routes: api.ZoneRoutes, Namespace: "kube-system", Identity: identity, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +172,7 @@ func TestLeaseIsGivenBack(t *testing.T) {
 func TestPassingVerdictsAreNotSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tables, log := state.New(), &lines{}
-		w := &watcher{tables: tables, log: slog.New(slog.NewTextHandler(log, nil)), settle: settle}
+		w := &watcher{tables: tables, log: slog.New(slog.NewTextHandler(log, nil)), settle: settle, forget: tables.Forget}
 		l := loop.New(w.pass, loop.Options{})
 		w.wake = l.Wake
 		ctx, stop := context.WithCancel(t.Context())

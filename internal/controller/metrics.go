@@ -27,7 +27,7 @@ type metrics struct {
 	leader   prometheus.Gauge
 }
 
-func newMetrics(w *watcher) *metrics {
+func newMetrics(more ...prometheus.Collector) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		leader:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "zonewise_leader", Help: "1 on the replica that leads."}),
@@ -38,8 +38,9 @@ func newMetrics(w *watcher) *metrics {
 		ConstLabels: prometheus.Labels{"version": version.Version, "go": version.Get().Go},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.leader, build, w,
+	m.registry.MustRegister(m.leader, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(more...)
 	return m
 }
 

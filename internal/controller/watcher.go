@@ -21,6 +21,7 @@ type watcher struct {
 	log    *slog.Logger
 	settle time.Duration
 	wake   func() // asks for a pass
+	forget func(revision uint64)
 
 	// Of the pass alone.
 	seen *state.Snapshot // nil before the first pass
@@ -51,7 +52,7 @@ func (w *watcher) pass(context.Context) error {
 		}
 	}
 	w.seen = snap
-	w.tables.Forget(snap.Revision())
+	w.forget(snap.Revision())
 	w.speak(time.Now())
 	return nil
 }
