@@ -17,11 +17,13 @@ type Step struct {
 
 // Steps orders the writes that turn the hints of a Service's slices, all of one family, into the
 // target. Consumers see slices one by one, so what is between counts too: no endpoint gets more than
-// before, after, or the plan's bound, whichever is most, be the consumer new or old. Three ways are
-// tried: each slice once, in some order; each slice widened to both the old and the new names, then
-// narrowed; and, where neither will do, one slice first loses its hints, which makes consumers ignore
-// all others, until they are written. Then connections spread evenly over all endpoints for a moment,
-// as they would without us, and go to the target all at once.
+// before, after, or the plan's bound, whichever is most, be the consumer new or old. Four ways are
+// tried:
+//   - each slice once, in some order;
+//   - each slice widened to both the old and the new names, then narrowed;
+//   - one slice loses its node hints, so that all are ignored until the others are written;
+//   - the same with all hints, if none of that will do. Then connections spread evenly over all
+//     endpoints for a moment, as they would without us, and go to the target all at once.
 func Steps(current []model.Slice, target Set, clients []Client, p model.RoutePlan) []Step {
 	t := newTransition(current, target, clients, p)
 	if len(t.changed) == 0 {
@@ -34,7 +36,10 @@ func Steps(current []model.Slice, target Set, clients []Client, p model.RoutePla
 	if steps, ok := t.widened(); ok {
 		return steps
 	}
-	return t.gated()
+	if steps, ok := t.byZone(); ok {
+		return steps
+	}
+	return t.without()
 }
 
 // maxTries is how many states a search for an order looks at.
@@ -194,8 +199,9 @@ func both(a, b []string, nobody string) []string {
 	return out
 }
 
-// gated strips the smallest slice that has a ready endpoint, writes all others, and that one last.
-func (t *transition) gated() []Step {
+// gate is the smallest slice with a ready endpoint: while its endpoints lack a kind of hint, no hint
+// of that kind counts. -1 if nothing is ready.
+func (t *transition) gate() int {
 	gate := -1
 	for i, s := range t.current {
 		if slices.ContainsFunc(s.Endpoints, func(e model.Endpoint) bool { return e.Ready }) &&
@@ -203,6 +209,32 @@ func (t *transition) gated() []Step {
 			gate = i
 		}
 	}
+	return gate
+}
+
+// byZone lets every node follow its zone while slices are written, if no endpoint gets too much then.
+func (t *transition) byZone() ([]Step, bool) {
+	gate := t.gate()
+	if gate < 0 {
+		return nil, false
+	}
+	closed := slices.Clone(t.now)
+	closed[gate] = map[netip.Addr]Hint{}
+	for a, h := range t.now[gate] {
+		closed[gate][a] = Hint{Zones: h.Zones}
+	}
+	if !t.safe(closed) {
+		return nil, false
+	}
+	others := slices.DeleteFunc(slices.Clone(t.changed), func(i int) bool { return i == gate })
+	t.tries = maxTries
+	steps, ok := t.order(closed, t.final, []Step{{t.current[gate].Name, closed[gate]}}, others)
+	return append(steps, Step{t.current[gate].Name, t.final[gate]}), ok
+}
+
+// without lets every node use every endpoint while slices are written.
+func (t *transition) without() []Step {
+	gate := t.gate()
 	var steps []Step
 	if gate >= 0 {
 		steps = append(steps, Step{t.current[gate].Name, map[netip.Addr]Hint{}})
