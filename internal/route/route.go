@@ -31,7 +31,9 @@ type Input struct {
 // Plan returns the plan, and when to plan again though nothing changes: a change that waits for
 // its time, or that is made in steps. The zero time means that there is no need.
 //
-// The plan's At is Now if the weights are others than those of Previous, else Previous.At.
+// The plan's At is Now if the weights are others than those of Previous, else Previous.At; zones
+// that are new, or from which nothing comes, do not count. Without Previous, and where something
+// vanished, the plan is the optimum at once.
 func Plan(in Input) (model.RoutePlan, time.Time) {
 	f := gather(in)
 	p := model.RoutePlan{V6: in.V6, MaxOverload: f.theta, Demand: f.known, Capacities: f.capacities(), At: in.Now}

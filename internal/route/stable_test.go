@@ -118,6 +118,26 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// Where prices differ, money is a gain too: what spills goes on to the zone that became cheaper, if
+// that is worth it.
+func TestCheaperZone(t *testing.T) {
+	for _, c := range []struct {
+		pods    []int
+		changed bool
+	}{{[]int{4, 4, 2}, true}, {[]int{4, 4, 3}, false}} {
+		in := input(c.pods...)
+		old, _ := route.Plan(in)
+		in.Cluster = route.NewCluster(nodesOf(equal), model.Prices{PerGB: 0.05, Pairs: map[model.ZonePair]float64{{From: "c", To: "b"}: 0.01}})
+		p, next := after(in, old, time.Hour)
+		if changed := p.At != old.At; changed != c.changed || !next.IsZero() {
+			t.Errorf("%v: changed %v, next %v", c.pods, changed, next)
+		}
+		if c.changed && (p.PerTB.Planned != p.PerTB.Ideal || row(p, "c").Of("a") != 0) {
+			t.Error(route.Text(p))
+		}
+	}
+}
+
 // Demand that trembles moves nothing.
 func TestNoise(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
@@ -157,7 +177,7 @@ func TestAutoscaler(t *testing.T) {
 		in.Previous, in.Now, in.Stability = &old, now, s
 		p, next := route.Plan(in)
 		down = i > 0 && n < walk[i-1]
-		if err := check(with1(p, s.Slack, next), in); err != nil {
+		if err := check(borne(p, s.Slack, next), in); err != nil {
 			t.Errorf("step %d, %d pods: %v", i, n, err)
 		}
 		moved := movedBetween(old, p)
@@ -181,8 +201,8 @@ func TestAutoscaler(t *testing.T) {
 	t.Logf("%d changes in %d steps", changes, len(walk))
 }
 
-// with1 allows for the slack, and for loads that wait for the end of the dwell.
-func with1(p model.RoutePlan, slack float64, next time.Time) model.RoutePlan {
+// borne allows for the slack, and for loads that wait for the end of the dwell.
+func borne(p model.RoutePlan, slack float64, next time.Time) model.RoutePlan {
 	p.MaxOverload += slack
 	if !next.IsZero() {
 		p.MaxOverload = math.Inf(1)
