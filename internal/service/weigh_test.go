@@ -97,6 +97,12 @@ func TestWeightsGolden(t *testing.T) {
 	for _, c := range cases {
 		b.WriteString("== " + c.name + "\n" + service.Text(service.Plan(c.node, c.svc, []model.Slice{slice("s", c.eps...)}, c.zr)))
 	}
+	two := clusterIP()
+	two.Ports = append(two.Ports, model.ServicePort{Name: "alt", Protocol: model.TCP, Port: 81})
+	alt := slice("s2", elevenths[4:]...)
+	alt.Ports = []model.EndpointPort{{Name: "alt", Protocol: model.TCP, Port: 8081}, {Name: "http", Protocol: model.TCP, Port: 8080}}
+	b.WriteString("== a port that zone a does not have\n" + service.Text(service.Plan(nodeA, two,
+		[]model.Slice{slice("s1", elevenths[:4]...), alt}, planned(elevenths, thirds))))
 	golden := filepath.Join("testdata", "weights.txt")
 	if os.Getenv("UPDATE_GOLDEN") != "" {
 		if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
