@@ -230,7 +230,7 @@ func (b *block) scalar(text []byte, parent int) bool {
 		b.out = append(b.out, text...)
 	case isInteger(text), string(text) == "{}", string(text) == "[]", string(text) == "true", string(text) == "false":
 		b.out = append(b.out, text...)
-	case isIPv4(text):
+	case isIPv4(text), isUID(text):
 		b.quote(text)
 	case text[0] == '{', text[0] == '[':
 		return false
@@ -289,6 +289,23 @@ func isIPv4(text []byte) bool {
 		}
 	}
 	return dots == 3 && text[0] != '.'
+}
+
+// isUID tells the form 8-4-4-4-12 of hexadecimal digits, which YAML takes for a string even where all
+// are decimal.
+func isUID(text []byte) bool {
+	if len(text) != 36 {
+		return false
+	}
+	for i, c := range text {
+		if dash := i == 8 || i == 13 || i == 18 || i == 23; dash != (c == '-') {
+			return false
+		}
+		if c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // quote writes a string that holds printable ASCII.
