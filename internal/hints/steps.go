@@ -2,6 +2,7 @@ package hints
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -24,13 +25,15 @@ type Step struct {
 //   - one slice loses its node hints, so that all are ignored until the others are written;
 //   - the same with all hints, if none of that will do. Then connections spread evenly over all
 //     endpoints for a moment, as they would without us, and go to the target all at once.
+//
+// Who writes may ask anew after each step: what is left is again such a sequence, and it ends.
 func Steps(current []model.Slice, target Set, clients []Client, p model.RoutePlan) []Step {
 	t := newTransition(current, target, clients, p)
 	if len(t.changed) == 0 {
 		return nil
 	}
-	t.tries = maxTries
-	if steps, ok := t.once(nil, t.changed); ok {
+	t.again()
+	if steps, ok := t.order(t.now, t.final, nil, t.changed); ok {
 		return steps
 	}
 	if steps, ok := t.widened(); ok {
@@ -42,8 +45,17 @@ func Steps(current []model.Slice, target Set, clients []Client, p model.RoutePla
 	return t.without()
 }
 
-// maxTries is how many states a search for an order looks at.
-const maxTries = 200
+// effort is how many endpoints a search for an order looks at: 200 states of 100.
+const effort = 20_000
+
+// again allows another search.
+func (t *transition) again() {
+	n := 1
+	for _, s := range t.current {
+		n += len(s.Endpoints)
+	}
+	t.tries = min(200, effort/n)
+}
 
 // transition is slices on their way.
 type transition struct {
@@ -140,12 +152,7 @@ func (t *transition) safe(hints []map[netip.Addr]Hint) bool {
 	return loads[0] <= t.limits[0] && loads[1] <= t.limits[1]
 }
 
-// once writes each of the slices once, in an order in which every state is safe.
-func (t *transition) once(done []Step, open []int) ([]Step, bool) {
-	return t.order(t.now, t.final, done, open)
-}
-
-// order looks for an order of writes from one state to another.
+// order looks for an order of writes from one state to another in which every state is safe.
 func (t *transition) order(from, to []map[netip.Addr]Hint, done []Step, open []int) ([]Step, bool) {
 	if len(open) == 0 {
 		return done, true
@@ -181,14 +188,17 @@ func (t *transition) widened() ([]Step, bool) {
 			wide[i][a] = both
 		}
 	}
-	t.tries = maxTries
-	steps, ok := t.order(t.now, wide, nil, t.changed)
+	wider := slices.DeleteFunc(slices.Clone(t.changed), func(i int) bool { return sameHints(wide[i], t.now[i]) })
+	t.again()
+	steps, ok := t.order(t.now, wide, nil, wider)
 	if !ok {
 		return nil, false
 	}
-	t.tries = maxTries
+	t.again()
 	return t.order(wide, t.final, steps, t.changed)
 }
+
+func sameHints(a, b map[netip.Addr]Hint) bool { return maps.EqualFunc(a, b, Hint.Equal) }
 
 // both joins names; the one that stands for nobody goes where there is another.
 func both(a, b []string, nobody string) []string {
@@ -199,23 +209,30 @@ func both(a, b []string, nobody string) []string {
 	return out
 }
 
-// gate is the smallest slice with a ready endpoint: while its endpoints lack a kind of hint, no hint
-// of that kind counts. -1 if nothing is ready.
-func (t *transition) gate() int {
-	gate := -1
+// gate is a slice with a ready endpoint: while that lacks a kind of hint, no hint of the kind counts.
+// It is one that lacks them already, else the smallest; -1 if nothing is ready.
+func (t *transition) gate(lacks func(Hint) bool) (gate int, open bool) {
+	gate = -1
 	for i, s := range t.current {
-		if slices.ContainsFunc(s.Endpoints, func(e model.Endpoint) bool { return e.Ready }) &&
-			(gate < 0 || len(s.Endpoints) < len(t.current[gate].Endpoints)) {
+		ready, bare := false, false
+		for _, e := range s.Endpoints {
+			ready = ready || e.Ready
+			bare = bare || e.Ready && lacks(t.now[i][e.Addr])
+		}
+		switch {
+		case bare:
+			return i, true
+		case ready && (gate < 0 || len(s.Endpoints) < len(t.current[gate].Endpoints)):
 			gate = i
 		}
 	}
-	return gate
+	return gate, false
 }
 
 // byZone lets every node follow its zone while slices are written, if no endpoint gets too much then.
 func (t *transition) byZone() ([]Step, bool) {
-	gate := t.gate()
-	if gate < 0 {
+	gate, open := t.gate(func(h Hint) bool { return len(h.Nodes) == 0 })
+	if gate < 0 || open {
 		return nil, false
 	}
 	closed := slices.Clone(t.now)
@@ -226,28 +243,29 @@ func (t *transition) byZone() ([]Step, bool) {
 	if !t.safe(closed) {
 		return nil, false
 	}
-	others := slices.DeleteFunc(slices.Clone(t.changed), func(i int) bool { return i == gate })
-	t.tries = maxTries
-	steps, ok := t.order(closed, t.final, []Step{{t.current[gate].Name, closed[gate]}}, others)
+	t.again()
+	steps, ok := t.order(closed, t.final, []Step{{t.current[gate].Name, closed[gate]}}, t.but(gate))
 	return append(steps, Step{t.current[gate].Name, t.final[gate]}), ok
 }
 
 // without lets every node use every endpoint while slices are written.
-func (t *transition) without() []Step {
-	gate := t.gate()
-	var steps []Step
-	if gate >= 0 {
+func (t *transition) without() (steps []Step) {
+	gate, open := t.gate(func(h Hint) bool { return len(h.Zones)+len(h.Nodes) == 0 })
+	if gate >= 0 && !open {
 		steps = append(steps, Step{t.current[gate].Name, map[netip.Addr]Hint{}})
 	}
-	for _, i := range t.changed {
-		if i != gate {
-			steps = append(steps, Step{t.current[i].Name, t.final[i]})
-		}
+	for _, i := range t.but(gate) {
+		steps = append(steps, Step{t.current[i].Name, t.final[i]})
 	}
 	if gate >= 0 {
 		steps = append(steps, Step{t.current[gate].Name, t.final[gate]})
 	}
 	return steps
+}
+
+// but is the slices to be written, one left out.
+func (t *transition) but(gate int) []int {
+	return slices.DeleteFunc(slices.Clone(t.changed), func(i int) bool { return i == gate })
 }
 
 func byPlace(a, b Client) int {

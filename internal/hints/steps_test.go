@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -61,7 +62,7 @@ func TestStepsAreSafe(t *testing.T) {
 		steps := Steps(state, target, now.clients, now.plan)
 		again := slices.Clone(state)
 		slices.Reverse(again)
-		if got := Steps(again, target, now.clients, now.plan); fmt.Sprint(got) != fmt.Sprint(steps) {
+		if got := Steps(again, target, now.clients, now.plan); !reflect.DeepEqual(got, steps) {
 			t.Fatalf("in another order of slices:\n%v\n%v", got, steps)
 		}
 		check := func(c Consumer, overload float64) {
@@ -76,7 +77,7 @@ func TestStepsAreSafe(t *testing.T) {
 					t.Errorf("%s, step %d of %d: load %.3f, limit %.3f", c, n+1, len(steps), l, limit)
 				}
 			}
-			if fmt.Sprint(state) != fmt.Sprint(put(state, target.Of, model.Name{})) {
+			if !reflect.DeepEqual(state, put(state, target.Of, model.Name{})) {
 				t.Errorf("the steps end elsewhere than the target")
 			}
 		}
@@ -124,6 +125,39 @@ func TestStepsEnd(t *testing.T) {
 		s := Plan(w.plan, w.clients, w.endpoints, nil)
 		if steps := Steps(put(deal(r, w.endpoints, 3), s.Of, model.Name{}), s, w.clients, w.plan); len(steps) > 0 {
 			t.Fatalf("%d steps to where it is:\n%v", len(steps), steps)
+		}
+	}
+}
+
+// Asking anew after each step gets there too, as safely.
+func TestStepByStep(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	for range 500 {
+		pods, nodes, n := scatter(r, 3+r.IntN(15), 3), 1+r.IntN(6), 1+r.IntN(5)
+		old, now := newWorld(pods, nodes, drawDemand(r, 3), 0.2), newWorld(pods, nodes, drawDemand(r, 3), 0.2)
+		target := Plan(now.plan, now.clients, now.endpoints, nil)
+		state := put(deal(r, now.endpoints, n), Plan(old.plan, old.clients, old.endpoints, nil).Of, model.Name{})
+		load := func(s []model.Slice) float64 {
+			return Predict(KubeProxy, now.clients, route.Endpoints(s, false), nil).MaxLoad
+		}
+		limit := max(load(state), load(put(state, target.Of, model.Name{})), 1.2) + 1e-6
+		writes := 0
+		for {
+			steps := Steps(state, target, now.clients, now.plan)
+			if len(steps) == 0 {
+				break
+			}
+			next := put(state, steps[0].Hints, steps[0].Slice)
+			if reflect.DeepEqual(next, state) {
+				t.Fatalf("a write that changes nothing: %v", steps[0])
+			}
+			state = next
+			if writes++; writes > 3*n {
+				t.Fatalf("%d slices, %d writes and no end", n, writes)
+			}
+			if l := load(state); l > limit {
+				t.Fatalf("after write %d: load %.3f, limit %.3f", writes, l, limit)
+			}
 		}
 	}
 }
