@@ -127,19 +127,18 @@ func Run(c Config) (Result, error) {
 		}
 	}
 	walks := make([]walkTally, len(players)*c.Walks) // a player's walks stand together
-	cases := len(scenarios) * c.Cases
 	each := c.Each
 	if each == nil {
 		each = inTurn
 	}
-	err := each(cases+len(walks), func(job int) {
-		if job < cases {
-			c.play(scenarios[job/c.Cases], players, job%c.Cases)
+	err := each(len(walks)+len(scenarios)*c.Cases, func(job int) { // walks first: they take longest
+		if job < len(walks) {
+			pl := players[job/c.Walks]
+			walks[job].walk(c.states(pl.nodes, job%c.Walks), pl.New())
 			return
 		}
-		job -= cases
-		pl := players[job/c.Walks]
-		walks[job].walk(c.states(pl.nodes, job%c.Walks), pl.New())
+		job -= len(walks)
+		c.play(scenarios[job/c.Cases], players, job%c.Cases)
 	})
 	if err != nil {
 		return Result{}, err

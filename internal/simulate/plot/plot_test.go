@@ -30,7 +30,7 @@ func TestPicturesAreWhole(t *testing.T) {
 	if strings.Join(names, " ") != strings.Join(want, " ") {
 		t.Errorf("files are %v, want %v", names, want)
 	}
-	for i, says := range []string{"Zonewise, hints, 6 nodes/zone", "no hints"} {
+	for i, says := range []string{"Zonewise, hints, 6 nodes", "no hints"} {
 		text, err := os.ReadFile(want[i])
 		if err != nil {
 			t.Fatal(err)
