@@ -66,6 +66,10 @@ func (o *Outlook) Service(svc model.Service, slices []model.Slice, zr *model.Zon
 		spec = zr.Spec
 	}
 	out.Mode, out.ModeFrom = o.mode(svc, spec)
+	if zr != nil && zr.Invalid != "" {
+		out.Problem = fmt.Sprintf("ZoneRoute %s: %s", svc.Name, zr.Invalid)
+		return out
+	}
 	if err := route.Validate(spec); err != nil {
 		out.Problem = fmt.Sprintf("ZoneRoute %s: %v", svc.Name, err)
 		return out
@@ -75,7 +79,7 @@ func (o *Outlook) Service(svc model.Service, slices []model.Slice, zr *model.Zon
 		return out
 	}
 	for _, v6 := range families(svc) {
-		out.Families = append(out.Families, o.family(svc, v6, slices, zr, spec))
+		out.Families = append(out.Families, o.family(svc, v6, slices, zr, out.Mode))
 	}
 	return out
 }
@@ -111,11 +115,17 @@ func Asked(svc model.Service) string {
 	return ""
 }
 
-func (o *Outlook) family(svc model.Service, v6 bool, slices []model.Slice, zr *model.ZoneRoute, spec model.RouteSpec) Family {
+func (o *Outlook) family(svc model.Service, v6 bool, slices []model.Slice, zr *model.ZoneRoute, mode model.Mode) Family {
 	endpoints := route.Endpoints(slices, v6)
 	in := route.Input{
-		Service: svc.Name, V6: v6, Endpoints: endpoints, Spec: spec, Cluster: o.cluster, CPU: o.facts.CPU,
-		Previous: previous(zr, v6), Now: o.facts.Now, Stability: o.settings.Stability,
+		Service: svc.Name, V6: v6, Endpoints: endpoints, Cluster: o.cluster, CPU: o.facts.CPU,
+		Previous: previous(zr, v6), Now: o.facts.Now,
+	}
+	if zr != nil {
+		in.Spec = zr.Spec
+		if mode == model.Optimal && zr.Status.Mode == model.Optimal {
+			in.Stability = o.settings.Stability // it is for plans that traffic follows
+		}
 	}
 	if o.facts.Measured != nil {
 		in.Measured = o.facts.Measured(svc.Name, v6)

@@ -131,14 +131,29 @@ func TestFamilies(t *testing.T) {
 	near(t, "IPv6", s.Families[1].InZone.Planned, 1./3)
 }
 
-// A plan that is in force is kept as long as stability says so, family by family.
+// A plan that traffic follows is kept as long as stability says so; one that only reports is not.
 func TestPreviousPlan(t *testing.T) {
-	facts, svc, slices := cluster(4, 4, 4)
 	settings := Settings{Stability: route.DefaultStability()}
-	first := New(settings, facts).Service(svc, slices, nil).Families[0].RoutePlan
-	zr := &model.ZoneRoute{Name: web, Status: model.RouteStatus{Plans: []model.RoutePlan{first}}}
-	again := New(settings, facts).Service(svc, slices, zr).Families[0].RoutePlan
-	if again.At != first.At || fmt.Sprint(again.Matrix()) != fmt.Sprint(first.Matrix()) {
-		t.Errorf("%+v after %+v", again, first)
+	facts, svc, slices := cluster(4, 4, 4)
+	static := func(a, b, c float64, mode model.Mode) *model.ZoneRoute {
+		return &model.ZoneRoute{Name: web, Status: model.RouteStatus{Mode: mode}, Spec: model.RouteSpec{Mode: mode, Demand: model.Static,
+			Static: model.Shares{{Zone: "a", Share: a}, {Zone: "b", Share: b}, {Zone: "c", Share: c}}}}
+	}
+	for mode, kept := range map[model.Mode]bool{model.Optimal: true, model.Observe: false} {
+		first := New(settings, facts).Service(svc, slices, static(70, 15, 15, mode)).Families[0].RoutePlan
+		zr := static(40, 30, 30, mode)
+		zr.Status.Plans = []model.RoutePlan{first}
+		again := New(settings, facts).Service(svc, slices, zr).Families[0]
+		if held := fmt.Sprint(again.Matrix()) == fmt.Sprint(first.Matrix()) && !again.Next.IsZero(); held != kept {
+			t.Errorf("%s: held %v, in zone %+v", mode, held, again.InZone)
+		}
+	}
+}
+
+func TestInvalidRoute(t *testing.T) {
+	facts, svc, slices := cluster(1, 1, 1)
+	zr := &model.ZoneRoute{Name: web, Invalid: "spec.maxOverload: 0 is less than 0.01"}
+	if s := New(Settings{}, facts).Service(svc, slices, zr); s.Problem != "ZoneRoute default/web: spec.maxOverload: 0 is less than 0.01" || len(s.Families) > 0 {
+		t.Errorf("%+v", s)
 	}
 }

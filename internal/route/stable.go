@@ -8,8 +8,9 @@ import (
 	"github.com/zonewise/zonewise/internal/model"
 )
 
-// Stability keeps plans from flapping. Where endpoints or a whole zone vanished none of it holds:
-// then the bound goes first. Nor do Gain and Dwell hold where the bound itself was changed.
+// Stability keeps plans from flapping. Where a zone vanished, or the endpoints have become others and
+// the weights of before would overload some, none of it holds: then the bound goes first. Nor do Gain
+// and Dwell hold where the bound itself was changed, nor Dwell where endpoints were.
 type Stability struct {
 	// Gain is by how much a new plan must raise the in-zone share to be worth a change; a plan
 	// that breaks the bound is changed once it does so by more than Slack.
@@ -81,11 +82,11 @@ func (f *facts) settle(in Input, previous, ideal []float64) settled {
 		return now
 	}
 	s := in.Stability
-	vanished := f.complete(in.Previous, previous, ideal)
+	unfit := f.complete(in.Previous, previous, ideal)
 	moved := f.moved(previous, ideal)
 	kept := settled{weights: previous, at: in.Previous.At}
 	switch {
-	case vanished:
+	case unfit:
 		return now
 	case f.equal(previous, ideal):
 		return kept
@@ -99,7 +100,7 @@ func (f *facts) settle(in Input, previous, ideal []float64) settled {
 		if !f.worth(s, previous, ideal) {
 			return kept
 		}
-		if since < s.Dwell {
+		if since < s.Dwell && !f.others(in.Previous) {
 			kept.next = in.Previous.At.Add(s.Dwell)
 			kept.why = "waits, for the weights changed a moment ago"
 			return kept
@@ -127,27 +128,36 @@ func (f *facts) settle(in Input, previous, ideal []float64) settled {
 	return now
 }
 
-// complete puts ideal rows where previous has none, and tells whether something vanished: a zone to
-// which previous sends connections has no endpoint for them now, or has fewer and is over its bound.
-func (f *facts) complete(p *model.RoutePlan, previous, ideal []float64) (vanished bool) {
+// others tells whether a zone has another number of ready endpoints than it was planned for.
+func (f *facts) others(p *model.RoutePlan) bool {
+	before := map[string]int{}
+	for _, z := range p.Zones {
+		before[z.Name] = z.Endpoints
+	}
+	for i, z := range f.zones {
+		if f.endpoints[i] != before[z] {
+			return true
+		}
+	}
+	return false
+}
+
+// complete puts ideal rows where previous has none, and tells whether the weights of before cannot
+// stay: a zone to which they send connections has no endpoint for them now, or endpoints have become
+// others and some would be over the bound. A new pod is there because the old ones were too few.
+func (f *facts) complete(p *model.RoutePlan, previous, ideal []float64) (unfit bool) {
 	n := len(f.zones)
 	for z := range n {
 		row := previous[z*n : (z+1)*n]
 		lost := f.lost(p, z, row)
 		if lost && f.demand[z] > 0 {
-			vanished = true
+			unfit = true
 		}
 		if lost || total(row) == 0 {
 			copy(row, ideal[z*n:(z+1)*n])
 		}
 	}
-	loads := f.loads(previous)
-	for _, old := range p.Zones {
-		if y := f.index(old.Name); y >= 0 && f.endpoints[y] < old.Endpoints && loads[y] > f.bound+same {
-			vanished = true
-		}
-	}
-	return vanished
+	return unfit || f.others(p) && maximum(f.loads(previous)) > f.bound+same
 }
 
 // lost tells whether a client zone's previous weights lead to where nothing takes them now.
