@@ -48,7 +48,8 @@ const (
 )
 
 // How the webhook is watched. From the first write that suffers to the withdrawal it takes at most
-// strikes periods, or where probes are held up one period and strikes x (probe, control, hurry): under 10 s.
+// two probes more than strikes periods; where probes are held up, a period, a probe, and strikes x
+// (both probes at once, a repair, hurry): under 10 s.
 const (
 	period       = 2 * time.Second        // between two probes
 	hurry        = 300 * time.Millisecond // the same after one that was held up
@@ -90,6 +91,7 @@ type Deliverer struct {
 	retryAt time.Time
 	misses  int
 	words   int
+	bundle  string    // as the API server was last given it
 	mended  bool      // since the last probe that went well
 	since   time.Time // when delivery began
 
@@ -148,7 +150,7 @@ func (d *Deliverer) adopt(ctx context.Context) {
 		return
 	}
 	if r := d.dry(ctx, managedByProbe, probeLimit); r.hinted && r.took < lag {
-		d.since = time.Now()
+		d.since, d.bundle = time.Now(), string(bundle)
 		d.set(true, Delivering, "")
 	}
 }
@@ -222,6 +224,7 @@ func (d *Deliverer) attempt(ctx context.Context) error {
 	if _, err := d.entry.put(ctx, bundle, managedByStock, managedByProbe); err != nil {
 		return err
 	}
+	d.bundle = string(bundle)
 	return d.untilHinted(ctx)
 }
 
@@ -262,23 +265,30 @@ func (d *Deliverer) watch(ctx context.Context) time.Duration {
 		d.withdraw(ctx, Fails, "slices cannot be written any more: "+err.Error())
 		return period
 	}
-	r := d.dry(ctx, managedByProbe, probeLimit)
 	slow := d.config.Handler.Slowest()
-	if r.bad() == "" && slow < lag {
+	if d.misses == 0 && slow < lag && d.dry(ctx, managedByProbe, probeLimit).bad() == "" {
 		d.well(ctx)
 		return period
 	}
+	with, without := d.both(ctx)
 	if ctx.Err() != nil {
 		return period
 	}
-	what := r.bad()
-	if what == "" {
+	var what string
+	switch {
+	case with.suffers(without):
+		what = with.bad()
+	case slow >= lag:
 		what = fmt.Sprintf("an answer took %v", slow.Round(time.Millisecond))
-	} else if d.others(ctx, r) {
+	case without.bad() != "":
+		d.blame(without)
+		return period
+	default:
+		d.well(ctx)
 		return period
 	}
 	next := period
-	if r.took >= lag {
+	if with.took >= lag {
 		next = hurry // it took its time already
 	}
 	if d.repair(ctx) && !d.mended {
@@ -290,11 +300,30 @@ func (d *Deliverer) watch(ctx context.Context) time.Duration {
 		return next
 	}
 	reason := Fails
-	if r.took >= lag || slow >= lag {
+	if with.took >= lag || slow >= lag {
 		reason = Lags
 	}
 	d.withdraw(ctx, reason, fmt.Sprintf("%s, %d times in a row", what, d.misses))
 	return period
+}
+
+// both writes where we are asked and where we are not, at the same time: on a machine that is slow
+// for a moment both are.
+func (d *Deliverer) both(ctx context.Context) (with, without result) {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	one, two := d.word(), d.word()
+	var wg sync.WaitGroup
+	wg.Go(func() { with = d.prober.dry(ctx, managedByProbe, one) })
+	wg.Go(func() { without = d.prober.dry(ctx, managedByControl, two) })
+	wg.Wait()
+	without.hinted = without.err == nil // nobody hints it
+	return with, without
+}
+
+// suffers tells whether a write fares worse than one where we are not asked.
+func (r result) suffers(without result) bool {
+	return r.took-without.took >= lag || without.err == nil && (r.err != nil || !r.hinted)
 }
 
 // well follows a probe that was as it must be.
@@ -308,20 +337,14 @@ func (d *Deliverer) well(ctx context.Context) {
 	d.set(true, Delivering, "")
 }
 
-// others tells whether slices fare as badly where we are not asked: then it is not us.
-func (d *Deliverer) others(ctx context.Context, with result) bool {
-	without := d.dry(ctx, managedByControl, controlLimit)
-	if without.err == nil && (without.took < lag/2 || without.took < with.took/2) {
-		return false
-	}
+// blame says that slices fare badly where we are not asked, too: then it is not us.
+func (d *Deliverer) blame(without result) {
 	d.misses = 0
-	without.hinted = true // nobody hints it
 	if d.Status().Reason != WritesFail {
 		message := "EndpointSlices cannot be written in time, and hints are not why: " + without.bad()
 		d.set(true, WritesFail, message)
 		d.config.Say(true, WritesFail, message)
 	}
-	return true
 }
 
 // repair puts certificate and registration right, and tells whether the API server was asked to do
@@ -338,7 +361,9 @@ func (d *Deliverer) repair(ctx context.Context) bool {
 		d.config.Log.Warn("hints: registration", "error", err)
 		return false
 	}
-	if changed {
+	renewed := string(bundle) != d.bundle
+	d.bundle = string(bundle)
+	if changed && !renewed {
 		d.config.Say(true, Repaired, "MutatingWebhookConfiguration "+ConfigurationName+" was not as it must be; it was put right")
 	}
 	return changed

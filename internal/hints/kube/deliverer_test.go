@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/zonewise/zonewise/internal/hints"
@@ -245,6 +246,14 @@ func TestSmallTroubles(t *testing.T) {
 		after(10 * time.Second)
 		if got := said(); !strings.HasPrefix(got, Repaired+": ") || strings.Contains(got, "\n") || !d.Status().Delivering {
 			t.Errorf("said %q", got)
+		}
+		if err := d.config.Client.CoreV1().Secrets("ns").Delete(t.Context(), SecretName, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		before := s.bundle
+		after(10 * time.Second)
+		if got := said(); got != "" || s.bundle == before || !d.Status().Delivering {
+			t.Errorf("a new certificate: said %q, %+v", got, d.Status())
 		}
 		s.change(func(s *server) { s.managers = nil }) // somebody removed it
 		after(10 * time.Second)

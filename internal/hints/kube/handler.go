@@ -93,7 +93,7 @@ func (h *Handler) Collect(out chan<- prometheus.Metric) {
 	h.seconds.Collect(out)
 }
 
-// Slowest returns the longest that an answer took since it was last asked.
+// Slowest returns the longest that an answer had to be thought about since it was last asked.
 func (h *Handler) Slowest() time.Duration { return time.Duration(h.slowest.Swap(0)) }
 
 // ServeHTTP answers one review.
@@ -111,13 +111,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	thinks := time.Now()
 	answer, outcome := h.review(asked)
+	thought := time.Since(thinks)
 	h.reviews.WithLabelValues(outcome).Inc()
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(answer) // an error means that nobody waits for the answer any more
-	took := time.Since(begin)
-	h.seconds.Observe(took.Seconds())
-	for old := h.slowest.Load(); int64(took) > old && !h.slowest.CompareAndSwap(old, int64(took)); old = h.slowest.Load() {
+	h.seconds.Observe(time.Since(begin).Seconds())
+	for old := h.slowest.Load(); int64(thought) > old && !h.slowest.CompareAndSwap(old, int64(thought)); old = h.slowest.Load() {
 	}
 }
 
