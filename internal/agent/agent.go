@@ -37,7 +37,7 @@ type Applier interface {
 	Counters() (map[service.Pair]service.Traffic, error)
 }
 
-// Config is what an agent needs. All of it is required, save Routes and Audit.
+// Config is what an agent needs. All of it is required, save Routes and what has a default.
 type Config struct {
 	Node    string // this node's name
 	Client  kubernetes.Interface
@@ -45,6 +45,9 @@ type Config struct {
 	Applier Applier
 	Log     *slog.Logger
 	Audit   time.Duration // between two looks at the kernel; zero is two seconds
+	// Patience is how long the first sync waits for ZoneRoutes alone; zero is ten seconds. Services
+	// can do without, and must not depend on our own objects.
+	Patience time.Duration
 }
 
 // Agent is one node's agent.
@@ -53,6 +56,7 @@ type Agent struct {
 	follow  reflect.Options
 	program *programmer
 	audit   time.Duration
+	wait    time.Duration // for ZoneRoutes
 	tally   tally
 }
 
@@ -64,10 +68,13 @@ func New(c Config) (*Agent, error) {
 	if c.Audit <= 0 {
 		c.Audit = 2 * time.Second
 	}
+	if c.Patience <= 0 {
+		c.Patience = 10 * time.Second
+	}
 	follow := reflect.Options{Node: c.Node, Routes: c.Routes}
 	p := &programmer{node: c.Node, tables: state.New(follow.Sources()...), applier: c.Applier, log: c.Log, health: newHealth()}
 	p.metrics = newMetrics(p.services)
-	return &Agent{client: c.Client, follow: follow, program: p, audit: c.Audit}, nil
+	return &Agent{client: c.Client, follow: follow, program: p, audit: c.Audit, wait: c.Patience}, nil
 }
 
 // Handler serves the node's local API: /healthz, /livez, /metrics, /v1/traffic and
@@ -85,6 +92,7 @@ func (a *Agent) Run(ctx context.Context) {
 	wg.Go(func() { a.program.tables.Follow(ctx, program.Wake) })
 	wg.Go(func() { program.Run(ctx) })
 	wg.Go(func() { audit.Run(ctx) })
+	wg.Go(func() { a.program.doWithout(ctx, a.wait) })
 	wg.Wait()
 }
 

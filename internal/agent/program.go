@@ -68,6 +68,31 @@ func (p *programmer) pass(context.Context) error {
 	return nil
 }
 
+// doWithout ends the wait for ZoneRoutes after a while in which nothing else was missing. When they
+// come after all they are news like any other.
+func (p *programmer) doWithout(ctx context.Context, patience time.Duration) {
+	var enough <-chan time.Time
+	for {
+		snap := p.tables.Snapshot()
+		missing := snap.Missing()
+		if len(missing) == 0 {
+			return
+		}
+		if enough == nil && slices.Equal(missing, []state.Source{state.Routes}) {
+			enough = time.After(patience)
+		}
+		select {
+		case <-snap.Changed():
+		case <-enough:
+			p.log.Warn("no ZoneRoutes from the API server; Services go by hints meanwhile", "waited", patience)
+			p.tables.Update(time.Now(), func(tx *state.Tx) { tx.Initialised(state.Routes) })
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 func (p *programmer) whole(node model.Node, snap *state.Snapshot) error {
 	want := map[model.Name][]service.Frontend{}
 	for svc := range snap.Services() {

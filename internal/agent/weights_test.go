@@ -2,15 +2,20 @@ package agent
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"math"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	k8stesting "k8s.io/client-go/testing"
 
 	"github.com/zonewise/zonewise/api/v1alpha1"
 	"github.com/zonewise/zonewise/internal/agent/view"
@@ -112,6 +117,22 @@ func TestAgentWithoutTheDefinition(t *testing.T) {
 	}, node("a"), svc(1), slice(1, "a", "b"))
 	w.want("start", call{whole: true, services: []string{"s1"}})
 	w.wantShares("by hints", "zone hints: a", map[string]float64{"192.168.1.11": 1})
+}
+
+// An API server that does not give us ZoneRoutes keeps no node from serving.
+func TestAgentThatGetsNoZoneRoutes(t *testing.T) {
+	var allowed atomic.Bool
+	w := startWith(t, func(w *world, c *Config) {
+		c.Routes, c.Patience = w.api.ZoneRoutes, time.Millisecond
+		w.api.ZoneRoutes.PrependReactor("list", "zoneroutes", func(k8stesting.Action) (bool, runtime.Object, error) {
+			return !allowed.Load(), nil, errors.New("zoneroutes is forbidden")
+		})
+	}, node("a"), svc(1), slice(1, "a", "b"), zoneRoute("Optimal", .85, .15))
+	w.want("start", call{whole: true, services: []string{"s1"}})
+	w.wantShares("by hints", "zone hints: a", map[string]float64{"192.168.1.11": 1})
+	allowed.Store(true)
+	w.want("allowed at last", call{services: []string{"s1"}})
+	w.wantShares("by weights", "ZoneRoute default/s1", map[string]float64{"192.168.1.11": .85, "192.168.2.11": .15})
 }
 
 func TestTrafficOnlyGrows(t *testing.T) {
