@@ -46,6 +46,9 @@ is 3 if a Service is above its bound today or cannot be planned, or if the input
 		if wished := c.Flags().Changed("wish"); wished && !(*wish > 0 && *wish <= 1) {
 			return usagef("--wish: %v is not in 0 to 1", *wish)
 		}
+		if all && len(args) == 1 {
+			return usagef("--all-namespaces: not with a SERVICE")
+		}
 		facts, err := in.read(c)
 		if err != nil {
 			return err

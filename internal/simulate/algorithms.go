@@ -1,7 +1,7 @@
 package simulate
 
 import (
-	"slices"
+	"net/netip"
 
 	"github.com/zonewise/zonewise/internal/hints"
 	"github.com/zonewise/zonewise/internal/model"
@@ -125,24 +125,33 @@ func (o *ours) Route(c Case) Answer {
 	}
 	published := o.published(c.Endpoints)
 	set := hints.Plan(p, c.Clients, published, published)
+	slice := c.Slice()
+	slice.Endpoints = published
+	steps := hints.Steps([]model.Slice{slice}, set, c.Clients, p)
 	o.hinted = hinted(c.Endpoints, set)
-	steps := 0
-	if !slices.EqualFunc(published, o.hinted, sameHints) {
-		steps = 1 // all endpoints are in one slice, so one write brings all hints
-	}
-	return Answer{Endpoints: o.hinted, Refused: len(set.Of) == 0, Steps: steps}
+	return Answer{Endpoints: o.hinted, Refused: len(set.Of) == 0, Steps: len(steps)}
 }
 
 // published is the endpoints as they are once the stock controller has written them: with the hints
-// that they had.
+// that they had, and new ones with what admission gives to endpoints that no plan knows yet.
 func (o *ours) published(endpoints []model.Endpoint) []model.Endpoint {
+	had := make(map[netip.Addr]hints.Hint, len(o.hinted))
+	byNode := false
+	for _, e := range o.hinted {
+		if len(e.ZoneHints) > 0 {
+			had[e.Addr] = hints.Hint{Zones: e.ZoneHints, Nodes: e.NodeHints}
+		}
+		byNode = byNode || len(e.NodeHints) > 0
+	}
 	out := make([]model.Endpoint, len(endpoints))
 	for i, e := range endpoints {
-		for _, h := range o.hinted {
-			if h.Addr == e.Addr {
-				e.ZoneHints, e.NodeHints = h.ZoneHints, h.NodeHints
+		h, known := had[e.Addr]
+		if !known && len(had) > 0 {
+			if h = hints.Unplanned(e); !byNode {
+				h.Nodes = nil
 			}
 		}
+		e.ZoneHints, e.NodeHints = h.Zones, h.Nodes
 		out[i] = e
 	}
 	return out
