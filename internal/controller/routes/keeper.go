@@ -28,6 +28,8 @@ import (
 const (
 	// storm is the least time between two passes over all Services: nodes come and go in swarms.
 	storm = time.Second
+	// longest is how long news of a node may have to wait, however long such a pass takes.
+	longest = 30 * time.Second
 	// slice is how long a pass may plan.
 	slice = 200 * time.Millisecond
 	// resync is the longest time between two passes over all Services.
@@ -223,7 +225,7 @@ func sameNode(a, b model.Node) bool {
 }
 
 // calm is the time between two passes over everything: long beside what one takes.
-func (k *Keeper) calm() time.Duration { return max(storm, 4*k.took) }
+func (k *Keeper) calm() time.Duration { return min(max(storm, 4*k.took), longest) }
 
 // plan looks at what is on the list, what changed before what might be other for another reason,
 // and leaves the rest to the next pass when it takes too long: news must not wait for all Services.

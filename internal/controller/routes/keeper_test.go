@@ -85,7 +85,7 @@ func TestOnlyWhatMustChangeChanges(t *testing.T) {
 		w.writes()
 		nodes := w.api.CoreV1().Nodes()
 		// a swarm of events that mean nothing
-		for i := range 100 {
+		for i := range 30 {
 			n := nodeObject("a1", "a")
 			n.Annotations = map[string]string{"seen": fmt.Sprint(i)}
 			n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("192.168.1.%d", i%250+1)}}
@@ -97,13 +97,13 @@ func TestOnlyWhatMustChangeChanges(t *testing.T) {
 			t.Errorf("addresses of nodes: %s", got)
 		}
 		// and one that does: a node flaps for ten seconds
-		for i := range 200 {
+		for i := range 60 {
 			n := nodeObject("a1", "a")
 			if i%2 == 0 {
 				n.Status.Conditions[0].Status = corev1.ConditionFalse
 			}
 			must(nodes.Update(t.Context(), n, metav1.UpdateOptions{}))
-			w.pass(50 * time.Millisecond)
+			w.pass(150 * time.Millisecond)
 		}
 		w.pass(10 * time.Minute)
 		if got := w.writes(); len(got) > len("patch status 99") {
@@ -300,7 +300,7 @@ func TestAStatusThatSomebodySpoilsIsMended(t *testing.T) {
 }
 
 func TestWritesAreLimited(t *testing.T) {
-	const services = 400
+	const services = 250
 	objects := cluster()
 	for i := range services {
 		name := fmt.Sprintf("s%d", i)
