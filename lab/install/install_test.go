@@ -133,3 +133,38 @@ Deployment coredns
 		t.Error("not that image")
 	}
 }
+
+// A book of prices of one's own reaches the controller as a file.
+func TestChartWithPrices(t *testing.T) {
+	chart, err := fs.Sub(charts.Chart, "zonewise")
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := Chart(chart, map[string]any{"image": map[string]any{"tag": "v9"}, "controller": map[string]any{
+		"defaultMode": "Optimal", "prices": map[string]any{"perGB": 0.03},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	book, deployment := "", ""
+	for _, o := range objects {
+		switch o.GetKind() {
+		case "ConfigMap":
+			book, _, _ = unstructured.NestedString(o.Object, "data", "prices.yaml")
+		case "Deployment":
+			text, err := o.MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			deployment = string(text)
+		}
+	}
+	if strings.TrimSpace(book) != "perGB: 0.03" {
+		t.Errorf("book %q", book)
+	}
+	for _, want := range []string{`"--default-mode=Optimal"`, `"--prices=/etc/zonewise/prices.yaml"`, `"mountPath":"/etc/zonewise"`, `"name":"zonewise-prices"`} {
+		if !strings.Contains(deployment, want) {
+			t.Errorf("the Deployment lacks %s", want)
+		}
+	}
+}
