@@ -89,7 +89,8 @@ type Deliverer struct {
 	// Of Run's goroutine alone.
 	backoff time.Duration
 	retryAt time.Time
-	misses  int
+	misses  int // writes in a row that fared worse for our being asked
+	blames  int // writes in a row that fared badly all the same
 	words   int
 	bundle  string    // as the API server was last given it
 	mended  bool      // since the last probe that went well
@@ -328,7 +329,7 @@ func (r result) suffers(without result) bool {
 
 // well follows a probe that was as it must be.
 func (d *Deliverer) well(ctx context.Context) {
-	if d.misses = 0; time.Since(d.since) > proven {
+	if d.misses, d.blames = 0, 0; time.Since(d.since) > proven {
 		d.backoff = 0
 	}
 	if !d.repair(ctx) {
@@ -340,7 +341,7 @@ func (d *Deliverer) well(ctx context.Context) {
 // blame says that slices fare badly where we are not asked, too: then it is not us.
 func (d *Deliverer) blame(without result) {
 	d.misses = 0
-	if d.Status().Reason != WritesFail {
+	if d.blames++; d.blames == strikes {
 		message := "EndpointSlices cannot be written in time, and hints are not why: " + without.bad()
 		d.set(true, WritesFail, message)
 		d.config.Say(true, WritesFail, message)
