@@ -264,3 +264,21 @@ func BenchmarkHandler(b *testing.B) {
 		}
 	}
 }
+
+// A step that takes all hints off a slice takes the mark off, too.
+func TestHandlerTakesOff(t *testing.T) {
+	s := stock("web-1", 1, "-")
+	s.Annotations = map[string]string{Annotation: "1", "x": "y"}
+	s.Endpoints[0].Hints = &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: "a"}}}
+	patch, err := ask(NewHandler(planned(zoneOf), quiet), s, admissionv1.Update)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := apply(s, patch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, marked := after.Annotations[Annotation]; marked || saysOf(after) != "-" || after.Annotations["x"] != "y" {
+		t.Errorf("%s, annotations %v", saysOf(after), after.Annotations)
+	}
+}
