@@ -88,6 +88,11 @@ func (l *lab) walked(n int) error {
 		if err != nil {
 			return err
 		}
+		for _, node := range nodes {
+			if service == "ours" && !strings.Contains(node.Why, "ZoneRoute default/ours") {
+				return fmt.Errorf("a node goes by %q", node.Why)
+			}
+		}
 		seen := map[string]bool{}
 		for _, node := range nodes {
 			for _, e := range node.Endpoints {

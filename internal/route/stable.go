@@ -10,7 +10,8 @@ import (
 
 // Stability keeps plans from flapping. Where a zone vanished, or the endpoints have become others and
 // the weights of before would overload some, none of it holds: then the bound goes first. Nor do Gain
-// and Dwell hold where the bound itself was changed, nor Dwell where endpoints were.
+// and Dwell hold where the bound itself was changed, or the endpoints were: dataplanes have to follow
+// anyway, and what stays behind then would stay behind for good.
 type Stability struct {
 	// Gain is by how much a new plan must raise the in-zone share to be worth a change; a plan
 	// that breaks the bound is changed once it does so by more than Slack.
@@ -96,11 +97,11 @@ func (f *facts) settle(in Input, previous, ideal []float64) settled {
 		since = math.MaxInt64
 	}
 	intended := math.Abs(in.Previous.MaxOverload-f.theta) > same
-	if !intended {
+	if !intended && !f.others(in.Previous) {
 		if !f.worth(s, previous, ideal) {
 			return kept
 		}
-		if since < s.Dwell && !f.others(in.Previous) {
+		if since < s.Dwell {
 			kept.next = in.Previous.At.Add(s.Dwell)
 			kept.why = "waits, for the weights changed a moment ago"
 			return kept

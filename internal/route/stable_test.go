@@ -77,6 +77,7 @@ func TestStability(t *testing.T) {
 		{"a zone is drained", input(4, 4, 4), with(input(4, 4, 4), func(in *route.Input) { in.Spec.Drained = []string{"a"} }), time.Second, true, true, 0},
 		{"a zone is given back: a half a minute", with(input(9, 9, 9), drained("b", "c")), input(9, 9, 9), time.Hour, true, false, 30 * time.Second},
 		{"the first pod of a zone is used at once", input(1, 0, 0), input(1, 1, 0), time.Second, true, true, 0},
+		{"the pod that was missing: nothing stays behind", input(4, 4, 3), input(4, 4, 4), time.Second, true, true, 0},
 		{"a pod more where nobody needs it", input(3, 3, 3), input(4, 3, 3), time.Second, false, false, 0},
 		{"another bound is meant, and does not wait", input(2, 1, 1), with(input(2, 1, 1), func(in *route.Input) { in.Spec.MaxOverload = 0.34 }), 20 * time.Second, true, true, 0},
 		{"a plan from the future holds nothing", with(input(4, 4, 4), demand(70, 15, 15)), with(input(4, 4, 4), demand(40, 30, 30)), -time.Hour, true, true, 0},
