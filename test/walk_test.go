@@ -5,7 +5,6 @@ package test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,7 +16,9 @@ import (
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/zonewise/zonewise/api/v1alpha1"
 	"github.com/zonewise/zonewise/internal/reflect/kube"
 )
 
@@ -33,37 +34,38 @@ func TestWalk(t *testing.T) {
 	l.must("up", "--offline")
 	l.apply(walkers)
 	await(t, "the first pod serves", func() error { return l.walked(1) })
-	watch := l.watchSlices(t)
+	seen := l.watchWalk(t)
 	load := l.load(t)
 
-	t.Logf("%-5s %8s %8s %8s %8s %8s", "PODS", "OURS", "BEST", "THEIRS", "WRITES", "WRITES")
+	t.Logf("%-5s %8s %8s %8s %8s %8s %8s", "PODS", "OURS", "PLANNED", "BEST", "THEIRS", "WRITES", "WRITES")
 	refused, steps := 0, 0
 	var ours, theirs float64
 	for _, n := range walk() {
-		before := watch.writes()
+		before := seen.writes()
 		if out, err := l.kubectl("scale", "deployment/web", "--replicas="+strconv.Itoa(n)); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		await(t, fmt.Sprintf("%d pods serve", n), func() error { return l.walked(n) })
 		plan := l.planOf()
 		us, them := l.inZone("ours"), l.inZone("theirs")
-		after := watch.writes()
-		t.Logf("%-5d %8.3f %8.3f %8.3f %8d %8d", n, us, plan.InZone.Ideal, them, after["ours"]-before["ours"], after["theirs"]-before["theirs"])
-		if us < plan.InZone.Ideal-0.001 {
-			t.Errorf("%d pods: %.3f in zone, and %.3f would be best", n, us, plan.InZone.Ideal)
+		after := seen.writes()
+		t.Logf("%-5d %8.3f %8.3f %8.3f %8.3f %8d %8d", n, us, plan.InZone.Planned, plan.InZone.Ideal, them, after["ours"]-before["ours"], after["theirs"]-before["theirs"])
+		// Planned may be less than best: only so much of the load moves in a minute.
+		if us < plan.InZone.Planned-0.001 {
+			t.Errorf("%d pods: %.3f in zone, and %.3f are planned", n, us, plan.InZone.Planned)
 		}
 		steps, ours, theirs = steps+1, ours+us, theirs+them
 		if them < 0.9 && n >= 3 {
 			refused++
 		}
 	}
-	all := watch.writes()
+	all := seen.writes()
 	t.Logf("mean in zone: ours %.3f, theirs %.3f, which was refused in %d of %d steps; slice writes: ours %d, theirs %d",
 		ours/float64(steps), theirs/float64(steps), refused, steps, all["ours"], all["theirs"])
 	if refused == 0 {
 		t.Error("upstream refused nothing: then this walk shows nothing")
 	}
-	for _, gap := range watch.stop() {
+	for _, gap := range seen.stop() {
 		t.Error(gap)
 	}
 	load()
@@ -241,51 +243,63 @@ func (l *lab) load(t *testing.T) (end func()) {
 	}
 }
 
-// sliceWatch counts the writes of both Services' slices, and notes whenever ours had an endpoint
-// without a hint after the first that had one.
-type sliceWatch struct {
-	mu     sync.Mutex
-	count  map[string]int
-	hinted bool
-	gaps   []string
-	cancel context.CancelFunc
-	done   chan struct{}
+// walkWatch counts the writes of both Services' slices, and notes whenever ours had an endpoint
+// without a hint after the first that had one, or a plan without weights after the first with some.
+type walkWatch struct {
+	mu       sync.Mutex
+	count    map[string]int
+	hinted   bool
+	weighted bool
+	gaps     []string
+	cancel   context.CancelFunc
+	done     sync.WaitGroup
 }
 
-func (l *lab) watchSlices(t *testing.T) *sliceWatch {
+func (l *lab) watchWalk(t *testing.T) *walkWatch {
 	t.Helper()
-	client, err := kube.Client(kube.Options{Part: "test", Kubeconfig: l.kubeconfig()})
+	clients, err := kube.NewClients(kube.Options{Part: "test", Kubeconfig: l.kubeconfig()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	events, err := client.DiscoveryV1().EndpointSlices("default").Watch(ctx, metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &sliceWatch{count: map[string]int{}, cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(w.done)
-		for e := range events.ResultChan() {
-			if s, ok := e.Object.(*discoveryv1.EndpointSlice); ok {
-				w.see(s)
+	w := &walkWatch{count: map[string]int{}, cancel: cancel}
+	for what, begin := range map[string]func(context.Context, metav1.ListOptions) (watch.Interface, error){
+		"slices":     clients.DiscoveryV1().EndpointSlices("default").Watch,
+		"ZoneRoutes": clients.ZoneRoutes.In("default").Watch,
+	} {
+		events, err := begin(ctx, metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.done.Go(func() {
+			for e := range events.ResultChan() {
+				w.see(e.Object)
 			}
-		}
-		if ctx.Err() == nil {
-			t.Error(errors.New("the watch of slices ended too early"))
-		}
-	}()
+			if ctx.Err() == nil {
+				t.Errorf("the watch of %s ended too early", what)
+			}
+		})
+	}
 	return w
 }
 
-func (w *sliceWatch) see(s *discoveryv1.EndpointSlice) {
+func (w *walkWatch) see(object any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	service := s.Labels[discoveryv1.LabelServiceName]
-	w.count[service]++
-	if service != "ours" {
-		return
+	switch o := object.(type) {
+	case *discoveryv1.EndpointSlice:
+		w.count[o.Labels[discoveryv1.LabelServiceName]]++
+		if o.Labels[discoveryv1.LabelServiceName] == "ours" {
+			w.hints(o)
+		}
+	case *v1alpha1.ZoneRoute:
+		if o.Name == "ours" {
+			w.weights(o)
+		}
 	}
+}
+
+func (w *walkWatch) hints(s *discoveryv1.EndpointSlice) {
 	ready, hinted := 0, 0
 	for _, e := range s.Endpoints {
 		if e.Conditions.Ready == nil || *e.Conditions.Ready {
@@ -301,8 +315,21 @@ func (w *sliceWatch) see(s *discoveryv1.EndpointSlice) {
 	}
 }
 
+func (w *walkWatch) weights(r *v1alpha1.ZoneRoute) {
+	has := r.Status.Mode == "Optimal" && len(r.Status.Plans) == 1 && len(r.Status.Plans[0].Zones) == 3
+	for _, z := range r.Status.Plans {
+		for _, z := range z.Zones {
+			has = has && len(z.Weights) > 0
+		}
+	}
+	w.weighted = w.weighted || has
+	if w.weighted && !has {
+		w.gaps = append(w.gaps, fmt.Sprintf("ZoneRoute ours, version %s: no weights", r.ResourceVersion))
+	}
+}
+
 // writes returns how often each Service's slices were written.
-func (w *sliceWatch) writes() map[string]int {
+func (w *walkWatch) writes() map[string]int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := map[string]int{}
@@ -313,11 +340,11 @@ func (w *sliceWatch) writes() map[string]int {
 }
 
 // stop ends the watch and returns the gaps.
-func (w *sliceWatch) stop() []string {
+func (w *walkWatch) stop() []string {
 	w.cancel()
-	<-w.done
-	if !w.hinted {
-		w.gaps = append(w.gaps, "ours never had hints")
+	w.done.Wait()
+	if !w.hinted || !w.weighted {
+		w.gaps = append(w.gaps, fmt.Sprintf("ours: ever had hints %v, weights %v", w.hinted, w.weighted))
 	}
 	return w.gaps
 }
