@@ -21,13 +21,13 @@ func TestAdvise(t *testing.T) {
 		why   string
 	}{
 		{[]int{4, 4, 4}, 1, nil, 1, nil, 1, ""},
-		{[]int{4, 4, 3}, 1, []route.Add{{Zone: "c", Pods: 1}}, 1, nil, 2./3 + 3.6/11, "pods moved do not bring 100 %"},
-		{[]int{2, 1, 1}, 1, []route.Add{{Zone: "b", Pods: 1}, {Zone: "c", Pods: 1}}, 1, nil, 1./3 + 0.6, "pods moved do not bring 100 %"},
+		{[]int{4, 4, 3}, 1, []route.Add{{Zone: "c", Pods: 1}}, 1, nil, 2./3 + 3.6/11, "pods moved do not bring 100%"},
+		{[]int{2, 1, 1}, 1, []route.Add{{Zone: "b", Pods: 1}, {Zone: "c", Pods: 1}}, 1, nil, 1./3 + 0.6, "pods moved do not bring 100%"},
 		{[]int{5, 1, 0}, 0.99, []route.Add{{Zone: "b", Pods: 3}, {Zone: "c", Pods: 4}}, 1,
 			[]route.Move{{From: "a", To: "b", Pods: 1}, {From: "a", To: "c", Pods: 2}}, 1, ""},
 		{[]int{9, 0, 0}, 1, []route.Add{{Zone: "b", Pods: 6}, {Zone: "c", Pods: 6}}, 1,
 			[]route.Move{{From: "a", To: "b", Pods: 3}, {From: "a", To: "c", Pods: 3}}, 1, ""},
-		{[]int{4, 4, 3}, 1.5, nil, 2./3 + 3.6/11, nil, 2./3 + 3.6/11, "neither pods added nor moved bring 150 %"},
+		{[]int{4, 4, 3}, 1.5, nil, 2./3 + 3.6/11, nil, 2./3 + 3.6/11, "neither pods added nor moved bring 150%"},
 	} {
 		a := route.Advise(input(c.pods...), c.wish)
 		if !reflect.DeepEqual(a.Adds, c.adds) || !reflect.DeepEqual(a.Moves, c.moves) || !near(a.Added, c.added) || !near(a.Moved, c.moved) || a.Why != c.why {

@@ -20,10 +20,10 @@ func TestObeyed(t *testing.T) {
 		{"as planned", []route.Counted{{From: "b", To: "a", Connections: 95}, {From: "b", To: "b", Connections: 905}}, "True", "1000 connections from zone b went as planned"},
 		{"all zones", []route.Counted{{From: "b", To: "a", Connections: 12}, {From: "b", To: "b", Connections: 88}, {From: "a", To: "a", Connections: 500}}, "True", "600 connections from zones a, b went as planned"},
 		{"evenly", []route.Counted{{From: "b", To: "a", Connections: 500}, {From: "b", To: "b", Connections: 250}, {From: "b", To: "c", Connections: 250}}, "False",
-			"of 1000 connections from zone b 25 % went to zone b, planned are 90 %"},
+			"of 1000 connections from zone b 25% went to zone b, planned are 90%"},
 		{"to a zone that is not in the plan", []route.Counted{{From: "a", To: "a", Connections: 900}, {From: "a", To: "x", Connections: 100}}, "False",
-			"of 1000 connections from zone a 90 % went to zone a, planned are 100 %"},
-		{"only spilled", []route.Counted{{From: "b", To: "b", Connections: 200}}, "False", "of 200 connections from zone b 0 % went to zone a, planned are 10 %"},
+			"of 1000 connections from zone a 90% went to zone a, planned are 100%"},
+		{"only spilled", []route.Counted{{From: "b", To: "b", Connections: 200}}, "False", "of 200 connections from zone b 0% went to zone a, planned are 10%"},
 		{"no plan for the zone", []route.Counted{{From: "x", To: "a", Connections: 1000}}, "Unknown", "no zone has made 100 connections yet"},
 	} {
 		status, reason, message := route.Obeyed(plan, c.counted)
@@ -58,7 +58,7 @@ func TestObeyedByChance(t *testing.T) {
 			off++
 		}
 	}
-	if off > 6 { // 3 standard deviations alone would be 0.27 % of each share; the points make it rarer
+	if off > 6 { // 3 standard deviations alone would be 0.27% of each share; the points make it rarer
 		t.Errorf("%d of 2000", off)
 	}
 }

@@ -17,15 +17,15 @@ const told = 3
 // little is a share of connections that is not worth words.
 const little = 5e-5
 
-// percent prints a share: 33.3 %.
+// percent prints a share: 33.3%.
 func percent(share float64) string {
 	if share > 0 && share < 0.0005 {
-		return "under 0.1 %"
+		return "under 0.1%"
 	}
 	if share < 1 && share >= 0.9995 {
-		return "over 99.9 %"
+		return "over 99.9%"
 	}
-	return strings.TrimSuffix(strconv.FormatFloat(100*share, 'f', 1, 64), ".0") + " %"
+	return strings.TrimSuffix(strconv.FormatFloat(100*share, 'f', 1, 64), ".0") + "%"
 }
 
 func number(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) }

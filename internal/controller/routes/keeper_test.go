@@ -41,12 +41,12 @@ func TestObservedServicesGetZoneRoutes(t *testing.T) {
 		if zr.Labels["app.kubernetes.io/managed-by"] != "zonewise" || zr.Spec.Mode != "" {
 			t.Errorf("labels %v, spec %+v", zr.Labels, zr.Spec)
 		}
-		// 1/3 of the demand in each zone; c's three of eleven endpoints carry 1.2 × 3/11 = 32.7 %
+		// 1/3 of the demand in each zone; c's three of eleven endpoints carry 1.2 × 3/11 = 32.7%
 		s := zr.Status.Summary
-		if s.InZone != "33 %" || s.Planned != "99 %" || s.MaxLoad != "1.20" || !strings.HasPrefix(s.CostPerMonth, "$") || s.Reason == "" {
+		if s.InZone != "33%" || s.Planned != "99%" || s.MaxLoad != "1.20" || !strings.HasPrefix(s.CostPerMonth, "$") || s.Reason == "" {
 			t.Errorf("%+v", s)
 		}
-		if len(s.Reason) > 70 || !strings.Contains(message(zr, Planned), "99.4 %") {
+		if len(s.Reason) > 70 || !strings.Contains(message(zr, Planned), "99.4%") {
 			t.Errorf("%q, %q", s.Reason, message(zr, Planned))
 		}
 		if said := w.said(); len(said) > 0 {
@@ -115,7 +115,7 @@ func TestOnlyWhatMustChangeChanges(t *testing.T) {
 		if got := w.writes(); !strings.HasPrefix(got, "patch status") {
 			t.Errorf("a zone without endpoints: %q", got)
 		}
-		if s := w.route("web").Status.Summary; s.Planned != "67 %" {
+		if s := w.route("web").Status.Summary; s.Planned != "67%" {
 			t.Errorf("%+v", s)
 		}
 		if now := w.route("shop").ResourceVersion; now != shop {
@@ -130,7 +130,7 @@ func TestANodeWithoutAZone(t *testing.T) {
 		if u := zr.Status.Plans[0].Upstream; u.Hints || !strings.Contains(u.Culprit, "lost") {
 			t.Errorf("upstream %+v", u)
 		}
-		if zr.Status.Summary.Planned != "86 %" { // all but the seventh of the demand that it makes itself
+		if zr.Status.Summary.Planned != "86%" { // all but the seventh of the demand that it makes itself
 			t.Errorf("one node spoils the plan: %+v", zr.Status.Summary)
 		}
 		w.writes()
@@ -269,7 +269,7 @@ func TestWritesThatFailAreMadeAgain(t *testing.T) {
 			must(w.api.DiscoveryV1().EndpointSlices("default").Update(t.Context(), sliceObject(name, 4, 4, 0), metav1.UpdateOptions{}))
 		}
 		w.pass(5 * time.Minute)
-		if s := w.route("shop").Status.Summary.Planned; s != "67 %" {
+		if s := w.route("shop").Status.Summary.Planned; s != "67%" {
 			t.Errorf("shop: %s", s)
 		}
 		if n := w.api.ZoneRoutes.Writes()["patch status"]; n > 15 {
@@ -277,7 +277,7 @@ func TestWritesThatFailAreMadeAgain(t *testing.T) {
 		}
 		failing = false
 		w.pass(2 * time.Minute)
-		if s := w.route("web").Status.Summary.Planned; s != "67 %" {
+		if s := w.route("web").Status.Summary.Planned; s != "67%" {
 			t.Errorf("web: %s", s)
 		}
 	})

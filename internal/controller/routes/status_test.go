@@ -96,14 +96,14 @@ func TestPlannedSaysWhetherItIsTheOptimum(t *testing.T) {
 	held := optimal()
 	held.Families[0].InZone.Ideal = 0.9
 	c := condition(status(held, model.RouteStatus{}, 1, evidence{}, moment), Planned)
-	if c.Reason != "Held" || c.Message != "75.0 % of the connections stay in their zone by the plan, 90.0 % as soon as it may change again; zone b is at its bound; one more pod in zone b" {
+	if c.Reason != "Held" || c.Message != "75.0% of the connections stay in their zone by the plan, 90.0% as soon as it may change again; zone b is at its bound; one more pod in zone b" {
 		t.Errorf("%+v", c)
 	}
 	dual := optimal()
 	dual.Families = append(dual.Families, dual.Families[0])
 	dual.Families[1].V6 = true
 	c = condition(status(dual, model.RouteStatus{}, 1, evidence{}, moment), Planned)
-	if c.Reason != "Optimum" || !strings.HasPrefix(c.Message, "IPv4: 75.0 %") || !strings.Contains(c.Message, ". IPv6: 75.0 %") {
+	if c.Reason != "Optimum" || !strings.HasPrefix(c.Message, "IPv4: 75.0%") || !strings.Contains(c.Message, ". IPv6: 75.0%") {
 		t.Errorf("%+v", c)
 	}
 }
@@ -143,13 +143,13 @@ func TestSummary(t *testing.T) {
 	rated := optimal()
 	rated.Families[0].Demand.BytesPerSecond = 1e6 // 2.628 TB a month
 	got := status(rated, model.RouteStatus{}, 1, evidence{agents: 1}, moment).Summary
-	if want := (model.Summary{InZone: "75 %", Planned: "75 %", MaxLoad: "1.00", CostPerMonth: "$13.14", Reason: "zone b is at its bound"}); got != want {
+	if want := (model.Summary{InZone: "75%", Planned: "75%", MaxLoad: "1.00", CostPerMonth: "$13.14", Reason: "zone b is at its bound"}); got != want {
 		t.Errorf("%+v", got)
 	}
-	if got := status(optimal(), model.RouteStatus{}, 1, evidence{standing: Delivering}, moment).Summary; got.InZone != "70 %" || got.CostPerMonth != "$5.00/TB" {
+	if got := status(optimal(), model.RouteStatus{}, 1, evidence{standing: Delivering}, moment).Summary; got.InZone != "70%" || got.CostPerMonth != "$5.00/TB" {
 		t.Errorf("by hints: %+v", got)
 	}
-	if got := status(inMode(model.Observe, ""), model.RouteStatus{}, 1, evidence{agents: 1}, moment).Summary; got.InZone != "50 %" || got.Planned != "75 %" {
+	if got := status(inMode(model.Observe, ""), model.RouteStatus{}, 1, evidence{agents: 1}, moment).Summary; got.InZone != "50%" || got.Planned != "75%" {
 		t.Errorf("observed: %+v", got)
 	}
 	if got := status(inMode(model.Off, ""), model.RouteStatus{}, 1, evidence{}, moment).Summary; got != (model.Summary{Reason: "off"}) {

@@ -63,8 +63,8 @@ func inZone(v verdict, p model.RoutePlan, before model.RouteStatus, e evidence) 
 
 // waver tells whether two shown shares differ by no more than counts do.
 func waver(a, b string) bool {
-	x, errA := strconv.ParseFloat(strings.TrimSuffix(a, " %"), 64)
-	y, errB := strconv.ParseFloat(strings.TrimSuffix(b, " %"), 64)
+	x, errA := strconv.ParseFloat(strings.TrimSuffix(a, "%"), 64)
+	y, errB := strconv.ParseFloat(strings.TrimSuffix(b, "%"), 64)
 	return errA == nil && errB == nil && math.Abs(x-y) < news
 }
 
@@ -112,5 +112,5 @@ func short(s string) string {
 	return strings.TrimRight(cut, " ,;:") + "…"
 }
 
-func whole(share float64) string   { return strconv.FormatFloat(100*share, 'f', 0, 64) + " %" }
-func percent(share float64) string { return strconv.FormatFloat(100*share, 'f', 1, 64) + " %" }
+func whole(share float64) string   { return strconv.FormatFloat(100*share, 'f', 0, 64) + "%" }
+func percent(share float64) string { return strconv.FormatFloat(100*share, 'f', 1, 64) + "%" }

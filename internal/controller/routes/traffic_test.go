@@ -221,7 +221,7 @@ func TestObeyedIsWhatIsCounted(t *testing.T) {
 		byPlan := func(from, to string) float64 { return weights[from][to] }
 		drive(4, byPlan)
 		w.expect("web", "Optimal Applied=True/WeightsPublished Obeyed=True/AsPlanned Planned=True/Optimum")
-		if s := w.route("web").Status.Summary.InZone; s != "99 %" {
+		if s := w.route("web").Status.Summary.InZone; s != "99%" {
 			t.Errorf("in zone %s", s)
 		}
 		w.writes()
@@ -244,7 +244,7 @@ func TestObeyedIsWhatIsCounted(t *testing.T) {
 		if said := w.said(); !slices.ContainsFunc(said, func(s string) bool { return strings.HasPrefix(s, "Warning OffPlan Obeyed: ") }) || len(said) > 2 {
 			t.Errorf("%q", said)
 		}
-		if s := w.route("web").Status.Summary.InZone; s == "99 %" {
+		if s := w.route("web").Status.Summary.InZone; s == "99%" {
 			t.Errorf("in zone %s", s)
 		}
 		// a new leader has counted nothing yet

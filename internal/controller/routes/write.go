@@ -178,25 +178,9 @@ func (k *Keeper) create(ctx context.Context, j job) error {
 	return err
 }
 
-// remove takes a ZoneRoute away that we made, unless it has been given an intent meanwhile.
+// remove takes a ZoneRoute away, unless the watch will bring that it is another by now.
 func (k *Keeper) remove(ctx context.Context, j job) error {
-	routes := k.Routes.In(j.name.Namespace)
-	zr, err := routes.Get(ctx, j.name.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if string(zr.UID) != j.uid || !untouched(reflect.Route(zr)) {
-		return nil // the watch brings what it is now
-	}
-	err = routes.Delete(ctx, j.name.Name, metav1.DeleteOptions{
-		Preconditions: &metav1.Preconditions{UID: &zr.UID, ResourceVersion: &zr.ResourceVersion},
-	})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
+	_, err := removeUntouched(ctx, k.Routes, j.name, j.uid)
 	return err
 }
 
