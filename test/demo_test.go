@@ -17,6 +17,8 @@ func TestDemo(t *testing.T) {
 		`100 of 100 answered, 0 from (\S+) itself; [1-9][0-9,]+ bytes crossed zones`,
 		`Service as it comes +[1-9][0-9]?% +[1-9][0-9,]* bytes +[0-9]+\.[0-9]{2}`,
 		`topology-mode: auto +100% +0 bytes +0\.00`,
+		`auto, one pod more +[1-9][0-9]?% +[1-9][0-9,]* bytes +[0-9]+\.[0-9]{2}`,
+		`Zonewise's own plan +([6-9][0-9]|100)% +[0-9,]+ bytes +[0-9]+\.[0-9]{2}`,
 		`one pod, other zone +0% +[1-9][0-9,]* bytes +[0-9]+\.[0-9]{2}`,
 	} {
 		if !regexp.MustCompile(line).MatchString(out) {

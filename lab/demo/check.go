@@ -31,8 +31,8 @@ func parseHints(text string) ([]hint, error) {
 
 // wantHints says what is missing until there are n endpoints, all with hints or none with any.
 func wantHints(all []hint, n int, hinted bool) error {
-	if len(all) != n {
-		return fmt.Errorf("the EndpointSlice has %d endpoints, not %d", len(all), n)
+	if err := wantPods(all, n); err != nil {
+		return err
 	}
 	for _, h := range all {
 		switch has := len(h.forZones) > 0; {
@@ -41,6 +41,14 @@ func wantHints(all []hint, n int, hinted bool) error {
 		case !hinted && has:
 			return fmt.Errorf("endpoint %s has a zone hint", h.address)
 		}
+	}
+	return nil
+}
+
+// wantPods says what is missing until there are n endpoints.
+func wantPods(all []hint, n int) error {
+	if len(all) != n {
+		return fmt.Errorf("the EndpointSlice has %d endpoints, not %d", len(all), n)
 	}
 	return nil
 }
