@@ -101,21 +101,26 @@ func (d *delivery) get() *kube.Deliverer {
 	return d.current
 }
 
-// Standing is part of routes.Delivery. Why is a reason alone: a message has figures in it, which
-// would be written to every ZoneRoute.
+// Standing is part of routes.Delivery.
 func (d *delivery) Standing() (routes.Standing, string) {
 	now := d.get()
 	if now == nil {
 		return routes.Trying, ""
 	}
-	switch s := now.Status(); s.Reason {
-	case kube.Delivering:
+	return standing(now.Status())
+}
+
+// standing returns the reason alone, for a message has figures in it, which would be written to every
+// ZoneRoute. While slices cannot be written by anybody (WritesFail), those that are hinted stay so.
+func standing(s kube.Status) (routes.Standing, string) {
+	if s.Delivering {
 		return routes.Delivering, ""
+	}
+	switch s.Reason {
 	case "", kube.Trying, kube.Idle: // idle: nobody knew yet that it is needed
 		return routes.Trying, ""
-	default:
-		return routes.Withdrawn, s.Reason
 	}
+	return routes.Withdrawn, s.Reason
 }
 
 // Look is part of routes.Delivery.
