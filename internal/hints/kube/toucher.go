@@ -90,6 +90,9 @@ func (t *toucher) next(ctx context.Context) bool {
 	defer t.queue.Done(svc)
 	switch wrote, err := t.sync(ctx, svc); {
 	case ctx.Err() != nil:
+	case errors.Is(err, errNotYet):
+		t.log.Debug("hints: not yet", "namespace", svc.Namespace, "service", svc.Name, "why", err)
+		t.queue.AddAfter(svc, echo)
 	case err != nil:
 		t.log.Warn("hints: a slice could not be written", "namespace", svc.Namespace, "service", svc.Name, "error", err)
 		t.queue.AddRateLimited(svc)
@@ -128,7 +131,7 @@ func (t *toucher) sync(ctx context.Context, svc model.Name) (wrote bool, err err
 func (t *toucher) family(ctx context.Context, svc model.Name, v6 bool, current []model.Slice) (wrote bool, err error) {
 	target, ours, err := t.source.Target(svc, v6, current)
 	if err != nil {
-		return false, fmt.Errorf("plan: %w", err)
+		return false, fmt.Errorf("%w: %w", errNotYet, err)
 	}
 	deliver := ours && len(target.Set.Of) > 0
 	var steps []hints.Step
@@ -152,6 +155,9 @@ func (t *toucher) family(ctx context.Context, svc model.Name, v6 bool, current [
 	}
 	return wrote, nil
 }
+
+// errNotYet says that the tables are not complete: a slice is left alone until they are.
+var errNotYet = errors.New("nothing is known yet")
 
 // errNoHints says that a touch passed the API server without the webhook having had a say.
 var errNoHints = errors.New("was written, but came back without hints")
@@ -236,8 +242,28 @@ func fromAPI(live *discoveryv1.EndpointSlice) (slice, error) {
 	return s, err
 }
 
-// Sweep takes our hints off every slice, for a cluster that Zonewise leaves. It returns how many it
-// took them off. The webhook must be gone, or it puts them on again.
+// Leave takes away all that delivery keeps in a cluster, and returns how many slices had hints. No
+// controller may run, or it begins again.
+func Leave(ctx context.Context, client kubernetes.Interface, namespace string) (int, error) {
+	if err := (registration{client: client, namespace: namespace}).remove(ctx); err != nil {
+		return 0, err
+	}
+	count, err := Sweep(ctx, client)
+	if err != nil {
+		return count, err
+	}
+	if err := (prober{client, namespace}).clean(ctx); err != nil {
+		return count, fmt.Errorf("slice %s: %w", probeName, err)
+	}
+	err = client.CoreV1().Secrets(namespace).Delete(ctx, SecretName, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return count, fmt.Errorf("secret %s: %w", SecretName, err)
+	}
+	return count, nil
+}
+
+// Sweep takes our hints off every slice, and returns how many had any. The webhook must be gone, or
+// it puts them on again.
 func Sweep(ctx context.Context, client kubernetes.Interface) (int, error) {
 	count, page := 0, ""
 	for {

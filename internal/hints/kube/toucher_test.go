@@ -1,12 +1,16 @@
 package kube
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"testing"
+	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/zonewise/zonewise/internal/hints"
 	"github.com/zonewise/zonewise/internal/model"
@@ -91,6 +95,49 @@ func TestSweep(t *testing.T) {
 		if s.HintMark != "" {
 			t.Errorf("%s is still marked", s.Name)
 		}
+	}
+}
+
+func TestLeave(t *testing.T) {
+	w := &world{want: ownZones("a", "b")}
+	settle(t, registered(t, w, stock("web-1", 1, "a")))
+	if _, err := NewKeys(w.api, "ns", Host("ns"), quiet).Ensure(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.api.Tracker().Add(probeSlice("ns", managedByProbe, "left behind")); err != nil {
+		t.Fatal(err)
+	}
+	for round, want := range []int{1, 0} { // what is gone is no error
+		n, err := Leave(t.Context(), w.api, "ns")
+		if n != want || err != nil {
+			t.Fatalf("round %d: %d slices, error %v", round, n, err)
+		}
+		secrets, _ := w.api.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{})
+		configurations, _ := w.api.AdmissionregistrationV1().MutatingWebhookConfigurations().List(t.Context(), metav1.ListOptions{})
+		slices, _ := w.api.DiscoveryV1().EndpointSlices("").List(t.Context(), metav1.ListOptions{})
+		if len(secrets.Items)+len(configurations.Items) != 0 || len(slices.Items) != 1 || carried(t, w.api, "web-1") != "-" {
+			t.Errorf("left: %v, %v, %v", secrets.Items, configurations.Items, slices.Items)
+		}
+	}
+}
+
+// Before the tables are complete a slice is left alone, which is nothing to complain of.
+func TestTheToucherWaitsForTables(t *testing.T) {
+	w := &world{want: ownZones("a"), err: errors.New("waiting for the API server to list [nodes]")}
+	touch := registered(t, w, stock("web-1", 1, "a"))
+	var log bytes.Buffer
+	touch.log = slog.New(slog.NewTextHandler(&log, nil))
+	touch.queue.Add(web)
+	touch.next(t.Context())
+	if log.Len() > 0 || touch.queue.NumRequeues(web) > 0 || carried(t, w.api, "web-1") != "-" {
+		t.Errorf("%d failures, %q, log:\n%s", touch.queue.NumRequeues(web), carried(t, w.api, "web-1"), log.String())
+	}
+	w.mu.Lock()
+	w.err = nil
+	w.mu.Unlock()
+	touch.next(t.Context()) // it comes back by itself
+	if carried(t, w.api, "web-1") != "a" {
+		t.Errorf("%q", carried(t, w.api, "web-1"))
 	}
 }
 
