@@ -44,7 +44,43 @@ func controllerCommand() *cobra.Command {
 	f.BoolVar(&o.hints, "hints", true, "put hints on the EndpointSlices of Optimal Services, by a webhook")
 	f.StringVar(&o.webhook, "webhook-listen", ":9472", "address of that webhook")
 	connectionFlags(f, &o.conn, &o.level)
+	c.AddCommand(sweepCommand())
 	return c
+}
+
+// sweepCommand is what the chart runs before it is uninstalled.
+func sweepCommand() *cobra.Command {
+	o := controllerFlags{conn: kube.Options{Part: "controller"}}
+	c := &cobra.Command{
+		Use:    "sweep",
+		Short:  "Stop the controller, and take away what it keeps in the cluster",
+		Hidden: true,
+		Args:   exactly(),
+		RunE:   func(c *cobra.Command, _ []string) error { return o.sweep(c.Context()) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.namespace, "namespace", cmp.Or(os.Getenv("POD_NAMESPACE"), "kube-system"), "where the controller runs (env POD_NAMESPACE)")
+	f.BoolVar(&o.hints, "hints", true, "it put hints on EndpointSlices")
+	connectionFlags(f, &o.conn, &o.level)
+	return c
+}
+
+func (o controllerFlags) sweep(ctx context.Context) error {
+	log, err := logger(o.level)
+	if err != nil {
+		return err
+	}
+	config, err := kube.Config(o.conn)
+	if err != nil {
+		return err
+	}
+	clients, err := kube.ClientsFor(config)
+	if err != nil {
+		return err
+	}
+	return controller.Sweep(ctx, controller.SweepConfig{
+		Client: clients, Routes: clients.ZoneRoutes, Namespace: o.namespace, Hints: o.hints, Log: log,
+	})
 }
 
 // settings checks what holds for the whole cluster.

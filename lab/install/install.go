@@ -78,11 +78,15 @@ func Chart(files fs.FS, values map[string]any) ([]unstructured.Unstructured, err
 		if err != nil {
 			return nil, fmt.Errorf("chart: %s: %w", name, err)
 		}
-		objects = append(objects, more...)
+		objects = append(objects, slices.DeleteFunc(more, hook)...)
 	}
 	sortForInstall(objects)
 	return objects, nil
 }
+
+// hook tells objects that Helm makes at a moment of a release's life, such as before it goes. They
+// are no part of what is installed.
+func hook(u unstructured.Unstructured) bool { return u.GetAnnotations()["helm.sh/hook"] != "" }
 
 //go:embed coredns.yaml
 var dnsTemplate string

@@ -94,6 +94,17 @@ func TestChartWithoutAgents(t *testing.T) {
 	}
 }
 
+// What Helm runs at a moment of its own is not installed.
+func TestChartWithAHook(t *testing.T) {
+	objects, err := Chart(fstest.MapFS{
+		"Chart.yaml":       {Data: []byte("apiVersion: v2\nname: x\nversion: 1.0.0\n")},
+		"templates/a.yaml": {Data: []byte("kind: Job\nmetadata: {name: bye, annotations: {helm.sh/hook: pre-delete}}\n---\nkind: ConfigMap\nmetadata: {name: stays}\n")},
+	}, nil)
+	if err != nil || names(objects) != "ConfigMap stays\n" {
+		t.Errorf("%q, error %v", names(objects), err)
+	}
+}
+
 func TestChartThatIsNone(t *testing.T) {
 	for name, files := range map[string]fstest.MapFS{
 		"no Chart.yaml": {},
