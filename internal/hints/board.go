@@ -16,6 +16,9 @@ type board struct {
 	fair   []float64        // of each: its part of all connections if load were even; 0: not to be used
 	use    []int            // those that may be used
 	groups []group          // zones that connections come from, by name
+	dense  []int            // groups by demand per capacity of their own, the highest first
+	traffic
+	none Forecast // what happens without hints
 }
 
 // group is the clients of one zone.
@@ -23,10 +26,13 @@ type group struct {
 	name    string
 	named   bool // a hint can name the zone
 	demand  float64
-	keep    float64  // of it, what the plan keeps in the zone
-	nodes   []Client // that a hint can name, in the order in which they stay with the zone's set
-	rest    float64  // demand of those that it cannot
-	local   []int    // endpoints that may be used
+	keep    float64   // of it, what the plan keeps in the zone
+	nodes   []Client  // that a hint can name, in the order in which they stay with the zone's set
+	rest    float64   // demand of those that it cannot
+	follow  []float64 // demand of the first n nodes, and of the rest
+	largest float64   // demand of a node
+	alike   bool      // all nodes have the same
+	local   []int     // endpoints that may be used
 	away    []int
 	weights model.Shares // the plan's; nil: it has none
 	planned []bool       // endpoints in zones to which the plan sends connections of this one
@@ -41,38 +47,62 @@ func newBoard(p model.RoutePlan, clients []Client, ready, previous []model.Endpo
 			b.use = append(b.use, i)
 		}
 	}
-	clients = slices.Clone(clients)
-	slices.SortFunc(clients, byPlace)
-	clients = slices.DeleteFunc(clients, func(c Client) bool { return !(c.Share > 0 && c.Share <= math.MaxFloat64) })
+	clients = slices.DeleteFunc(slices.Clone(clients), func(c Client) bool { return !(c.Share > 0 && c.Share <= math.MaxFloat64) })
+	if !slices.IsSortedFunc(clients, byPlace) {
+		slices.SortFunc(clients, byPlace)
+	}
 	var total float64
 	for _, c := range clients {
 		total += c.Share
 	}
-	for _, c := range clients {
-		if n := len(b.groups); n == 0 || b.groups[n-1].name != c.Zone {
-			b.groups = append(b.groups, group{name: c.Zone, named: validZone(c.Zone)})
-		}
-		g := &b.groups[len(b.groups)-1]
-		c.Share /= total
-		g.demand += c.Share
-		if validNode(c.Node) {
-			g.nodes = append(g.nodes, c)
-		} else {
-			g.rest += c.Share
-		}
-	}
-	weights := p.Matrix()
 	named := map[string]bool{}
 	for _, e := range previous {
 		for _, n := range e.NodeHints {
 			named[n] = true
 		}
 	}
-	for i := range b.groups {
-		slices.SortStableFunc(b.groups[i].nodes, func(a, b Client) int { return falseFirst(named[a.Node], named[b.Node]) })
-		b.settle(&b.groups[i], weights)
+	weights := p.Matrix()
+	for i := 0; i < len(clients); {
+		zone := clients[i:]
+		if n := slices.IndexFunc(zone, func(c Client) bool { return c.Zone != zone[0].Zone }); n >= 0 {
+			zone = zone[:n]
+		}
+		i += len(zone)
+		g := newGroup(zone, total, named)
+		b.settle(&g, weights)
+		b.groups = append(b.groups, g)
 	}
+	b.dense = b.crowded()
+	b.traffic = newTraffic(b.settled(), ready, b.fair)
+	b.none = b.forecast(unhinted(len(ready)))
 	return b
+}
+
+// newGroup takes the clients of a zone; total is the shares of all clients.
+func newGroup(clients []Client, total float64, named map[string]bool) group {
+	g := group{name: clients[0].Zone, named: validZone(clients[0].Zone), nodes: make([]Client, 0, len(clients))}
+	var before []Client
+	for _, c := range clients {
+		c.Share /= total
+		g.demand += c.Share
+		switch {
+		case !validNode(c.Node):
+			g.rest += c.Share
+		case named[c.Node]:
+			before = append(before, c)
+		default:
+			g.nodes = append(g.nodes, c)
+		}
+	}
+	g.nodes = append(g.nodes, before...)
+	g.follow = make([]float64, len(g.nodes)+1)
+	g.follow[0] = g.rest
+	for n, c := range g.nodes {
+		g.follow[n+1] = g.follow[n] + c.Share
+		g.largest = max(g.largest, c.Share)
+	}
+	g.alike = g.largest*float64(len(g.nodes)) <= g.demand-g.rest+tiny
+	return g
 }
 
 // settle fills in what the endpoints and the plan mean for a group.
@@ -98,14 +128,19 @@ func (b *board) settle(g *group, weights model.Matrix) {
 
 // ideal is the most that any weights keep in their zones under the bound, and as the plan wants.
 func (b *board) ideal(bound float64) (sum float64) {
-	for _, g := range b.groups {
-		var room float64
-		for _, i := range g.local {
-			room += bound * b.fair[i]
-		}
-		sum += min(g.keep, room)
+	for i := range b.groups {
+		sum += b.most(&b.groups[i], bound)
 	}
 	return sum
+}
+
+// most is a group's part in the ideal.
+func (b *board) most(g *group, bound float64) float64 {
+	var room float64
+	for _, i := range g.local {
+		room += bound * b.fair[i]
+	}
+	return min(g.keep, room)
 }
 
 // fairShares follows the plan's capacities; endpoints in drained zones have none.
@@ -142,18 +177,11 @@ func drained(p model.RoutePlan) map[string]bool {
 	return out
 }
 
-func falseFirst(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
+// set makes it the same as another; memory is used again.
+func (r *room) set(o room) {
+	r.left = append(r.left[:0], o.left...)
+	r.names = append(r.names[:0], o.names...)
 }
-
-// clone is for trying something.
-func (r room) clone() room { return room{slices.Clone(r.left), slices.Clone(r.names)} }
 
 // room is what endpoints can still take.
 type room struct {
@@ -191,6 +219,19 @@ func (r room) fits(b *board, set []int) float64 {
 	least := math.Inf(1)
 	for _, i := range set {
 		least = min(least, r.left[i])
+	}
+	return least * float64(n)
+}
+
+// fitsAlone is the same for endpoints that nobody else uses.
+func (b *board) fitsAlone(bound float64, set []int) float64 {
+	n := len(set)
+	if set == nil {
+		set, n = b.use, len(b.ready)
+	}
+	least := math.Inf(1)
+	for _, i := range set {
+		least = min(least, bound*b.fair[i])
 	}
 	return least * float64(n)
 }

@@ -59,45 +59,83 @@ func naming(name string, ready []model.Endpoint, names func(*model.Endpoint) []s
 
 // directory is Choose for many nodes: it reads the hints once.
 type directory struct {
-	nodes, zones map[string][]int // nil: hints of this kind are ignored
+	nodes, zones index // empty: hints of this kind are ignored
 	all          []int
 }
 
-func (c Consumer) directory(ready []model.Endpoint) directory {
-	d := directory{zones: gather(ready, zonesOf), all: make([]int, len(ready))}
-	for i := range d.all {
-		d.all[i] = i
-	}
+// directory reads the hints of n ready endpoints.
+func (c Consumer) directory(n int, hint func(i int) Hint) directory {
+	d := unhinted(n)
+	d.zones = gather(n, func(i int) []string { return hint(i).Zones })
 	if c.knowsNodes() {
-		d.nodes = gather(ready, nodesOf)
+		d.nodes = gather(n, func(i int) []string { return hint(i).Nodes })
 	}
 	return d
 }
 
-func gather(ready []model.Endpoint, names func(*model.Endpoint) []string) map[string][]int {
-	for i := range ready {
-		if len(names(&ready[i])) == 0 {
-			return nil
+// unhinted is n endpoints without hints.
+func unhinted(n int) directory {
+	d := directory{all: make([]int, n)}
+	for i := range d.all {
+		d.all[i] = i
+	}
+	return d
+}
+
+func hintsOn(ready []model.Endpoint) func(int) Hint {
+	return func(i int) Hint { return Hint{ready[i].ZoneHints, ready[i].NodeHints} }
+}
+
+// index is the endpoints that name each name.
+type index struct {
+	at    map[string]int
+	lists [][]int
+}
+
+func (x index) of(name string) []int {
+	if i, named := x.at[name]; named {
+		return x.lists[i]
+	}
+	return nil
+}
+
+// gather returns an empty index if an endpoint names nobody: then no hint of the kind counts.
+func gather(n int, names func(i int) []string) index {
+	for i := range n {
+		if len(names(i)) == 0 {
+			return index{}
 		}
 	}
-	out := map[string][]int{}
-	for i := range ready {
-		hints := names(&ready[i])
-		for _, h := range hints {
+	x := index{at: map[string]int{}}
+	for i := range n {
+		for _, h := range names(i) {
+			at, named := x.at[h]
+			if !named {
+				at = len(x.lists)
+				x.at[h], x.lists = at, append(x.lists, make([]int, 0, 8))
+			}
 			// A name that occurs twice in one endpoint is one name.
-			if at := out[h]; len(at) == 0 || at[len(at)-1] != i {
-				out[h] = append(at, i)
+			if l := x.lists[at]; len(l) == 0 || l[len(l)-1] != i {
+				x.lists[at] = append(l, i)
 			}
 		}
 	}
-	return out
+	return x
 }
 
 func (d directory) choose(node, zone string) []int {
-	if use := d.nodes[node]; len(use) > 0 {
+	if use := d.named(node); len(use) > 0 {
 		return use
 	}
-	if use := d.zones[zone]; len(use) > 0 {
+	return d.zone(zone)
+}
+
+// named returns the endpoints that name a node and that it uses therefore; empty if it follows its zone.
+func (d directory) named(node string) []int { return d.nodes.of(node) }
+
+// zone returns what nodes of a zone use that no endpoint names.
+func (d directory) zone(zone string) []int {
+	if use := d.zones.of(zone); len(use) > 0 {
 		return use
 	}
 	return d.all

@@ -13,13 +13,16 @@ const worth = 0.01
 // carried is the hints that endpoints had, as they would be now: an endpoint that is new gets its
 // own zone's. It is not ok if there were none.
 func (b *board) carried(endpoints, previous []model.Endpoint) (s Set, ok bool) {
-	had := make(map[netip.Addr]Hint, len(previous))
+	had := map[netip.Addr]Hint{}
 	byNode := false
 	for _, e := range previous {
 		if h := (Hint{sorted(e.ZoneHints), sorted(e.NodeHints)}); len(h.Zones) > 0 {
 			had[e.Addr] = h
 			byNode = byNode || len(h.Nodes) > 0
 		}
+	}
+	if len(had) == 0 {
+		return Set{}, false
 	}
 	s.Of = make(map[netip.Addr]Hint, len(endpoints))
 	nobody := []string{NoNode}
@@ -67,10 +70,9 @@ func (b *board) strays(s Set) (zone string, ok bool) {
 	if len(b.use) == len(b.ready) {
 		return "", false
 	}
-	hinted := b.hinted(s)
 	for _, c := range []Consumer{KubeProxy, KubeProxyOld} {
-		d := c.directory(hinted)
-		for _, client := range b.clients() {
+		d := c.directory(len(b.ready), b.hintsIn(s))
+		for _, client := range b.clients {
 			set := d.choose(client.Node, client.Zone)
 			if validZone(client.Zone) && slices.ContainsFunc(set, func(i int) bool { return b.fair[i] == 0 }) {
 				return client.Zone, true

@@ -77,7 +77,7 @@ const margin = 0.05
 
 // fresh is the best set, whatever there was before.
 func (b *board) fresh(endpoints []model.Endpoint, overload float64, measured bool) Set {
-	bound, none := 1+overload, b.none()
+	bound, none := 1+overload, b.none
 	older := b.older(overload)
 	var l *layout
 	if measured {
@@ -115,23 +115,11 @@ func (b *board) fresh(endpoints []model.Endpoint, overload float64, measured boo
 const looser = 8
 
 func (b *board) refuse(reason string) Set {
-	return Set{Forecast: b.none(), Older: b.none(), Reason: reason}
+	return Set{Forecast: b.none, Older: b.none, Reason: reason}
 }
 
-// none is what happens without hints.
-func (b *board) none() Forecast {
-	return forecast(b.clients(), b.ready, b.fair, directory{all: b.all()}.choose)
-}
-
-func (b *board) all() []int {
-	out := make([]int, len(b.ready))
-	for i := range out {
-		out[i] = i
-	}
-	return out
-}
-
-func (b *board) clients() []Client {
+// settled is all clients, group by group.
+func (b *board) settled() []Client {
 	var out []Client
 	for _, g := range b.groups {
 		out = append(out, g.nodes...)
@@ -144,50 +132,49 @@ func (b *board) clients() []Client {
 
 // foretell fills in the forecasts, by what the endpoints would carry and nothing else.
 func (b *board) foretell(s Set) Set {
-	hinted := b.hinted(s)
-	clients := b.clients()
-	s.Forecast = forecast(clients, hinted, b.fair, KubeProxy.directory(hinted).choose)
-	s.Older = forecast(clients, hinted, b.fair, KubeProxyOld.directory(hinted).choose)
+	hint := b.hintsIn(s)
+	s.Forecast = b.forecast(KubeProxy.directory(len(b.ready), hint))
+	s.Older = b.forecast(KubeProxyOld.directory(len(b.ready), hint))
 	return s
 }
 
-// hinted is the ready endpoints with the hints of a set.
-func (b *board) hinted(s Set) []model.Endpoint {
-	out := slices.Clone(b.ready)
+// hintsIn is what a set says of the ready endpoints.
+func (b *board) hintsIn(s Set) func(i int) Hint {
+	out := make([]Hint, len(b.ready))
 	for i := range out {
-		h := s.Of[out[i].Addr]
-		out[i].ZoneHints, out[i].NodeHints = h.Zones, h.Nodes
+		out[i] = s.Of[b.ready[i].Addr]
 	}
-	return out
+	return func(i int) Hint { return out[i] }
 }
 
-// hints writes a layout down.
+// hints writes a layout down. Endpoints are in order, the board's ready ones among them.
 func (b *board) hints(l *layout, endpoints []model.Endpoint) map[netip.Addr]Hint {
-	of := make(map[netip.Addr]Hint, len(endpoints))
+	said := make([]Hint, len(b.ready))
 	decided := map[string]bool{}
 	for i, set := range l.zones {
 		decided[b.groups[i].name] = true
 		for _, e := range set {
-			h := of[b.ready[e].Addr]
-			h.Zones = append(h.Zones, b.groups[i].name)
-			of[b.ready[e].Addr] = h
+			said[e].Zones = append(said[e].Zones, b.groups[i].name)
 		}
 	}
 	for _, o := range l.overrides {
 		for _, e := range o.set {
-			h := of[b.ready[e].Addr]
-			h.Nodes = append(h.Nodes, o.node)
-			of[b.ready[e].Addr] = h
+			said[e].Nodes = append(said[e].Nodes, o.node)
 		}
 	}
-	nobody := []string{NoNode}
+	of := make(map[netip.Addr]Hint, len(endpoints))
+	noZone, nobody := []string{NoZone}, []string{NoNode}
+	next := 0 // of the ready ones
 	for _, e := range endpoints {
-		h := of[e.Addr]
+		var h Hint
+		if e.Ready {
+			h, next = said[next], next+1
+		}
 		switch {
 		case len(h.Zones) > 0:
 			slices.Sort(h.Zones)
 		case e.Ready && decided[e.Zone]:
-			h.Zones = []string{NoZone}
+			h.Zones = noZone
 		default:
 			h.Zones = Unplanned(e).Zones
 		}

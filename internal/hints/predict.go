@@ -1,7 +1,6 @@
 package hints
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/zonewise/zonewise/internal/model"
@@ -35,75 +34,104 @@ func Predict(c Consumer, clients []Client, endpoints []model.Endpoint, capacity 
 	for i := range fair {
 		fair[i] /= sum
 	}
-	return forecast(clients, ready, fair, c.directory(ready).choose)
+	return newTraffic(clients, ready, fair).forecast(c.directory(len(ready), hintsOn(ready)))
 }
 
-// forecast adds up what clients send to ready endpoints, of which fair tells the fair shares.
-func forecast(clients []Client, ready []model.Endpoint, fair []float64, choose func(node, zone string) []int) Forecast {
-	var f Forecast
-	var total float64
-	for _, c := range clients {
-		total += c.Share
+// traffic is clients and ready endpoints, set out for several forecasts.
+type traffic struct {
+	clients []Client
+	fair    []float64 // of each endpoint
+	zones   []string  // of clients and endpoints, in order
+	from    []int     // each client's zone
+	at      []int     // each endpoint's
+	total   float64   // of the clients' shares
+}
+
+func newTraffic(clients []Client, ready []model.Endpoint, fair []float64) traffic {
+	t := traffic{clients: clients, fair: fair, from: make([]int, len(clients)), at: make([]int, len(ready))}
+	for i, c := range clients {
+		t.total += c.Share
+		if i == 0 || c.Zone != clients[i-1].Zone {
+			t.zones = withZone(t.zones, c.Zone)
+		}
 	}
-	if len(ready) == 0 || !(total > 0) {
+	for i := range ready {
+		t.zones = withZone(t.zones, ready[i].Zone)
+	}
+	for i, c := range clients {
+		if i > 0 && c.Zone == clients[i-1].Zone {
+			t.from[i] = t.from[i-1]
+			continue
+		}
+		t.from[i], _ = slices.BinarySearch(t.zones, c.Zone)
+	}
+	for i := range ready {
+		t.at[i], _ = slices.BinarySearch(t.zones, ready[i].Zone)
+	}
+	return t
+}
+
+// withZone puts a zone in its place, if it is not there yet.
+func withZone(zones []string, zone string) []string {
+	if i, there := slices.BinarySearch(zones, zone); !there {
+		return slices.Insert(zones, i, zone)
+	}
+	return zones
+}
+
+// forecast adds up what the clients send to the endpoints. Nodes without hints of their own are taken
+// together, zone by zone: there may be thousands.
+func (t traffic) forecast(d directory) Forecast {
+	var f Forecast
+	if len(t.at) == 0 || !(t.total > 0) {
 		return f
 	}
-	zones, at := places(clients, ready)
-	flow := make([][]float64, len(zones)) // from zone to endpoint
-	for _, c := range clients {
-		from, _ := slices.BinarySearchFunc(zones, c.Zone, cmp.Compare[string])
-		if flow[from] == nil {
-			flow[from] = make([]float64, len(ready))
-		}
-		use := choose(c.Node, c.Zone)
+	flow := make([][]float64, len(t.zones)) // from zone to endpoint
+	send := func(from int, share float64, use []int) {
+		part := share / float64(len(use)) / t.total
 		for _, e := range use {
-			flow[from][e] += c.Share / float64(len(use)) / total
+			flow[from][e] += part
 		}
 	}
-	load := make([]float64, len(ready))
+	follow := make([]float64, len(t.zones))
+	for i, c := range t.clients {
+		from := t.from[i]
+		if flow[from] == nil {
+			flow[from] = make([]float64, len(t.at))
+		}
+		if use := d.named(c.Node); len(use) > 0 {
+			send(from, c.Share, use)
+		} else {
+			follow[from] += c.Share
+		}
+	}
+	load := make([]float64, len(t.at))
+	to := make([]float64, len(t.zones))
 	for from, row := range flow {
 		if row == nil {
 			continue
 		}
-		to := make([]float64, len(zones))
+		if follow[from] > 0 {
+			send(from, follow[from], d.zone(t.zones[from]))
+		}
+		clear(to)
 		var out float64
 		for e, x := range row {
 			load[e] += x
-			to[at[e]] += x
+			to[t.at[e]] += x
 			out += x
 		}
-		if zones[from] != "" {
+		if t.zones[from] != "" {
 			f.InZone += to[from]
 		}
-		f.Matrix = append(f.Matrix, model.Row{Zone: zones[from], To: shares(zones, to, out)})
+		f.Matrix = append(f.Matrix, model.Row{Zone: t.zones[from], To: shares(t.zones, to, out)})
 	}
 	for e, x := range load {
-		if fair[e] > 0 {
-			f.MaxLoad = max(f.MaxLoad, x/fair[e])
+		if t.fair[e] > 0 {
+			f.MaxLoad = max(f.MaxLoad, x/t.fair[e])
 		}
 	}
 	return f
-}
-
-// places returns the sorted zones of clients and endpoints, and each endpoint's index in them.
-func places(clients []Client, ready []model.Endpoint) (zones []string, at []int) {
-	for i, c := range clients {
-		if i == 0 || c.Zone != clients[i-1].Zone {
-			zones = append(zones, c.Zone)
-		}
-	}
-	for i, e := range ready {
-		if i == 0 || e.Zone != ready[i-1].Zone {
-			zones = append(zones, e.Zone)
-		}
-	}
-	slices.Sort(zones)
-	zones = slices.Compact(zones)
-	at = make([]int, len(ready))
-	for i, e := range ready {
-		at[i], _ = slices.BinarySearchFunc(zones, e.Zone, cmp.Compare[string])
-	}
-	return zones, at
 }
 
 func shares(zones []string, to []float64, sum float64) model.Shares {

@@ -1,6 +1,7 @@
 package hints
 
 import (
+	"math"
 	"slices"
 )
 
@@ -32,10 +33,14 @@ func (b *board) search(bound float64, older []float64) *layout {
 			continue
 		}
 		tried = append(tried, zones)
-		kept := b.kept(zones)
+		kept, orders := b.kept(zones), b.orders(zones, bound)
 		for _, spread := range []bool{true, false} {
-			for _, order := range []order{roomyFirst, crowdedLast, crowdedFirst} {
-				l := b.fillAll(bound, zones, spread, order)
+			for _, order := range orders {
+				least := math.Inf(-1) // to be better than the best
+				if best != nil {
+					least = best.score() - olderWeight*kept
+				}
+				l := b.fillAll(bound, zones, spread, order, least)
 				if l == nil {
 					continue
 				}
@@ -85,14 +90,28 @@ func (l *layout) score() float64 { return l.inZone + olderWeight*l.older }
 // enough is how near to the optimum a search stops.
 const enough = 0.002
 
-// order is in which groups get their endpoints.
-type order int
-
-const (
-	roomyFirst   order = iota // those that can follow their zone hints, then the others, the most crowded first
-	crowdedLast               // the same, the most crowded last
-	crowdedFirst              // the most crowded first of all, so that those with room make way
-)
+// orders are those in which groups that cannot just follow their zone hints get their endpoints: the
+// most crowded first or last, or the most crowded of all groups, so that those with room make way.
+func (b *board) orders(zones [][]int, bound float64) [][]int {
+	var hard, all []int
+	for _, i := range b.dense {
+		if g := &b.groups[i]; len(g.nodes) > 0 {
+			all = append(all, i)
+			if !b.easy(g, zones[i], bound) {
+				hard = append(hard, i)
+			}
+		}
+	}
+	last := slices.Clone(hard)
+	slices.Reverse(last)
+	out := [][]int{hard}
+	for _, o := range [][]int{last, all} {
+		if !slices.ContainsFunc(out, func(x []int) bool { return slices.Equal(x, o) }) {
+			out = append(out, o)
+		}
+	}
+	return out
+}
 
 // kept is the in-zone share of consumers that know zone hints alone.
 func (b *board) kept(zones [][]int) float64 {
@@ -107,34 +126,36 @@ func sameSets(a, b [][]int) bool {
 	return slices.EqualFunc(a, b, func(x, y []int) bool { return slices.Equal(x, y) })
 }
 
-// fillAll gives every group its endpoints; nil if some group finds no room.
-func (b *board) fillAll(bound float64, zones [][]int, spread bool, order order) *layout {
-	p := &picker{room: b.room(bound), limit: maxNodes, spread: spread}
+// fillAll gives every group its endpoints: those in order one after the other, the others follow their
+// zone hints. Nil if some group finds no room, or if not more than the least would stay in zones.
+func (b *board) fillAll(bound float64, zones [][]int, spread bool, order []int, least float64) *layout {
+	p := &picker{room: b.room(bound), limit: maxNodes, spread: spread, mark: make([]bool, len(b.ready))}
 	l := &layout{zones: zones}
-	var rest []int
+	hope := 0.0 // for the groups in order
 	for i := range b.groups {
 		g := &b.groups[i]
-		if len(g.nodes) == 0 || order != crowdedFirst && b.easy(g, zones[i], bound) {
-			p.send(g.demand, zones[i])
-			l.inZone += g.demand * b.localPart(g, zones[i])
+		if slices.Contains(order, i) {
+			hope += b.most(g, bound)
 			continue
 		}
-		rest = append(rest, i)
+		p.send(g.demand, zones[i])
+		l.inZone += g.demand * b.localPart(g, zones[i])
 	}
 	for _, i := range b.use {
 		if p.left[i] < -tiny {
 			return nil
 		}
 	}
-	b.crowded(rest)
-	if order == crowdedLast {
-		slices.Reverse(rest)
-	}
-	for _, i := range rest {
-		overrides, local, ok := b.fill(&b.groups[i], zones[i], p)
+	for _, i := range order {
+		if l.inZone+hope <= least {
+			return nil
+		}
+		g := &b.groups[i]
+		overrides, local, ok := b.fill(g, zones[i], p)
 		if !ok {
 			return nil
 		}
+		hope -= b.most(g, bound)
 		l.overrides = append(l.overrides, overrides...)
 		l.inZone += local
 	}
@@ -144,9 +165,9 @@ func (b *board) fillAll(bound float64, zones [][]int, spread bool, order order) 
 // easy tells that a group can stay in its zone altogether, as the plan wants, or that it has no zone.
 func (b *board) easy(g *group, zone []int, bound float64) bool {
 	if zone == nil {
-		return b.room(bound).fits(b, zone) >= g.demand-tiny
+		return b.fitsAlone(bound, zone) >= g.demand-tiny
 	}
-	return slices.Equal(zone, g.local) && g.keep >= g.demand-tiny && b.room(bound).fits(b, zone) >= g.demand-tiny
+	return slices.Equal(zone, g.local) && g.keep >= g.demand-tiny && b.fitsAlone(bound, zone) >= g.demand-tiny
 }
 
 // localPart is how much of a set is in the group's zone.
@@ -167,43 +188,46 @@ func (b *board) localPart(g *group, set []int) float64 {
 // stays in the zone.
 func (b *board) fill(g *group, zone []int, p *picker) (overrides []override, local float64, ok bool) {
 	part := b.localPart(g, zone)
-	follow, top := b.followers(g, p.fits(b, zone), part)
 	goal := min(g.keep, p.sum(g.local)) - enough/2*g.demand
 	local = -1
-	before := p.room
-	after := before
-	for _, n := range tries(top) {
-		p.room = before.clone()
-		p.send(follow[n], zone)
-		o, kept, all := p.each(g, g.nodes[n:], g.keep-follow[n]*part)
-		if kept += follow[n] * part; all && kept > local+tiny {
-			overrides, local, ok, after = o, kept, true, p.room
+	p.begin(g)
+	for _, n := range tries(g.followers(p.fits(b, zone), part)) {
+		rest, own := g.nodes[n:], g.follow[n]*part
+		if len(rest) > p.free {
+			continue
+		}
+		p.again(g.follow[n], zone)
+		if near, all := p.capacity(g); all < g.demand-g.follow[n]-tiny || own+min(near, g.keep-own) <= local+tiny {
+			continue // no room, or nothing to win
+		}
+		if p.each(g, rest, g.keep-own) {
+			if kept := p.kept + own; kept > local+tiny {
+				local, ok = kept, true
+				overrides = append(overrides[:0], p.picked...)
+				p.after.set(p.room)
+			}
 		}
 		if local >= goal {
 			break
 		}
 	}
-	p.room = after
+	p.room.set(p.after)
 	return overrides, local, ok
 }
 
-// followers returns the demand of the first n nodes, and of those without a name, and how many nodes
-// at most can follow a set that has room for so much, a part of which is in the zone; -1 if not even
-// those without a name can.
-func (b *board) followers(g *group, most, part float64) (follow []float64, top int) {
+// followers returns how many nodes at most can follow a set that has room for so much, a part of which
+// is in the zone; -1 if not even those without a name can.
+func (g *group) followers(most, part float64) int {
 	if part > 0 {
 		most = min(most, g.keep/part)
 	}
-	follow, top = make([]float64, len(g.nodes)+1), -1
-	for n := range follow {
-		if follow[n] = g.rest; n > 0 {
-			follow[n] = follow[n-1] + g.nodes[n-1].Share
-		}
-		if follow[n] <= most+tiny {
+	top := -1
+	for n := range g.follow {
+		if g.follow[n] <= most+tiny {
 			top = n
 		}
 	}
-	return follow, top
+	return top
 }
 
 // tries are the numbers of nodes worth trying to leave with their zone, of at most top: all if few,
@@ -216,19 +240,4 @@ func tries(top int) []int {
 		}
 	}
 	return out
-}
-
-// each picks a set for every node.
-func (p *picker) each(g *group, nodes []Client, keep float64) (overrides []override, local float64, ok bool) {
-	p.begin(g)
-	for _, n := range nodes {
-		set, kept := p.pick(g, n.Share, keep-local)
-		if set == nil {
-			return nil, 0, false
-		}
-		p.take(n.Share, set)
-		overrides = append(overrides, override{n.Node, set})
-		local += kept
-	}
-	return overrides, local, true
 }

@@ -27,25 +27,25 @@ func (b *board) zoneSets(bound float64) [][]int {
 
 // tryZoneSets returns the sets, or the group for which there is no room.
 func (b *board) tryZoneSets(bound float64, everywhere []bool) (sets [][]int, stuck int) {
-	p := &picker{room: b.room(bound), limit: maxZones, spread: true}
+	p := &picker{room: b.room(bound), limit: maxZones, spread: true, mark: make([]bool, len(b.ready))}
 	for i := range b.groups {
 		for _, e := range b.groups[i].local {
 			p.names[e]++ // kept for its own zone
 		}
 	}
 	sets = make([][]int, len(b.groups))
-	var hard []int
+	hard := make([]bool, len(b.groups))
 	for i := range b.groups {
 		g := &b.groups[i]
 		switch {
 		case everywhere[i] || !g.named:
 			sets[i] = b.everywhere(g, p.names)
 			p.send(g.demand, sets[i])
-		case len(g.local) > 0 && b.room(bound).fits(b, g.local) >= g.demand-tiny:
+		case len(g.local) > 0 && b.fitsAlone(bound, g.local) >= g.demand-tiny:
 			sets[i] = g.local
 			p.send(g.demand, g.local)
 		default:
-			hard = append(hard, i)
+			hard[i] = true
 		}
 	}
 	for i := range b.groups {
@@ -58,14 +58,16 @@ func (b *board) tryZoneSets(bound float64, everywhere []bool) (sets [][]int, stu
 			return nil, b.worst(everywhere, 0)
 		}
 	}
-	b.crowded(hard)
-	for _, i := range hard {
+	for _, i := range b.dense {
+		if !hard[i] {
+			continue
+		}
 		g := &b.groups[i]
 		for _, e := range g.local {
 			p.names[e]-- // this is it
 		}
 		p.begin(g)
-		set, _ := p.pick(g, g.demand, g.demand)
+		set, _, _ := p.pick(g, g.demand, g.demand)
 		if set == nil {
 			return nil, i
 		}
@@ -103,15 +105,18 @@ func (b *board) everywhere(g *group, names []int) []int {
 }
 
 // crowded orders groups by demand per capacity of their own, the highest first.
-func (b *board) crowded(groups []int) {
-	density := func(i int) float64 {
-		var own float64
+func (b *board) crowded() []int {
+	spare := make([]float64, len(b.groups)) // capacity per demand
+	out := make([]int, len(b.groups))
+	for i := range b.groups {
+		out[i] = i
 		for _, e := range b.groups[i].local {
-			own += b.fair[e]
+			spare[i] += b.fair[e]
 		}
-		return own / b.groups[i].demand
+		spare[i] /= b.groups[i].demand
 	}
-	slices.SortStableFunc(groups, func(x, y int) int { return cmp.Compare(density(x), density(y)) })
+	slices.SortStableFunc(out, func(x, y int) int { return cmp.Compare(spare[x], spare[y]) })
+	return out
 }
 
 // shrink takes endpoints of other zones out of sets again while the bound allows it: from each set
