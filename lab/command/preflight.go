@@ -17,7 +17,7 @@ import (
 )
 
 // preflight checks what a lab needs of this machine, before anything is made.
-func preflight() error {
+func preflight(nodes int) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -28,6 +28,8 @@ func preflight() error {
 		freeDisk: freeDisk,
 		veth:     tryVeth,
 		nat:      tryNAT,
+		inotify:  tryInotify,
+		nodes:    nodes,
 	}
 	return here.check(filepath.Dir(self), cluster.Home(), cluster.Cache())
 }
@@ -39,6 +41,8 @@ type host struct {
 	freeDisk func(dir string) (bytes uint64, err error)
 	veth     func() error // tries to make a pair
 	nat      func() error // tries to make an nf_tables chain that translates addresses
+	inotify  func(n int) (got int)
+	nodes    int // of the lab
 }
 
 // Programs that a lab runs, beside its own.
@@ -47,9 +51,9 @@ var programs = []string{"zonewise", "containerd", "containerd-shim-runc-v2", "ct
 const (
 	// Free disk for logs, etcd, unpacked images and what pods write.
 	needDisk = 1 << 30
-	// A node's kubelet, runtime and pods watch files; the kernel's default allows too few watchers
-	// for several labs, which shows as "too many open files" much later.
-	needInotify = 128
+	// A node's kubelet and runtime watch files, as does the control plane; the kernel's default of 128
+	// watchers is too few for several labs, which shows as "too many open files" much later.
+	nodeInotify, planeInotify = 9, 16
 )
 
 // check returns the first thing that is missing, as one line that names it and the mend.
@@ -58,7 +62,7 @@ func (h host) check(binDir string, stateDirs ...string) error {
 		func() error { return h.programs(binDir) },
 		func() error { return h.disk(stateDirs) },
 		h.kernel,
-		h.inotify,
+		h.watchers,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -122,15 +126,12 @@ func (h host) kernel() error {
 	return nil
 }
 
-func (h host) inotify() error {
+func (h host) watchers() error {
 	const key = "fs.inotify.max_user_instances"
-	data, err := h.read("/proc/sys/" + strings.ReplaceAll(key, ".", "/"))
-	if err != nil {
-		return nil // not this kernel's way to limit them
-	}
-	var have int
-	if _, err := fmt.Sscan(string(data), &have); err == nil && have < needInotify {
-		return fmt.Errorf("%s is %d, a lab needs %d: raise it with `sysctl -w %s=8192`", key, have, needInotify, key)
+	need := planeInotify + h.nodes*nodeInotify
+	if got := h.inotify(need); got < need {
+		return fmt.Errorf("%s: %d are free, a lab of %d nodes needs %d: raise it with `sysctl -w %s=8192`, or take another lab down",
+			key, got, h.nodes, need, key)
 	}
 	return nil
 }
@@ -149,6 +150,24 @@ func freeDisk(dir string) (uint64, error) {
 		}
 		return 0, err
 	}
+}
+
+// tryInotify makes up to n watchers of files, and returns how many it could make.
+func tryInotify(n int) int {
+	var made []int
+	defer func() {
+		for _, fd := range made {
+			_ = unix.Close(fd)
+		}
+	}()
+	for len(made) < n {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+		if err != nil {
+			break
+		}
+		made = append(made, fd)
+	}
+	return len(made)
 }
 
 // tryVeth and tryNAT make what the fabric and the dataplane need, in a namespace that ends with them.

@@ -19,14 +19,14 @@ func goodHost() host {
 				return []byte("nodev\tproc\nnodev\toverlay\n"), nil
 			case "/proc/self/mountinfo":
 				return []byte("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 none rw\n"), nil
-			case "/proc/sys/fs/inotify/max_user_instances":
-				return []byte("8192\n"), nil
 			}
 			return nil, fs.ErrNotExist
 		},
 		freeDisk: func(string) (uint64, error) { return 10 << 30, nil },
 		veth:     func() error { return nil },
 		nat:      func() error { return nil },
+		inotify:  func(n int) int { return n },
+		nodes:    6,
 	}
 }
 
@@ -64,7 +64,7 @@ func TestPreflight(t *testing.T) {
 		{"cgroup namespaces", without("/proc/self/ns/cgroup"), "no cgroup namespaces", "use one that has"},
 		{"veth", func(h *host) { h.veth = func() error { return unix.EOPNOTSUPP } }, "CONFIG_VETH", "modprobe veth"},
 		{"NAT", func(h *host) { h.nat = func() error { return unix.ENOENT } }, "CONFIG_NFT_NAT", "modprobe nft_chain_nat"},
-		{"inotify", reads("/proc/sys/fs/inotify/max_user_instances", "64\n"), "fs.inotify.max_user_instances is 64", "sysctl -w"},
+		{"inotify", func(h *host) { h.inotify = func(int) int { return 40 } }, "fs.inotify.max_user_instances: 40 are free, a lab of 6 nodes needs 70", "sysctl -w"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := goodHost()

@@ -120,6 +120,14 @@ func (f upFlags) config(cmd *cobra.Command) (topology.Config, error) {
 	return c.WithDefaults(), nil
 }
 
+func nodesOf(c topology.Config) int {
+	n := 0
+	for _, z := range c.Zones {
+		n += z.Nodes
+	}
+	return n
+}
+
 // startLab starts a lab and shows its steps. It does nothing if the lab runs already.
 func startLab(ctx context.Context, c topology.Config, wait time.Duration, show *progress) error {
 	p := cluster.PathsOf(c.Name)
@@ -142,7 +150,7 @@ func startLab(ctx context.Context, c topology.Config, wait time.Duration, show *
 		hints(s, show)
 		return nil
 	}
-	if err := preflight(); err != nil {
+	if err := preflight(nodesOf(c)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
