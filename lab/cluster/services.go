@@ -113,9 +113,10 @@ func (l *Lab) install(ctx context.Context) error {
 // there is no agent: Zonewise plans, and kube-proxy obeys its hints.
 func chartValues(t topology.Topology, version string) map[string]any {
 	own := map[string]any{
-		"image":     map[string]any{"tag": version},
-		"apiServer": apiURL(t),
-		"agent":     map[string]any{"enabled": t.Proxy == topology.ProxyZonewise},
+		"image":      map[string]any{"tag": version},
+		"apiServer":  apiURL(t),
+		"agent":      map[string]any{"enabled": t.Proxy == topology.ProxyZonewise},
+		"controller": map[string]any{"replicas": 1}, // one machine has nothing to fail over to
 	}
 	return install.Merge(own, t.Values)
 }
