@@ -93,28 +93,7 @@ func merge(node string, port model.ServicePort, all []model.Slice) endpoints {
 	return slices.CompactFunc(found, func(a, b endpoint) bool { return a.addr == b.addr })
 }
 
-// livelier orders by address, then the one to prefer first. What follows the conditions only
-// makes the order total, so that the order of slices cannot matter.
+// livelier orders by address and port, then the one to prefer first.
 func livelier(a, b endpoint) int {
-	return cmp.Or(
-		a.addr.Compare(b.addr),
-		falseFirst(a.Terminating, b.Terminating),
-		falseFirst(b.Ready, a.Ready),
-		falseFirst(b.Serving, a.Serving),
-		cmp.Compare(a.Node, b.Node),
-		cmp.Compare(a.Pod, b.Pod),
-		cmp.Compare(a.Zone, b.Zone),
-		slices.Compare(a.ZoneHints, b.ZoneHints),
-		slices.Compare(a.NodeHints, b.NodeHints),
-	)
-}
-
-func falseFirst(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
+	return cmp.Or(a.addr.Compare(b.addr), model.Livelier(a.Endpoint, b.Endpoint))
 }
