@@ -54,6 +54,7 @@ type ZoneRouteSpec struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0.01
 	// +kubebuilder:validation:Maximum=4
+	// +kubebuilder:validation:XValidation:rule="self >= 0.01",message="should be greater than or equal to 0.01"
 	MaxOverload *float64 `json:"maxOverload,omitempty"`
 
 	// Capacity is what an endpoint can carry: Pods (the default: all the same) or CPURequests.

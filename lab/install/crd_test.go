@@ -15,6 +15,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/listtype"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"sigs.k8s.io/yaml"
@@ -78,7 +79,12 @@ func TestZoneRoutesAreValidated(t *testing.T) {
 	validate := func(ctx context.Context, spec string) field.ErrorList {
 		object := map[string]any{}
 		text := "apiVersion: zonewise.io/v1alpha1\nkind: ZoneRoute\nmetadata: {name: web, namespace: shop}\nspec: " + spec
-		if err := yaml.Unmarshal([]byte(text), &object); err != nil {
+		data, err := yaml.YAMLToJSON([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// As the API server reads it: whole numbers are int64, which minimum: 0.01 lets be 0.
+		if err := json.Unmarshal(data, &object); err != nil {
 			t.Fatal(err)
 		}
 		errs := validation.ValidateCustomResource(nil, object, validator)
