@@ -19,7 +19,8 @@ type facts struct {
 	full      []float64    // part of the capacity of all ready endpoints; sum 1
 	capacity  []float64    // the same without drained zones
 	drained   []bool
-	ignored   bool // draining, because nothing would be left
+	ignored   bool     // draining, because nothing would be left
+	nowhere   []string // zones to drain that do not exist
 	ready     int
 	hosts     []bool  // there are nodes: pods could stand there
 	theta     float64 // MaxOverload
@@ -219,11 +220,15 @@ func (f *facts) count(drained []string) {
 	scale(f.full)
 	copy(f.capacity, f.full)
 	for _, d := range drained {
-		if z := f.index(d); z >= 0 && d != "" {
-			f.drained[z] = true
-			f.capacity[z] = 0
+		z := f.index(d)
+		if z < 0 || d == "" {
+			f.nowhere = append(f.nowhere, d)
+			continue
 		}
+		f.drained[z] = true
+		f.capacity[z] = 0
 	}
+	slices.Sort(f.nowhere)
 	if f.ready > 0 && total(f.capacity) == 0 {
 		f.ignored = true
 		copy(f.capacity, f.full)

@@ -131,6 +131,7 @@ func stories() []story {
 		{"a zone is drained", with(input(3, 3, 3), func(in *route.Input) { in.Spec.Drained = []string{"b"} })},
 		{"a zone without clients is drained", with(with(input(3, 3, 3), demand(1, 1, 0)), func(in *route.Input) { in.Spec.Drained = []string{"c"} })},
 		{"all zones are drained", with(input(3, 3, 3), func(in *route.Input) { in.Spec.Drained = abc })},
+		{"a zone that does not exist is drained", with(input(4, 4, 3), func(in *route.Input) { in.Spec.Drained = []string{"x", "c", "atlantis"} })},
 		{"demand is where the pods are not", with(input(1, 2, 9), demand(6, 3, 1))},
 		{"the cheapest zone takes what does not fit", with(input(4, 4, 2), func(in *route.Input) {
 			in.Cluster = route.NewCluster(nodesOf(equal), uneven)

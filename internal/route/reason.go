@@ -54,6 +54,9 @@ func (f *facts) reason(ideal []float64, inZone model.Outcome, s settled) string 
 	if text := f.drainage(); text != "" {
 		parts = append(parts, text)
 	}
+	for _, d := range f.nowhere[:min(told, len(f.nowhere))] {
+		parts = append(parts, "spec.drainedZones: there is no zone "+d)
+	}
 	if z := f.index(""); z >= 0 && f.endpoints[z] > 0 && len(f.known.Shares) > 0 {
 		parts = append(parts, fmt.Sprintf("%d of %d endpoints have no zone", f.endpoints[z], f.ready))
 	}
