@@ -47,8 +47,9 @@ func newBoard(p model.RoutePlan, clients []Client, ready, previous []model.Endpo
 			b.use = append(b.use, i)
 		}
 	}
-	clients = slices.DeleteFunc(slices.Clone(clients), func(c Client) bool { return !(c.Share > 0 && c.Share <= math.MaxFloat64) })
-	if !slices.IsSortedFunc(clients, byPlace) {
+	nobody := func(c Client) bool { return !(c.Share > 0 && c.Share <= math.MaxFloat64) }
+	if slices.ContainsFunc(clients, nobody) || !slices.IsSortedFunc(clients, byPlace) {
+		clients = slices.DeleteFunc(slices.Clone(clients), nobody)
 		slices.SortFunc(clients, byPlace)
 	}
 	var total float64
@@ -189,12 +190,13 @@ type room struct {
 	names []int     // hints of the kind that is being given
 }
 
-func (b *board) room(bound float64) room {
-	r := room{make([]float64, len(b.ready)), make([]int, len(b.ready))}
-	for i, f := range b.fair {
-		r.left[i] = bound * f
+// open makes it all that there is under a bound.
+func (b *board) open(r *room, bound float64) {
+	r.left = r.left[:0]
+	for _, f := range b.fair {
+		r.left = append(r.left, bound*f)
 	}
-	return r
+	r.names = append(r.names[:0], make([]int, len(b.fair))...)
 }
 
 // send lets endpoints carry a flow evenly; nil is every ready endpoint.

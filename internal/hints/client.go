@@ -1,7 +1,6 @@
 package hints
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/zonewise/zonewise/internal/model"
@@ -16,27 +15,44 @@ type Client struct {
 // Clients splits each zone's demand evenly over its ready nodes, control plane left out. The demand
 // of a zone without such a node comes from a client without a name, whom only zone hints can reach.
 func Clients(nodes []model.Node, demand model.Shares) []Client {
-	in := map[string][]string{}
+	return NewSites(nodes).Clients(demand)
+}
+
+// Sites are the nodes that connections may come from, once for the demand of many Services.
+type Sites map[string][]string // by zone, in order
+
+// NewSites takes ready nodes, control plane left out.
+func NewSites(nodes []model.Node) Sites {
+	s := Sites{}
 	for _, n := range nodes {
 		if n.Ready && !n.ControlPlane {
-			in[n.Zone] = append(in[n.Zone], n.Name)
+			s[n.Zone] = append(s[n.Zone], n.Name)
 		}
 	}
+	for _, names := range s {
+		slices.Sort(names)
+	}
+	return s
+}
+
+// Clients splits each zone's demand evenly over its nodes.
+func (s Sites) Clients(demand model.Shares) []Client {
 	var out []Client
 	for _, d := range demand {
 		if !(d.Share > 0) {
 			continue
 		}
-		names := in[d.Zone]
+		names := s[d.Zone]
 		if len(names) == 0 {
 			names = []string{""}
 		}
+		out = slices.Grow(out, len(names))
 		for _, n := range names {
 			out = append(out, Client{n, d.Zone, d.Share / float64(len(names))})
 		}
 	}
-	slices.SortFunc(out, func(a, b Client) int {
-		return cmp.Or(cmp.Compare(a.Zone, b.Zone), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Share, b.Share))
-	})
+	if !slices.IsSortedFunc(out, byPlace) {
+		slices.SortFunc(out, byPlace)
+	}
 	return out
 }

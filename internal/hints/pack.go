@@ -28,6 +28,10 @@ type picker struct {
 	chunk           []int // memory for sets
 }
 
+func (b *board) picker(limit int) *picker {
+	return &picker{limit: limit, mark: make([]bool, len(b.ready)), spare: make([]int, 0, len(b.ready)), moved: make([]int, 0, len(b.ready))}
+}
+
 // begin turns to a group.
 func (p *picker) begin(g *group) {
 	p.nearAll = p.candidates(p.nearAll[:0], g.local)

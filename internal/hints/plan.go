@@ -34,11 +34,9 @@ func Plan(p model.RoutePlan, clients []Client, endpoints []model.Endpoint, previ
 		endpoints = slices.Clone(endpoints)
 		slices.SortFunc(endpoints, byAddr)
 	}
-	ready := make([]model.Endpoint, 0, len(endpoints))
-	for _, e := range endpoints {
-		if e.Ready {
-			ready = append(ready, e)
-		}
+	ready, unready := endpoints, func(e model.Endpoint) bool { return !e.Ready }
+	if slices.ContainsFunc(endpoints, unready) {
+		ready = slices.DeleteFunc(slices.Clone(endpoints), unready)
 	}
 	b := newBoard(p, clients, ready, previous)
 	switch {
@@ -120,7 +118,11 @@ func (b *board) refuse(reason string) Set {
 
 // settled is all clients, group by group.
 func (b *board) settled() []Client {
-	var out []Client
+	n := 0
+	for _, g := range b.groups {
+		n += len(g.nodes) + 1
+	}
+	out := make([]Client, 0, n)
 	for _, g := range b.groups {
 		out = append(out, g.nodes...)
 		if g.rest > 0 {

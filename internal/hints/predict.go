@@ -18,8 +18,7 @@ type Forecast struct {
 // into endpoints, nil is the same for all; what an endpoint of capacity 0 gets is in the matrix, but
 // no load.
 func Predict(c Consumer, clients []Client, endpoints []model.Endpoint, capacity func(i int) float64) Forecast {
-	var ready []model.Endpoint
-	var fair []float64
+	ready, fair := make([]model.Endpoint, 0, len(endpoints)), make([]float64, 0, len(endpoints))
 	var sum float64
 	for i, e := range endpoints {
 		if !e.Ready {

@@ -27,6 +27,7 @@ func (b *board) search(bound float64, older []float64) *layout {
 	var best *layout
 	var tried [][][]int
 	goal := b.ideal(bound) - enough
+	p := b.picker(maxNodes)
 	for _, o := range older {
 		zones := b.zoneSets(o)
 		if zones == nil || slices.ContainsFunc(tried, func(t [][]int) bool { return sameSets(t, zones) }) {
@@ -40,7 +41,8 @@ func (b *board) search(bound float64, older []float64) *layout {
 				if best != nil {
 					least = best.score() - olderWeight*kept
 				}
-				l := b.fillAll(bound, zones, spread, order, least)
+				p.spread = spread
+				l := b.fillAll(p, bound, zones, order, least)
 				if l == nil {
 					continue
 				}
@@ -128,8 +130,8 @@ func sameSets(a, b [][]int) bool {
 
 // fillAll gives every group its endpoints: those in order one after the other, the others follow their
 // zone hints. Nil if some group finds no room, or if not more than the least would stay in zones.
-func (b *board) fillAll(bound float64, zones [][]int, spread bool, order []int, least float64) *layout {
-	p := &picker{room: b.room(bound), limit: maxNodes, spread: spread, mark: make([]bool, len(b.ready))}
+func (b *board) fillAll(p *picker, bound float64, zones [][]int, order []int, least float64) *layout {
+	b.open(&p.room, bound)
 	l := &layout{zones: zones}
 	hope := 0.0 // for the groups in order
 	for i := range b.groups {
@@ -200,12 +202,13 @@ func (b *board) fill(g *group, zone []int, p *picker) (overrides []override, loc
 		if near, all := p.capacity(g); all < g.demand-g.follow[n]-tiny || own+min(near, g.keep-own) <= local+tiny {
 			continue // no room, or nothing to win
 		}
-		if p.each(g, rest, g.keep-own) {
-			if kept := p.kept + own; kept > local+tiny {
-				local, ok = kept, true
-				overrides = append(overrides[:0], p.picked...)
-				p.after.set(p.room)
-			}
+		memory := p.chunk
+		if p.each(g, rest, g.keep-own) && p.kept+own > local+tiny {
+			local, ok = p.kept+own, true
+			overrides = append(overrides[:0], p.picked...)
+			p.after.set(p.room)
+		} else if len(memory) > len(p.chunk) {
+			p.chunk = memory // for the next
 		}
 		if local >= goal {
 			break

@@ -27,7 +27,9 @@ func (b *board) zoneSets(bound float64) [][]int {
 
 // tryZoneSets returns the sets, or the group for which there is no room.
 func (b *board) tryZoneSets(bound float64, everywhere []bool) (sets [][]int, stuck int) {
-	p := &picker{room: b.room(bound), limit: maxZones, spread: true, mark: make([]bool, len(b.ready))}
+	p := b.picker(maxZones)
+	p.spread = true
+	b.open(&p.room, bound)
 	for i := range b.groups {
 		for _, e := range b.groups[i].local {
 			p.names[e]++ // kept for its own zone
@@ -122,7 +124,8 @@ func (b *board) crowded() []int {
 // shrink takes endpoints of other zones out of sets again while the bound allows it: from each set
 // in turn the one that has most to do, so that no zone is served at the cost of another.
 func (b *board) shrink(bound float64, sets [][]int) {
-	left := b.room(bound)
+	var left room
+	b.open(&left, bound)
 	for i, set := range sets {
 		left.send(b.groups[i].demand, set)
 	}

@@ -5,6 +5,8 @@ package outlook
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/zonewise/zonewise/internal/hints"
@@ -35,11 +37,18 @@ type Outlook struct {
 	facts    Facts
 	cluster  *route.Cluster
 	upstream *upstream.Upstream
+	sites    hints.Sites
+	demand   model.Shares // of the many Services of which nobody says more
+	clients  []hints.Client
 }
 
 // New prepares what all Services share.
 func New(s Settings, f Facts) *Outlook {
-	return &Outlook{settings: s, facts: f, cluster: route.NewCluster(f.Nodes, s.Prices), upstream: upstream.New(f.Nodes)}
+	o := &Outlook{settings: s, facts: f, cluster: route.NewCluster(f.Nodes, s.Prices), upstream: upstream.New(f.Nodes),
+		sites: hints.NewSites(f.Nodes)}
+	o.demand = o.cluster.Demand().Shares
+	o.clients = o.sites.Clients(o.demand)
+	return o
 }
 
 // Service is all that can be said of one Service.
@@ -131,7 +140,7 @@ func (o *Outlook) family(svc model.Service, v6 bool, slices []model.Slice, zr *m
 		in.Measured = o.facts.Measured(svc.Name, v6)
 	}
 	plan, next := route.Plan(in)
-	clients := hints.Clients(o.facts.Nodes, plan.Demand.Shares)
+	clients := o.clientsOf(plan.Demand.Shares)
 
 	verdict, theirs := o.upstream.Of(svc, v6, slices)
 	without := route.Endpoints(theirs, v6)
@@ -144,6 +153,14 @@ func (o *Outlook) family(svc model.Service, v6 bool, slices []model.Slice, zr *m
 	set := hints.Plan(plan, clients, endpoints, endpoints)
 	plan.Hints = set.Outcome()
 	return Family{RoutePlan: plan, HintSet: set, Next: next}
+}
+
+// clientsOf returns the nodes that a demand comes from.
+func (o *Outlook) clientsOf(demand model.Shares) []hints.Client {
+	if slices.Equal(demand, o.demand) {
+		return o.clients
+	}
+	return o.sites.Clients(demand)
 }
 
 // previous returns the plan in force; nil if there is none.
@@ -164,11 +181,13 @@ func capacities(p model.RoutePlan, endpoints []model.Endpoint) func(int) float64
 	if len(p.Capacities) == 0 {
 		return nil
 	}
+	of := make(map[netip.Addr]float64, len(p.Capacities))
+	for _, c := range p.Capacities {
+		of[c.Addr] = c.Capacity
+	}
 	return func(i int) float64 {
-		for _, c := range p.Capacities {
-			if c.Addr == endpoints[i].Addr {
-				return c.Capacity
-			}
+		if c, ok := of[endpoints[i].Addr]; ok {
+			return c
 		}
 		return 1
 	}
