@@ -40,6 +40,7 @@ type api struct {
 	*fake.Clientset
 	handler http.Handler
 	refuse  error // of every write that was hinted
+	others  error // of every update, by somebody else's admission
 
 	mu      sync.Mutex
 	version int
@@ -65,7 +66,7 @@ func newAPI(h http.Handler, objects ...runtime.Object) *api {
 
 func (a *api) create(action k8stesting.Action) (bool, runtime.Object, error) {
 	c := action.(k8stesting.CreateActionImpl)
-	s, err := a.admit(c.Object.(*discoveryv1.EndpointSlice), "CREATE")
+	s, err := a.admit(c.Object.(*discoveryv1.EndpointSlice), "CREATE", len(c.CreateOptions.DryRun) > 0)
 	if err != nil || len(c.CreateOptions.DryRun) > 0 {
 		return true, s, err
 	}
@@ -99,8 +100,9 @@ func (a *api) patch(action k8stesting.Action) (bool, runtime.Object, error) {
 	if s.ResourceVersion != old.ResourceVersion {
 		return true, nil, apierrors.NewConflict(sliceKind.GroupResource(), p.Name, errors.New("it has become another"))
 	}
-	if s, err = a.admit(s, "UPDATE"); err != nil {
-		return true, nil, err
+	dry := len(p.PatchOptions.DryRun) > 0
+	if s, err = a.admit(s, "UPDATE", dry); err != nil || dry {
+		return true, s, err
 	}
 	before, _ := json.Marshal(old)
 	after, _ := json.Marshal(s)
@@ -120,7 +122,10 @@ func (a *api) bump(s *discoveryv1.EndpointSlice) {
 }
 
 // admit asks the webhook, if it is registered for the slice.
-func (a *api) admit(s *discoveryv1.EndpointSlice, operation admissionv1.Operation) (*discoveryv1.EndpointSlice, error) {
+func (a *api) admit(s *discoveryv1.EndpointSlice, operation admissionv1.Operation, dry bool) (*discoveryv1.EndpointSlice, error) {
+	if operation == admissionv1.Update && a.others != nil {
+		return nil, a.others
+	}
 	o, err := a.Tracker().Get(configuration, "", ConfigurationName)
 	if err != nil {
 		return s, nil
@@ -132,7 +137,11 @@ func (a *api) admit(s *discoveryv1.EndpointSlice, operation admissionv1.Operatio
 	a.mu.Lock()
 	a.asked++
 	a.mu.Unlock()
-	out, err := ask(a.handler, s, operation)
+	body := reviewOf(s, operation)
+	if dry {
+		body = bytes.Replace(body, []byte(`"uid":"the-uid"`), []byte(`"uid":"the-uid","dryRun":true`), 1)
+	}
+	out, err := send(a.handler, body)
 	if err != nil {
 		return s, nil // failurePolicy: Ignore
 	}
@@ -144,8 +153,12 @@ func (a *api) admit(s *discoveryv1.EndpointSlice, operation admissionv1.Operatio
 
 // ask returns the patch that the webhook answers with.
 func ask(h http.Handler, s *discoveryv1.EndpointSlice, operation admissionv1.Operation) ([]byte, error) {
+	return send(h, reviewOf(s, operation))
+}
+
+func send(h http.Handler, body []byte) ([]byte, error) {
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, Path, bytes.NewReader(reviewOf(s, operation))))
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, Path, bytes.NewReader(body)))
 	var answer admissionv1.AdmissionReview
 	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != http.StatusOK {
 		return nil, errors.New("no answer: " + w.Body.String())

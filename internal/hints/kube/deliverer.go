@@ -111,6 +111,9 @@ func New(c Config) *Deliverer {
 	}
 	d.toucher.active = func() bool { return d.Status().Delivering }
 	d.toucher.failed = d.refuse
+	d.toucher.others = func(err error) {
+		d.config.Say(true, WritesFail, "An EndpointSlice cannot be written, and hints are not why: "+err.Error())
+	}
 	return d
 }
 

@@ -31,6 +31,9 @@ const probeName = "zonewise-probe"
 // probeAnnotation carries a word that the webhook must bring back as a zone hint.
 const probeAnnotation = "zonewise.io/probe"
 
+// plainAnnotation on a dry run asks us to leave a slice as it comes.
+const plainAnnotation = "zonewise.io/plain"
+
 // probeAddress belongs to nobody (RFC 5737).
 var probeAddress = netip.MustParseAddr("192.0.2.1")
 

@@ -31,6 +31,7 @@ type request struct {
 	} `json:"resource"`
 	Subresource string `json:"subResource"`
 	Operation   string `json:"operation"`
+	DryRun      bool   `json:"dryRun"`
 	Object      *slice `json:"object"`
 }
 
@@ -132,13 +133,16 @@ func (r *request) namespace() string {
 }
 
 // concerns tells whether a request is a write of a slice that may carry hints: not of a headless
-// Service, which nobody proxies, nor of names instead of addresses.
+// Service, which nobody proxies, nor of names instead of addresses, nor a trial of what happens without us.
 func (r *request) concerns() bool {
 	if r.Resource.Group != discoveryv1.GroupName || r.Resource.Version != "v1" || r.Resource.Resource != "endpointslices" ||
 		r.Subresource != "" || r.Object == nil || r.Object.Metadata.Namespace == "" || (r.Operation != "CREATE" && r.Operation != "UPDATE") {
 		return false
 	}
 	if _, headless := r.Object.Metadata.Labels[corev1.IsHeadlessService]; headless && !r.Object.probe() {
+		return false
+	}
+	if _, abstain := r.Object.Metadata.Annotations[plainAnnotation]; abstain && r.DryRun {
 		return false
 	}
 	family := r.Object.AddressType

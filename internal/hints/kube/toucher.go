@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,15 +39,19 @@ type toucher struct {
 	source Source
 	active func() bool // the API server asks the webhook
 	failed func(error) // a write that was refused, not merely lost; nil: one that passed
+	others func(error) // a write that is refused without our hints, too
 	log    *slog.Logger
 	queue  workqueue.TypedRateLimitingInterface[model.Name]
 	limit  flowcontrol.RateLimiter
+
+	mu      sync.Mutex
+	blocked map[model.Name]bool // slices that others heard of, until a write passes
 }
 
 func newToucher(client kubernetes.Interface, source Source, log *slog.Logger) *toucher {
 	return &toucher{
 		client: client, source: source, log: log,
-		active: func() bool { return true }, failed: func(error) {},
+		active: func() bool { return true }, failed: func(error) {}, others: func(error) {}, blocked: map[model.Name]bool{},
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[model.Name](echo, time.Minute)),
 		limit: flowcontrol.NewTokenBucketRateLimiter(writesPerSecond, writesAtOnce),
@@ -174,11 +179,12 @@ func (t *toucher) touch(ctx context.Context, name model.Name) error {
 		return nil
 	case err != nil:
 		if refused(err) {
-			t.failed(err)
+			t.refusal(ctx, name, err)
 		}
 		return fmt.Errorf("slice %s: %w", name, err)
 	}
 	t.failed(nil)
+	t.block(name, false)
 	stored, err := fromAPI(s)
 	if err == nil && !Ours(stored.model()) {
 		err = errNoHints
@@ -187,6 +193,32 @@ func (t *toucher) touch(ctx context.Context, name model.Name) error {
 		return fmt.Errorf("slice %s: %w", name, err)
 	}
 	return nil
+}
+
+// refusal finds out who is to blame for a write that was refused: if what the stock controller would
+// write, without hints, is refused as well, others are.
+func (t *toucher) refusal(ctx context.Context, name model.Name, err error) {
+	_, plain := patchPlain(ctx, t.client, name, true)
+	if !refused(plain) {
+		t.failed(err)
+		return
+	}
+	if t.block(name, true) {
+		t.others(fmt.Errorf("slice %s: %w", name, plain))
+	}
+}
+
+// block keeps whether a slice is refused, and tells whether that is news.
+func (t *toucher) block(name model.Name, is bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	news := t.blocked[name] != is
+	if is {
+		t.blocked[name] = true
+	} else {
+		delete(t.blocked, name)
+	}
+	return news
 }
 
 // refused tells errors that admission or validation may be to blame for.
@@ -199,12 +231,13 @@ func (t *toucher) strip(ctx context.Context, name model.Name) error {
 	if err := t.limit.Wait(ctx); err != nil {
 		return err
 	}
-	_, err := stripNow(ctx, t.client, name)
+	_, err := patchPlain(ctx, t.client, name, false)
 	return err
 }
 
-// stripNow tells whether there was anything to take off. Hints that are not ours stay.
-func stripNow(ctx context.Context, client kubernetes.Interface, name model.Name) (done bool, err error) {
+// patchPlain takes our hints off a slice, and tells whether there were any; those of others stay. As
+// a trial it stores nothing, has our webhook say nothing, and is made whether there are hints or not.
+func patchPlain(ctx context.Context, client kubernetes.Interface, name model.Name, trial bool) (done bool, err error) {
 	slices := client.DiscoveryV1().EndpointSlices(name.Namespace)
 	err = retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		done = false
@@ -215,14 +248,24 @@ func stripNow(ctx context.Context, client kubernetes.Interface, name model.Name)
 			return err
 		}
 		s, err := fromAPI(live)
-		if err != nil || !Ours(s.model()) {
+		ours := Ours(s.model())
+		if err != nil || !ours && !trial {
 			return err
 		}
-		patch, err := encode(strip(s, live.ResourceVersion))
+		var steps []operation
+		if ours {
+			steps = strip(s, live.ResourceVersion)
+		}
+		options := metav1.PatchOptions{}
+		if trial {
+			options.DryRun = []string{metav1.DryRunAll}
+			steps = append(steps, annotate(live.Annotations))
+		}
+		patch, err := encode(steps)
 		if err != nil {
 			return err
 		}
-		_, err = slices.Patch(ctx, name.Name, types.JSONPatchType, patch, metav1.PatchOptions{})
+		_, err = slices.Patch(ctx, name.Name, types.JSONPatchType, patch, options)
 		done = err == nil
 		return err
 	})
@@ -230,6 +273,14 @@ func stripNow(ctx context.Context, client kubernetes.Interface, name model.Name)
 		return false, fmt.Errorf("slice %s: %w", name, err)
 	}
 	return done, nil
+}
+
+// annotate returns what adds plainAnnotation to annotations.
+func annotate(had map[string]string) operation {
+	if len(had) == 0 {
+		return operation{Op: "add", Path: "/metadata/annotations", Value: map[string]string{plainAnnotation: ""}}
+	}
+	return operation{Op: "add", Path: "/metadata/annotations/" + strings.ReplaceAll(plainAnnotation, "/", "~1"), Value: ""}
 }
 
 // fromAPI reads an object as the webhook would.
@@ -240,53 +291,4 @@ func fromAPI(live *discoveryv1.EndpointSlice) (slice, error) {
 		err = json.Unmarshal(text, &s)
 	}
 	return s, err
-}
-
-// Leave takes away all that delivery keeps in a cluster, and returns how many slices had hints. No
-// controller may run, or it begins again.
-func Leave(ctx context.Context, client kubernetes.Interface, namespace string) (int, error) {
-	if err := (registration{client: client, namespace: namespace}).remove(ctx); err != nil {
-		return 0, err
-	}
-	count, err := Sweep(ctx, client)
-	if err != nil {
-		return count, err
-	}
-	if err := (prober{client, namespace}).clean(ctx); err != nil {
-		return count, fmt.Errorf("slice %s: %w", probeName, err)
-	}
-	err = client.CoreV1().Secrets(namespace).Delete(ctx, SecretName, metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return count, fmt.Errorf("secret %s: %w", SecretName, err)
-	}
-	return count, nil
-}
-
-// Sweep takes our hints off every slice, and returns how many had any. The webhook must be gone, or
-// it puts them on again.
-func Sweep(ctx context.Context, client kubernetes.Interface) (int, error) {
-	count, page := 0, ""
-	for {
-		list, err := client.DiscoveryV1().EndpointSlices("").List(ctx, metav1.ListOptions{Limit: 500, Continue: page,
-			LabelSelector: discoveryv1.LabelManagedBy + "=" + managedByStock})
-		if err != nil {
-			return count, fmt.Errorf("slices: %w", err)
-		}
-		for i := range list.Items {
-			s := &list.Items[i]
-			if s.Annotations[Annotation] == "" {
-				continue
-			}
-			done, err := stripNow(ctx, client, model.Name{Namespace: s.Namespace, Name: s.Name})
-			if err != nil {
-				return count, err
-			}
-			if done {
-				count++
-			}
-		}
-		if page = list.Continue; page == "" {
-			return count, nil
-		}
-	}
 }

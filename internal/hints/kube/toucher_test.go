@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -169,6 +170,45 @@ func TestATouchThatFails(t *testing.T) {
 	}
 	if err := touch.touch(t.Context(), model.Name{Namespace: "default", Name: "web-2"}); !errors.Is(err, errNoHints) {
 		t.Errorf("nobody was asked, but error is %v", err)
+	}
+}
+
+// A write that is refused without hints, too, is no fault of ours, whether the slice has any yet or
+// not. Others hear of it once. One that is refused for its hints is ours.
+func TestWhoIsToBlame(t *testing.T) {
+	for name, has := range map[string]bool{"hinted": true, "plain": false} {
+		t.Run(name, func(t *testing.T) {
+			w := &world{want: ownZones("a")}
+			touch := registered(t, w, stock("web-1", 1, "a", "b"))
+			if has {
+				settle(t, touch)
+			}
+			var ours, others []error
+			touch.failed = func(err error) {
+				if err != nil {
+					ours = append(ours, err)
+				}
+			}
+			touch.others = func(err error) { others = append(others, err) }
+			before := carried(t, w.api, "web-1")
+			w.set(map[string]hints.Hint{"a": {Zones: []string{"b"}}})
+			w.api.others = apierrors.NewForbidden(sliceKind.GroupResource(), "web-1", errors.New("policy 'somebody' denied request"))
+			for range 3 {
+				if _, err := touch.sync(t.Context(), web); err == nil {
+					t.Fatal("no error")
+				}
+			}
+			if len(ours) != 0 || len(others) != 1 || !strings.Contains(others[0].Error(), "slice default/web-1: ") || !strings.Contains(others[0].Error(), "somebody") {
+				t.Errorf("blamed on us: %v, on others: %v", ours, others)
+			}
+			if got := carried(t, w.api, "web-1"); got != before {
+				t.Errorf("a trial stored %q", got)
+			}
+			w.api.others, w.api.refuse = nil, apierrors.NewForbidden(sliceKind.GroupResource(), "web-1", errors.New("hints are not allowed"))
+			if _, err := touch.sync(t.Context(), web); err == nil || len(ours) != 1 || len(others) != 1 {
+				t.Errorf("error %v; blamed on us: %v, on others: %v", err, ours, others)
+			}
+		})
 	}
 }
 

@@ -1,0 +1,62 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/zonewise/zonewise/internal/model"
+)
+
+// Leave takes away all that delivery keeps in a cluster, and returns how many slices had hints. No
+// controller may run, or it begins again.
+func Leave(ctx context.Context, client kubernetes.Interface, namespace string) (int, error) {
+	if err := (registration{client: client, namespace: namespace}).remove(ctx); err != nil {
+		return 0, err
+	}
+	count, err := Sweep(ctx, client)
+	if err != nil {
+		return count, err
+	}
+	if err := (prober{client, namespace}).clean(ctx); err != nil {
+		return count, fmt.Errorf("slice %s: %w", probeName, err)
+	}
+	err = client.CoreV1().Secrets(namespace).Delete(ctx, SecretName, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return count, fmt.Errorf("secret %s: %w", SecretName, err)
+	}
+	return count, nil
+}
+
+// Sweep takes our hints off every slice, and returns how many had any. The webhook must be gone, or
+// it puts them on again.
+func Sweep(ctx context.Context, client kubernetes.Interface) (int, error) {
+	count, page := 0, ""
+	for {
+		list, err := client.DiscoveryV1().EndpointSlices("").List(ctx, metav1.ListOptions{Limit: 500, Continue: page,
+			LabelSelector: discoveryv1.LabelManagedBy + "=" + managedByStock})
+		if err != nil {
+			return count, fmt.Errorf("slices: %w", err)
+		}
+		for i := range list.Items {
+			s := &list.Items[i]
+			if s.Annotations[Annotation] == "" {
+				continue
+			}
+			done, err := patchPlain(ctx, client, model.Name{Namespace: s.Namespace, Name: s.Name}, false)
+			if err != nil {
+				return count, err
+			}
+			if done {
+				count++
+			}
+		}
+		if page = list.Continue; page == "" {
+			return count, nil
+		}
+	}
+}
