@@ -204,6 +204,7 @@ func TestWhatCannotBePlanned(t *testing.T) {
 			t.Errorf("%q", said)
 		}
 		must(w.api.DiscoveryV1().EndpointSlices("default").Create(t.Context(), sliceObject("missing", 1, 1, 1), metav1.CreateOptions{}))
+		w.pass(time.Second) // else the Service may be seen first, which is worth an event
 		must(w.api.CoreV1().Services("default").Create(t.Context(), serviceObject("missing", 7), metav1.CreateOptions{}))
 		w.pass(time.Minute)
 		w.expect("missing", "Observe Applied=False/Observing"+rest+"Planned=True/Optimum")
