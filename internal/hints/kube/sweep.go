@@ -2,11 +2,13 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/zonewise/zonewise/internal/model"
@@ -53,10 +55,25 @@ func Sweep(ctx context.Context, client kubernetes.Interface) (int, error) {
 			}
 			if done {
 				count++
+			} else if err := unmark(ctx, client, s); err != nil {
+				return count, err
 			}
 		}
 		if page = list.Continue; page == "" {
 			return count, nil
 		}
 	}
+}
+
+// unmark takes our mark off a slice whose hints are not ours, or gone.
+func unmark(ctx context.Context, client kubernetes.Interface, s *discoveryv1.EndpointSlice) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{Annotation: nil}}})
+	if err != nil {
+		return err
+	}
+	_, err = client.DiscoveryV1().EndpointSlices(s.Namespace).Patch(ctx, s.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("slice %s/%s: %w", s.Namespace, s.Name, err)
+	}
+	return nil
 }

@@ -77,8 +77,11 @@ func TestHintsOfOthersStay(t *testing.T) {
 	if n := settle(t, touch); n != 0 || carried(t, w.api, "web-1") != "a" {
 		t.Errorf("%d writes, %q", n, carried(t, w.api, "web-1"))
 	}
-	if n, err := Sweep(t.Context(), w.api); n != 0 || err != nil {
-		t.Errorf("swept %d, error %v", n, err)
+	if n, err := Sweep(t.Context(), w.api); n != 0 || err != nil || carried(t, w.api, "web-1") != "a" {
+		t.Errorf("swept %d, error %v, %q", n, err, carried(t, w.api, "web-1"))
+	}
+	if mark := w.Slices(web)[0].HintMark; mark != "" {
+		t.Errorf("our mark %q stays", mark)
 	}
 }
 
