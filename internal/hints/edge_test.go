@@ -1,40 +1,18 @@
 package hints
 
 import (
-	"flag"
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/zonewise/zonewise/internal/golden"
 	"github.com/zonewise/zonewise/internal/model"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
-
-// golden compares a text with testdata/NAME.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), got); d != "" {
-		t.Errorf("%s (-want +got):\n%s", path, d)
-	}
-}
 
 func TestText(t *testing.T) {
 	var b strings.Builder
@@ -59,7 +37,7 @@ func TestText(t *testing.T) {
 		uneven.plan.Capacities = append(uneven.plan.Capacities, model.Capacity{Addr: e.Addr, Capacity: 1 + 9*float64(i%2)})
 	}
 	show("capacities 1 and 10 in each zone", uneven)
-	golden(t, "hints.txt", b.String())
+	golden.Check(t, "hints.txt", b.String())
 }
 
 func TestClients(t *testing.T) {

@@ -8,6 +8,7 @@ var corridors = map[string]string{
 	"agent":      "wiring of a node",
 	"cli":        "commands",
 	"controller": "wiring of the cluster side",
+	"golden":     "texts held against files, for tests",
 	"house":      "these tests",
 	"kernel":     "doors to Linux",
 	"loop":       "the one runner",

@@ -1,17 +1,14 @@
 package route_test
 
 import (
-	"flag"
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
+	"github.com/zonewise/zonewise/internal/golden"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/route"
 )
@@ -107,8 +104,6 @@ func TestPlacements(t *testing.T) {
 	}
 }
 
-var update = flag.Bool("update", false, "write golden files anew")
-
 // stories are plans whose text is golden.
 func stories() []story {
 	uneven := model.Prices{PerGB: 0.02, Pairs: map[model.ZonePair]float64{{From: "c", To: "b"}: 0.01}}
@@ -173,17 +168,5 @@ func TestPlansAsText(t *testing.T) {
 			t.Errorf("%s: %v", s.name, err)
 		}
 	}
-	const golden = "testdata/plans.golden"
-	if *update {
-		if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Error(diff)
-	}
+	golden.Check(t, "plans.golden", b.String())
 }

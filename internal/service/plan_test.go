@@ -3,14 +3,13 @@ package service_test
 import (
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/zonewise/zonewise/internal/golden"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
 )
@@ -107,19 +106,7 @@ func TestPlanGolden(t *testing.T) {
 	for _, c := range cases {
 		b.WriteString("== " + c.name + "\n" + service.Text(service.Plan(c.node, c.svc, c.slices, nil)))
 	}
-	golden := filepath.Join("testdata", "plan.txt")
-	if os.Getenv("UPDATE_GOLDEN") != "" {
-		if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), b.String()); d != "" {
-		t.Errorf("plans differ (-want +got; UPDATE_GOLDEN=1 rewrites %s):\n%s", golden, d)
-	}
+	golden.Check(t, "plan.txt", b.String())
 }
 
 func TestPlanKeepsServingUDP(t *testing.T) {

@@ -5,14 +5,11 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
+	"github.com/zonewise/zonewise/internal/golden"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/route"
 	"github.com/zonewise/zonewise/internal/service"
@@ -103,19 +100,7 @@ func TestWeightsGolden(t *testing.T) {
 	alt.Ports = []model.EndpointPort{{Name: "alt", Protocol: model.TCP, Port: 8081}, {Name: "http", Protocol: model.TCP, Port: 8080}}
 	b.WriteString("== a port that zone a does not have\n" + service.Text(service.Plan(nodeA, two,
 		[]model.Slice{slice("s1", elevenths[:4]...), alt}, planned(elevenths, thirds))))
-	golden := filepath.Join("testdata", "weights.txt")
-	if os.Getenv("UPDATE_GOLDEN") != "" {
-		if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), b.String()); d != "" {
-		t.Errorf("plans differ (-want +got; UPDATE_GOLDEN=1 rewrites %s):\n%s", golden, d)
-	}
+	golden.Check(t, "weights.txt", b.String())
 }
 
 // Whatever was planned, and whatever the endpoints have become since: with a node in every zone,

@@ -2,22 +2,19 @@ package simulate
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/zonewise/zonewise/internal/golden"
 	"github.com/zonewise/zonewise/internal/hints"
 	"github.com/zonewise/zonewise/internal/model"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // small is a run that takes no time.
 func small() Config {
@@ -143,19 +140,7 @@ func TestGolden(t *testing.T) {
 		fmt.Fprintf(&b, "%-18s %2d  %d changes  in zone %.4f  load %.3f  above %.3f  moved %.4f %.4f  writes %.3f  refused %.3f\n", x.Algorithm, x.NodesPerZone,
 			x.Changes, x.InZone, x.LoadP99, x.Above, x.Moved, x.MovedMax, x.Writes, x.Refused)
 	}
-	const path = "testdata/small.txt"
-	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("%s (run with -update if this is intended):\n%s", path, diff)
-	}
+	golden.Check(t, "small.txt", b.String())
 }
 
 func TestValidateNamesWhatIsWrong(t *testing.T) {

@@ -3,16 +3,14 @@ package demo
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
-)
 
-var update = flag.Bool("update", false, "write the golden files")
+	"github.com/zonewise/zonewise/internal/golden"
+)
 
 // fake is a cluster of three zones with a node each, as far as the demo can see it.
 type fake struct {
@@ -151,19 +149,7 @@ func TestRun(t *testing.T) {
 		}
 	}
 	got = strings.Join(lines, "\n")
-	const golden = "testdata/demo.txt"
-	if *update {
-		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("narration differs from %s; see what changed with -update:\n%s", golden, got)
-	}
+	golden.Check(t, "demo.txt", got)
 }
 
 // Whatever does not come out as it must ends the demo with what was wrong, at the step where it was.

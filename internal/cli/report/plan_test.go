@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/zonewise/zonewise/internal/golden"
 	"github.com/zonewise/zonewise/internal/hints"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/outlook"
@@ -88,7 +89,7 @@ func text(t *testing.T, write func(io.Writer) error) string {
 func TestPlanTable(t *testing.T) {
 	p := MakePlan(lookouts(), quiet)
 	p.WhatIf = []string{"zone ap-northeast-2c lost"}
-	golden(t, "plan.txt", text(t, func(w io.Writer) error { return PlanTable(w, p) }))
+	golden.Check(t, "plan.txt", text(t, func(w io.Writer) error { return PlanTable(w, p) }))
 }
 
 func TestPlanOfOneService(t *testing.T) {
@@ -100,7 +101,7 @@ func TestPlanOfOneService(t *testing.T) {
 		return route.Advice{Wish: .99, InZone: .9, Adds: []route.Add{{Zone: zc, Pods: 2}, {Zone: zb, Pods: 1}}, Added: .995,
 			Moves: []route.Move{{From: za, To: zc, Pods: 1}}, Moved: .991}, true
 	})
-	golden(t, "plan_one.txt", text(t, func(w io.Writer) error {
+	golden.Check(t, "plan_one.txt", text(t, func(w io.Writer) error {
 		if err := PlanTable(w, p); err != nil {
 			return err
 		}
@@ -116,7 +117,7 @@ func TestPlanJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "plan.json", string(b)+"\n")
+	golden.Check(t, "plan.json", string(b)+"\n")
 }
 
 func TestNoServices(t *testing.T) {
@@ -155,12 +156,12 @@ func TestExplain(t *testing.T) {
 		e := MakeExplain(s, quiet(s.Name), advice[:min(len(s.Families), 2-i%2)])
 		b.WriteString(text(t, func(w io.Writer) error { return ExplainText(w, e) }) + "\n")
 	}
-	golden(t, "explain.txt", b.String())
+	golden.Check(t, "explain.txt", b.String())
 	j, err := json.MarshalIndent(MakeExplain(lookouts()[0], false, advice), "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "explain.json", string(j)+"\n")
+	golden.Check(t, "explain.json", string(j)+"\n")
 }
 
 func TestMoney(t *testing.T) {

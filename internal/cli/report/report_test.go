@@ -3,36 +3,12 @@ package report
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
-	"os"
-	"path/filepath"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/zonewise/zonewise/internal/agent/view"
+	"github.com/zonewise/zonewise/internal/golden"
 	"github.com/zonewise/zonewise/internal/model"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
-
-// golden compares with a file, which is what users see.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (run with -update if this is intended):\n%s", name, diff)
-	}
-}
 
 func endpoint(addr, zone string, share float64, connections, bytes uint64) view.Endpoint {
 	return view.Endpoint{Address: addr, Zone: zone, Share: share, Connections: connections, Bytes: bytes}
@@ -80,7 +56,7 @@ func TestTable(t *testing.T) {
 	if err := Table(&b, Merge(model.Name{Namespace: "default", Name: "web"}, views())); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "table.txt", b.String())
+	golden.Check(t, "table.txt", b.String())
 }
 
 func TestJSON(t *testing.T) {
@@ -88,7 +64,7 @@ func TestJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "service.json", string(b)+"\n")
+	golden.Check(t, "service.json", string(b)+"\n")
 }
 
 func TestSize(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"testing"
 
+	"github.com/zonewise/zonewise/internal/golden"
 	"github.com/zonewise/zonewise/internal/simulate"
 )
 
@@ -20,10 +21,10 @@ func TestSimulation(t *testing.T) {
 		},
 		Walk: []simulate.WalkRow{{Algorithm: "Zonewise, hints", NodesPerZone: 6, Changes: 84, InZone: .8, LoadP99: 1.2, Above: 0, Moved: .09, MovedMax: .5, Writes: 1.6, Refused: .02}},
 	})
-	golden(t, "simulate.txt", text(t, func(w io.Writer) error { return SimulationTable(w, s) }))
+	golden.Check(t, "simulate.txt", text(t, func(w io.Writer) error { return SimulationTable(w, s) }))
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "simulate.json", string(b)+"\n")
+	golden.Check(t, "simulate.json", string(b)+"\n")
 }

@@ -1,15 +1,11 @@
 package kube_test
 
 import (
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -17,11 +13,10 @@ import (
 	"k8s.io/endpointslice/topologycache"
 	"k8s.io/klog/v2"
 
+	"github.com/zonewise/zonewise/internal/golden"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/route/kube"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // library asks upstream's library itself, by nothing of ours: the first warning, or empty and the
 // hints by endpoint.
@@ -129,7 +124,7 @@ func TestRefusalsAreExplained(t *testing.T) {
 		}
 		fmt.Fprintf(&got, "  fix         %s\n\n", verdict.Fix)
 	}
-	golden(t, "refusals.golden", got.String())
+	golden.Check(t, "refusals.golden", got.String())
 }
 
 func TestFixIsAccepted(t *testing.T) {
@@ -157,22 +152,5 @@ func TestFixOfIPv6(t *testing.T) {
 	verdict, _ := kube.New(three()).Of(service("Auto", ""), true, slices)
 	if !verdict.Hints {
 		t.Error(verdict)
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
 	}
 }
