@@ -80,6 +80,10 @@ test-story: build ## run the stories: what a user types in a lab, and what must 
 bench: build ## measure: start of a lab, start of pods, programming by number of Services
 	go test $(AS_ROOT) -tags bench -run '^$$' -bench . -benchtime 1x -timeout 30m ./lab/bench
 
+.PHONY: bench-plan
+bench-plan: ## measure planning: 10,000 Services, one again, 500 nodes, a controller that starts anew
+	go test -run '^$$' -bench . -benchmem -timeout 30m ./internal/route/... ./internal/hints ./internal/outlook ./internal/controller/routes
+
 .PHONY: lint
 lint: bin/staticcheck ## run the linters
 	test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
