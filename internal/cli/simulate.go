@@ -29,7 +29,7 @@ library), with PreferSameZone, with Envoy's formula, and with Zonewise's weights
 placements of pods and demands; then over walks of an autoscaler that loses a node and a zone. The
 same seed gives the same figures. Demand is gamma distributed (shape 8) in each zone; nodes are all
 the same.`,
-		Example: "  zonewise simulate --cases 2000\n  zonewise simulate --zones 4 --pods 4-40 --plot pictures",
+		Example: "  zonewise simulate --cases 20000\n  zonewise simulate --zones 4 --pods 4-40 --plot pictures",
 		Args:    exactly(),
 	}
 	config := simulate.Config{}
@@ -38,7 +38,7 @@ the same.`,
 	var book, pictures string
 	f := c.Flags()
 	f.Uint64Var(&config.Seed, "seed", 1, "start of chance")
-	f.IntVar(&config.Cases, "cases", 20000, "cases of each table")
+	f.IntVar(&config.Cases, "cases", 2000, "cases of each table; more take longer, and change percentages by less than a point")
 	f.IntVar(&config.Zones, "zones", 3, "zones")
 	f.IntSliceVar(&nodes, "nodes-per-zone", []int{2, 3, 6, 12}, "nodes of a zone, each played by itself where it makes a difference")
 	f.StringSliceVar(&pods, "pods", []string{"3-12", "3-30"}, "ranges of pods, a table each")
