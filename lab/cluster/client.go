@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/zonewise/zonewise/lab/region"
+	"github.com/zonewise/zonewise/lab/topology"
 )
 
 // restConfig reaches the API server as the administrator, from inside the region.
@@ -92,22 +93,34 @@ func (l *Lab) waitNodes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	want := len(l.topo.Nodes())
 	return poll(ctx, l.ended, "every node is Ready", func(ctx context.Context) (bool, error) {
 		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 		if err != nil {
 			return false, err
 		}
-		ready, missing := 0, ""
+		ready := map[string]bool{}
 		for _, n := range nodes.Items {
-			if nodeReady(n) && l.fresh(n) {
-				ready++
-			} else {
-				missing = n.Name
-			}
+			ready[n.Name] = nodeReady(n) && l.fresh(n)
 		}
-		return ready == want, fmt.Errorf("%d of %d nodes are Ready, %s is not", ready, want, missing)
+		err = unready(l.topo.Nodes(), ready)
+		return err == nil, err
 	})
+}
+
+// unready names a node that is not Ready, and its log; nil if all are.
+func unready(nodes []topology.Node, ready map[string]bool) error {
+	n, last := 0, ""
+	for _, node := range nodes {
+		if ready[node.Name] {
+			n++
+		} else {
+			last = node.Alias
+		}
+	}
+	if last == "" {
+		return nil
+	}
+	return fmt.Errorf("%d of %d nodes are Ready, %s is not: see `zonewise lab logs %s/kubelet`", n, len(nodes), last, last)
 }
 
 func nodeReady(n corev1.Node) bool {

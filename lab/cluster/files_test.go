@@ -153,6 +153,21 @@ func TestNodePorts(t *testing.T) {
 	}
 }
 
+func TestUnready(t *testing.T) {
+	nodes := []topology.Node{{Name: "n1", Alias: "a1"}, {Name: "n2", Alias: "b1"}}
+	for want, ready := range map[string]map[string]bool{
+		"0 of 2 nodes are Ready, b1 is not: see `zonewise lab logs b1/kubelet`": {}, // none has registered
+		"1 of 2 nodes are Ready, a1 is not: see `zonewise lab logs a1/kubelet`": {"n1": false, "n2": true},
+	} {
+		if err := unready(nodes, ready); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	if err := unready(nodes, map[string]bool{"n1": true, "n2": true}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPoll(t *testing.T) {
 	never := func(context.Context) (bool, error) { return false, errors.New("5 of 6") }
 	ctx, cancel := context.WithCancel(t.Context())

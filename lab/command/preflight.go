@@ -53,7 +53,7 @@ const (
 	needDisk = 1 << 30
 	// A node's kubelet and runtime watch files, as does the control plane; the kernel's default of 128
 	// watchers is too few for several labs, which shows as "too many open files" much later.
-	nodeInotify, planeInotify = 9, 16
+	nodeInotify, planeInotify = 8, 14
 )
 
 // check returns the first thing that is missing, as one line that names it and the mend.

@@ -64,7 +64,7 @@ func TestPreflight(t *testing.T) {
 		{"cgroup namespaces", without("/proc/self/ns/cgroup"), "no cgroup namespaces", "use one that has"},
 		{"veth", func(h *host) { h.veth = func() error { return unix.EOPNOTSUPP } }, "CONFIG_VETH", "modprobe veth"},
 		{"NAT", func(h *host) { h.nat = func() error { return unix.ENOENT } }, "CONFIG_NFT_NAT", "modprobe nft_chain_nat"},
-		{"inotify", func(h *host) { h.inotify = func(int) int { return 40 } }, "fs.inotify.max_user_instances: 40 are free, a lab of 6 nodes needs 70", "sysctl -w"},
+		{"inotify", func(h *host) { h.inotify = func(int) int { return 40 } }, "fs.inotify.max_user_instances: 40 are free, a lab of 6 nodes needs 62", "sysctl -w"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := goodHost()

@@ -67,8 +67,10 @@ func Run(args []string) int {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "zonewise lab",
-		Short: "A real multi-zone Kubernetes cluster on this machine",
+		Use: "zonewise",
+		// Its name is its first word, and this is what it is called by.
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "zonewise lab"},
+		Short:       "A real multi-zone Kubernetes cluster on this machine",
 		Long: "A real multi-zone Kubernetes cluster on this machine: etcd, API server, scheduler, controllers,\n" +
 			"kubelets, containerd and runc, each node in namespaces of its own, with no container engine.\n" +
 			"The host's own network is never changed.",
