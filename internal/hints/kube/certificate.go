@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -118,8 +117,4 @@ func join(now time.Time, bundles ...[]byte) []byte {
 		}
 	}
 	return out
-}
-
-func (p pair) equal(o pair) bool {
-	return bytes.Equal(p.cert, o.cert) && bytes.Equal(p.key, o.key) && bytes.Equal(p.bundle, o.bundle)
 }
