@@ -98,10 +98,11 @@ type memory struct {
 	written  map[model.Name]written
 	held     map[model.Name]held
 	failures map[model.Name]int
-	unknown  time.Time     // until then nothing is made, since the API server does not know ZoneRoutes
-	told     time.Time     // when a failure was logged last
-	sweeping bool          // not everything is planned since all
-	took     time.Duration // to plan everything
+	invalid  map[string]string // modes that namespaces ask for, and that there are not
+	unknown  time.Time         // until then nothing is made, since the API server does not know ZoneRoutes
+	told     time.Time         // when a failure was logged last
+	sweeping bool              // not everything is planned since all
+	took     time.Duration     // to plan everything
 	timer    *time.Timer
 }
 
@@ -167,6 +168,7 @@ func (k *Keeper) pass(ctx context.Context) error {
 	}
 	now := time.Now()
 	k.gather(snap, now)
+	k.warn(snap)
 	k.plan(snap, now)
 	if k.evidenceIsNew() {
 		for name := range k.verdicts {
@@ -205,10 +207,10 @@ func (k *Keeper) gather(snap *state.Snapshot, now time.Time) {
 	if everything {
 		k.nodes, k.all, k.sweeping = slices.Collect(snap.Nodes()), now, true
 		for s := range snap.Services() {
-			k.dirty[s.Name] = k.dirty[s.Name]
+			k.later(s.Name)
 		}
 		for r := range snap.Routes() {
-			k.dirty[r.Name] = k.dirty[r.Name]
+			k.later(r.Name)
 		}
 	}
 	for name, at := range k.due {
@@ -216,6 +218,13 @@ func (k *Keeper) gather(snap *state.Snapshot, now time.Time) {
 			delete(k.due, name)
 			k.dirty[name] = true
 		}
+	}
+}
+
+// later puts a Service on the list, after those that changed.
+func (k *Keeper) later(name model.Name) {
+	if _, listed := k.dirty[name]; !listed {
+		k.dirty[name] = false
 	}
 }
 

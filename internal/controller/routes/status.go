@@ -189,6 +189,8 @@ func obeyedCondition(v verdict, planned model.Condition, e evidence, was model.C
 		return is(unknown, "NotApplied", "no plan is applied")
 	case planned.Status != yes:
 		return is(unknown, "NothingPlanned", "there is no plan to obey")
+	case e.agents == 0:
+		return is(unknown, "NoCounters", "no agent runs, so nobody counts")
 	case e.counted == nil && was.Type != "" && was.Reason != "NotApplied" && was.Reason != "NothingPlanned":
 		return was
 	case e.counted == nil:

@@ -137,6 +137,10 @@ func TestObeyedLooksAtTheWorstFamily(t *testing.T) {
 			t.Errorf("%s: %s (%s), want %s", c.what, text, got.Message, c.want)
 		}
 	}
+	// a cluster that keeps its proxy
+	if got := condition(status(optimal(), model.RouteStatus{}, 1, evidence{agents: 0, counted: []seen{{}}}, moment), Obeyed); got.Status+" "+got.Reason != "Unknown NoCounters" {
+		t.Errorf("no agents: %+v", got)
+	}
 }
 
 func TestSummary(t *testing.T) {
