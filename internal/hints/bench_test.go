@@ -9,7 +9,7 @@ import (
 )
 
 func BenchmarkPlan(b *testing.B) {
-	for _, c := range []struct{ zones, nodes, pods int }{{3, 6, 12}, {3, 167, 60}, {3, 17, 50}, {3, 167, 1000}, {8, 12, 100}} {
+	for _, c := range []struct{ zones, nodes, pods int }{{3, 6, 12}, {3, 167, 5}, {3, 167, 12}, {3, 167, 60}, {3, 17, 50}, {3, 167, 1000}, {8, 12, 100}} {
 		for _, random := range []bool{false, true} {
 			place, name := spread, "even"
 			if random {

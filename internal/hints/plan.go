@@ -16,8 +16,9 @@ import (
 //	       58 %  80 %  92 %  98 %  100 % in the zone, with the most loaded endpoint at
 //	       1.20  1.30  1.40  1.60  2.30
 //
-// and where a zone has more nodes than hints can name (50), those that know node hints, most of
-// which follow their zone hints then, keep 90, 96, 99, 99.7 and 99.8 % of the optimum.
+// and where a zone has more nodes than hints can name, those that know node hints, most of which
+// follow their zone hints then, keep 95.9, 98.5, 99.4, 99.8 and 99.9 % of the optimum with 50 nodes
+// a zone, and 92.9, 97.9, 98.8, 99.0 and 98.9 % with 167.
 const olderSlack = 2
 
 // Plan says a plan in hints. With consumers that know node hints, no endpoint gets more than the

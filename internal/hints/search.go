@@ -22,7 +22,8 @@ type override struct {
 // search finds the layout that keeps most connections in their zones while no endpoint gets more
 // than the bound, nor more than one of the older bounds from consumers that know no node hints. The
 // first of those is the loosest: the tighter ones are for Services with more nodes than hints can
-// name, where most of a zone must follow its zone hints. Nil if there is none.
+// name, where most of a zone must follow its zone hints. If these lose a point that is worth a change,
+// it goes on with sets that a few names are enough for. Nil if there is none.
 func (b *board) search(bound float64, older []float64) *layout {
 	var best *layout
 	var tried [][][]int
@@ -55,6 +56,9 @@ func (b *board) search(bound float64, older []float64) *layout {
 				}
 			}
 		}
+	}
+	if len(tried) > 0 && (best == nil || best.inZone < goal-worth && b.crowd()) {
+		return b.redraw(best, p, bound, older[0], tried)
 	}
 	return best
 }
