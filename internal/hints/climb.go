@@ -91,6 +91,9 @@ type climber struct {
 // climb improves sets until no change does, or there are no tries left.
 func (c *climber) climb(zones [][]int) {
 	d := c.newDraft(c.bound, c.older, zones)
+	if slices.ContainsFunc(c.use, func(e int) bool { return d.zonesOn(e) > maxZones }) {
+		return // cannot be said
+	}
 	d.trim()
 	for better := true; better; {
 		better = false

@@ -55,3 +55,27 @@ func TestSearchIsThorough(t *testing.T) {
 		t.Error("too little")
 	}
 }
+
+// More zones than an endpoint can name, few endpoints, and one of them in no zone.
+func TestSearchKeepsToNames(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 1000 {
+		zones := 9 + r.IntN(2)
+		demand, sum := make([]float64, zones), 0.0
+		for z := range demand {
+			demand[z] = gamma(r, 1)
+			sum += demand[z]
+		}
+		for z := range demand {
+			demand[z] /= sum
+		}
+		w := newWorld(scatter(r, 2+r.IntN(3), zones), 40, demand, 0.05)
+		w.endpoints[0].Zone = ""
+		s := Plan(w.plan, w.clients, w.endpoints, nil)
+		for _, h := range s.Of {
+			if len(h.Zones) > 8 || len(h.Nodes) > 8 {
+				t.Fatalf("%v\n%s", h, s.Text(w.endpoints))
+			}
+		}
+	}
+}

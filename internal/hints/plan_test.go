@@ -22,7 +22,7 @@ func drawInput(t *rapid.T) (p model.RoutePlan, clients []Client, endpoints []mod
 	zones := []string{"", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}
 	zone := rapid.SampledFrom(zones[:rapid.IntRange(2, len(zones)).Draw(t, "zones")])
 	var nodes []model.Node
-	for i := range rapid.IntRange(0, 40).Draw(t, "nodes") {
+	for i := range rapid.SampledFrom([]int{0, 1, 5, 20, 40, 300}).Draw(t, "nodes") {
 		nodes = append(nodes, model.Node{
 			Name: fmt.Sprintf("n%d", i), Zone: zone.Draw(t, "zone"), MilliCPU: 1000,
 			Ready: rapid.IntRange(0, 9).Draw(t, "ready") > 0, ControlPlane: rapid.IntRange(0, 9).Draw(t, "plane") == 0,
