@@ -38,8 +38,14 @@ func (l storyLab) open(e *testscript.Env) error {
 			out, err := s.run(evidence)
 			t.Logf("what is there now (%v):\n%s", err, out)
 		}
-		if _, err := s.run("kubectl delete namespace " + s.namespace + " --wait=false"); err != nil {
-			t.Error(err)
+		for _, line := range []string{
+			"kubectl delete namespace " + s.namespace + " --wait=false",
+			// What is in no namespace would trouble the stories that follow.
+			"kubectl delete mutatingadmissionpolicies,mutatingadmissionpolicybindings -l made-by=story",
+		} {
+			if _, err := s.run(line); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	// Pods are refused until the namespace's service account is there.
