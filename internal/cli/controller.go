@@ -70,11 +70,7 @@ func (o controllerFlags) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	config, err := kube.Config(o.conn)
-	if err != nil {
-		return err
-	}
-	clients, err := kube.ClientsFor(config)
+	clients, err := kube.NewClients(o.conn)
 	if err != nil {
 		return err
 	}
