@@ -5,6 +5,7 @@ package model
 import (
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Name identifies a namespaced object.
@@ -54,6 +55,9 @@ type Node struct {
 	Region       string
 	InstanceType string
 	Addresses    []netip.Addr // InternalIP addresses, the primary one first
+	// NodePorts are the addresses at which node ports answer, where that is not the primary address
+	// of each family alone. The API knows nothing of it: it is this node's own setting.
+	NodePorts    []netip.Addr
 	Ready        bool
 	MilliCPU     int64 // allocatable
 	ControlPlane bool  // labelled as control plane: upstream expects no clients there
@@ -85,11 +89,17 @@ type Service struct {
 	Name
 	Type                ServiceType
 	ClusterIPs          []netip.Addr
+	ExternalIPs         []netip.Addr   // spec.externalIPs
+	LoadBalancerIPs     []netip.Addr   // status.loadBalancer's, without those of ipMode Proxy
+	SourceRanges        []netip.Prefix // who may use LoadBalancerIPs; empty: everybody
 	Ports               []ServicePort
-	InternalLocal       bool   // internalTrafficPolicy: Local
-	ExternalLocal       bool   // externalTrafficPolicy: Local
-	TopologyMode        string // annotation service.kubernetes.io/topology-mode (or the older topology-aware-hints)
-	TrafficDistribution string // spec.trafficDistribution
+	InternalLocal       bool          // internalTrafficPolicy: Local
+	ExternalLocal       bool          // externalTrafficPolicy: Local
+	HealthCheckNodePort uint16        // where load balancers ask whether this node has endpoints; 0: nowhere
+	Affinity            time.Duration // sessionAffinity ClientIP: how long after its last connection a client is remembered; 0: not
+	Faults              []string      // what is wrong with the object, each a short sentence; what is said there was left out
+	TopologyMode        string        // annotation service.kubernetes.io/topology-mode (or the older topology-aware-hints)
+	TrafficDistribution string        // spec.trafficDistribution
 }
 
 // ServicePort is one port of a Service. NodePort is 0 where there is none.
@@ -107,7 +117,8 @@ type Slice struct {
 	V6        bool
 	Ports     []EndpointPort
 	Endpoints []Endpoint
-	HintMark  string // annotation zonewise.io/hints: the digest of the hints that Zonewise put on; empty if it never did
+	Faults    []string // what is wrong with the object, each a short sentence; what is said there was left out
+	HintMark  string   // annotation zonewise.io/hints: the digest of the hints that Zonewise put on; empty if it never did
 }
 
 // ServiceName returns the name of the Service that the slice belongs to.

@@ -5,7 +5,9 @@
 package service
 
 import (
+	"cmp"
 	"net/netip"
+	"time"
 
 	"github.com/zonewise/zonewise/internal/model"
 )
@@ -15,8 +17,10 @@ type Kind string
 
 // The kinds of frontend.
 const (
-	ClusterIP Kind = "ClusterIP"
-	NodePort  Kind = "NodePort"
+	ClusterIP    Kind = "ClusterIP"
+	ExternalIP   Kind = "ExternalIP"
+	LoadBalancer Kind = "LoadBalancer"
+	NodePort     Kind = "NodePort"
 )
 
 // Verdict is what happens to a new connection.
@@ -34,7 +38,7 @@ type Frontend struct {
 	Service  model.Name
 	Port     string // the Service port's name; empty when the Service has a single nameless port
 	Kind     Kind
-	Addr     netip.AddrPort // ClusterIP and port, or the node's primary address and node port
+	Addr     netip.AddrPort // a virtual address and port, or one of the node's addresses and the node port
 	Protocol model.Protocol
 
 	// Choice holds for every source, save where Inside says otherwise.
@@ -45,6 +49,14 @@ type Frontend struct {
 	// Masquerade tells that the source must become the node's own address, because the
 	// endpoint may be on another node and its answer has to come back through this one.
 	Masquerade bool
+	// Group is the same for all frontends of one Service port and family: who is remembered at one
+	// of them is remembered at all. It is the key of the first ClusterIP.
+	Group Key
+	// Affinity is how long after its last connection a client's address is sent to the same
+	// backend, as long as that is among the backends; 0 is not at all.
+	Affinity time.Duration
+	// Sources are the addresses that may use a LoadBalancer frontend, in order; all others are dropped. Nil: everybody may.
+	Sources []netip.Prefix
 	// Keep lists, for UDP, every endpoint of the port that still serves, chosen or not. A flow
 	// to one of these is left alone when the choice changes; flows to any other are cut.
 	Keep []netip.AddrPort
@@ -89,4 +101,16 @@ type Traffic struct {
 	Connections uint64 // first packets: connections opened, for UDP flows
 	Packets     uint64
 	Bytes       uint64
+}
+
+// Fault is something wrong with one object. All other objects work in spite of it.
+type Fault struct {
+	Kind    string // Service, EndpointSlice or Node
+	Object  model.Name
+	Problem string // what is wrong and what became of it, a short sentence
+}
+
+// Compare orders faults by object, then by what is wrong.
+func (f Fault) Compare(o Fault) int {
+	return cmp.Or(cmp.Compare(f.Kind, o.Kind), f.Object.Compare(o.Object), cmp.Compare(f.Problem, o.Problem))
 }
