@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/hashicorp/go-memdb"
@@ -18,6 +19,7 @@ const (
 	tableRoutes     = "routes"
 	tablePods       = "pods"
 	tableNamespaces = "namespaces"
+	tableCIDRs      = "cidrs"
 	tableChanges    = "changes"
 
 	indexID       = "id"
@@ -34,6 +36,7 @@ var schema = &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
 	tableRoutes:     table(tableRoutes, by(func(r model.ZoneRoute) string { return key(r.Name) })),
 	tablePods:       table(tablePods, by(func(p model.Pod) string { return key(p.Name) })),
 	tableNamespaces: table(tableNamespaces, by(func(n namespace) string { return n.name })),
+	tableCIDRs:      table(tableCIDRs, by(func(c serviceCIDR) string { return c.name })),
 	tableChanges: table(tableChanges, by(func(c change) string { return c.subject.key() }),
 		&memdb.IndexSchema{Name: indexRevision, Unique: true, Indexer: byRevision{}}),
 }}
@@ -61,14 +64,24 @@ type namespace struct {
 	invalid string // what it says instead of a mode
 }
 
-// subject is what a change is about: a node or, if that is empty, a service.
+// serviceCIDR is an object that says from which ranges Services get their addresses.
+type serviceCIDR struct {
+	name     string
+	prefixes []netip.Prefix
+}
+
+// subject is what a change is about: the ranges of Services' addresses, a node or, if it is neither, a service.
 type subject struct {
+	cidrs   bool
 	node    string
 	service model.Name
 }
 
 func (s subject) key() string {
-	if s.node != "" {
+	switch {
+	case s.cidrs:
+		return "c\x00"
+	case s.node != "":
 		return "n\x00" + s.node
 	}
 	return "s\x00" + key(s.service)

@@ -2,6 +2,7 @@ package state
 
 import (
 	"iter"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -129,6 +130,27 @@ func (s *Snapshot) namespaces() iter.Seq[namespace] {
 	return rows[namespace](func() (memdb.ResultIterator, error) { return s.txn.Get(tableNamespaces, indexID) })
 }
 
+// ServiceCIDRs returns the ranges from which Services get their addresses, in order, each once.
+func (s *Snapshot) ServiceCIDRs() []netip.Prefix {
+	var out []netip.Prefix
+	for _, c := range collect[serviceCIDR](must(s.txn.Get(tableCIDRs, indexID))) {
+		out = append(out, c.prefixes...)
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
+}
+
+// ServiceCIDRNames yields the name of every object that says such ranges.
+func (s *Snapshot) ServiceCIDRNames() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for c := range rows[serviceCIDR](func() (memdb.ResultIterator, error) { return s.txn.Get(tableCIDRs, indexID) }) {
+			if !yield(c.name) {
+				return
+			}
+		}
+	}
+}
+
 // AllSlices yields every endpoint slice, by namespace and name.
 func (s *Snapshot) AllSlices() iter.Seq[model.Slice] {
 	return rows[model.Slice](func() (memdb.ResultIterator, error) { return s.txn.Get(tableSlices, indexID) })
@@ -143,6 +165,7 @@ func (s *Snapshot) Slices(service model.Name) []model.Slice {
 type Changes struct {
 	Services []Change[model.Name] // in order of their latest change; deleted ones included
 	Nodes    []Change[string]
+	CIDRs    bool // what ServiceCIDRs returns may be different
 }
 
 // Change names one thing that is different, and since when this process could know.
@@ -158,9 +181,12 @@ func (s *Snapshot) Changes(after uint64) Changes {
 	var out Changes
 	it := must(s.txn.LowerBound(tableChanges, indexRevision, after+1))
 	for _, c := range collect[change](it) {
-		if c.subject.node != "" {
+		switch {
+		case c.subject.cidrs:
+			out.CIDRs = true
+		case c.subject.node != "":
 			out.Nodes = append(out.Nodes, Change[string]{c.subject.node, c.since})
-		} else {
+		default:
 			out.Services = append(out.Services, Change[model.Name]{c.subject.service, c.since})
 		}
 	}

@@ -1,5 +1,5 @@
 // Package state keeps the tables that reflect fills and every other room reads: nodes, services,
-// endpoint slices, ZoneRoutes, pods and what namespaces say. Readers take a Snapshot, which never changes; writers go through Update,
+// endpoint slices, ZoneRoutes, pods, what namespaces say and the ranges of Services' addresses. Readers take a Snapshot, which never changes; writers go through Update,
 // one at a time, and what one Update does becomes visible at once.
 //
 // Values in the tables are shared. Nobody may change one after it was put in or taken out.
@@ -7,6 +7,7 @@ package state
 
 import (
 	"context"
+	"net/netip"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -23,12 +24,13 @@ type Source string
 
 // The inputs.
 const (
-	Nodes      Source = "nodes"
-	Services   Source = "services"
-	Slices     Source = "endpointslices"
-	Routes     Source = "zoneroutes"
-	Pods       Source = "pods"
-	Namespaces Source = "namespaces"
+	Nodes        Source = "nodes"
+	Services     Source = "services"
+	Slices       Source = "endpointslices"
+	Routes       Source = "zoneroutes"
+	Pods         Source = "pods"
+	Namespaces   Source = "namespaces"
+	ServiceCIDRs Source = "servicecidrs"
 )
 
 // Tables is the store. The zero value is not ready for use; call New.
@@ -223,6 +225,20 @@ func (tx *Tx) PutNamespace(name string, mode model.Mode) {
 func (tx *Tx) DeleteNamespace(name string) {
 	if _, ok := remove[namespace](tx, tableNamespaces, name); ok {
 		tx.touchNamespace(name)
+	}
+}
+
+// PutServiceCIDR keeps the ranges that an object says Services get their addresses from.
+func (tx *Tx) PutServiceCIDR(name string, prefixes []netip.Prefix) {
+	if put(tx, tableCIDRs, serviceCIDR{name, prefixes}, name) {
+		tx.touch(subject{cidrs: true})
+	}
+}
+
+// DeleteServiceCIDR forgets the ranges of an object; one that is not there is no error.
+func (tx *Tx) DeleteServiceCIDR(name string) {
+	if _, ok := remove[serviceCIDR](tx, tableCIDRs, name); ok {
+		tx.touch(subject{cidrs: true})
 	}
 }
 
