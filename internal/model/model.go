@@ -59,6 +59,7 @@ type Node struct {
 	// of each family alone. The API knows nothing of it: it is this node's own setting.
 	NodePorts    []netip.Addr
 	Ready        bool
+	Leaving      bool  // it is being deleted, or the autoscaler will: load balancers should send nothing more here
 	MilliCPU     int64 // allocatable
 	ControlPlane bool  // labelled as control plane: upstream expects no clients there
 }
