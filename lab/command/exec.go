@@ -24,21 +24,24 @@ func newExec() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			pid, isNode := nodePID(s, words[0])
+			node, isNode := findNode(s, words[0])
+			var cgroup string
 			var enter []string
 			switch {
-			case isNode && pid == 0:
+			case isNode && node.PID == 0:
 				return fmt.Errorf("node %s is down: the lab starts it again; see `zonewise lab logs%s %s/machine`", words[0], nameFlag(name), words[0])
 			case isNode:
-				enter = cluster.EnterArgs(pid, words[1:]...)
+				// Beside the node's own programs: what is attached to the node's cgroup is meant for this one, too.
+				cgroup = machine.SystemCgroup(cluster.PathsOf(name).NodeCgroup(node.Alias))
+				enter = cluster.EnterArgs(node.PID, words[1:]...)
 			case words[0] == "region":
-				// It ends with the lab, as what runs on a node does.
-				if err := machine.EnterCgroup(filepath.Join(cluster.PathsOf(name).Cgroup(), "exec")); err != nil {
-					return err
-				}
+				cgroup = filepath.Join(cluster.PathsOf(name).Cgroup(), "exec")
 				enter = append([]string{"--net=" + s.RegionNS, "--"}, words[1:]...)
 			default:
 				return fmt.Errorf("%w, or region", noNode(name, words[0]))
+			}
+			if err := machine.EnterCgroup(cgroup); err != nil { // and it ends with the lab
+				return err
 			}
 			run := exec.CommandContext(cmd.Context(), "nsenter", enter...)
 			run.Stdin, run.Stdout, run.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
@@ -59,13 +62,13 @@ func newExec() *cobra.Command {
 	}
 }
 
-func nodePID(s cluster.Status, name string) (int, bool) {
+func findNode(s cluster.Status, name string) (cluster.NodeStatus, bool) {
 	for _, z := range s.Zones {
 		for _, n := range z.Nodes {
 			if n.Name == name || n.Alias == name {
-				return n.PID, true
+				return n, true
 			}
 		}
 	}
-	return 0, false
+	return cluster.NodeStatus{}, false
 }

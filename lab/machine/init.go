@@ -29,9 +29,7 @@ func Enter(path string) error {
 	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 		return fmt.Errorf("cgroup namespace: %w", err)
 	}
-	// cgroup v2 hands controllers only to cgroups without processes at their parent's level, so the
-	// machine's own programs live one level down, beside the pods.
-	if err := EnterCgroup(filepath.Join(spec.Cgroup, "system")); err != nil {
+	if err := EnterCgroup(SystemCgroup(spec.Cgroup)); err != nil {
 		return err
 	}
 	self, err := os.Executable()
@@ -44,6 +42,10 @@ func Enter(path string) error {
 	}
 	return unix.Exec(self, []string{self, "internal", RoleInit, path}, os.Environ())
 }
+
+// SystemCgroup is where the own programs of a machine live, given the machine's cgroup: one level down,
+// beside the pods, since cgroup v2 hands controllers only to cgroups whose parent has no processes.
+func SystemCgroup(cgroup string) string { return filepath.Join(cgroup, "system") }
 
 // Init is process 1 of a machine. It makes the file system, runs the services, those that use the
 // network once it is there, and reaps whatever is orphaned. It returns when told to stop; the kernel does the rest.
