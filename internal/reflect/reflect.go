@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -30,7 +31,7 @@ import (
 // Sources are the inputs that a node needs, which Run delivers by itself; make the tables with them.
 var Sources = Options{}.Sources()
 
-// ClusterSources are all inputs: what Run delivers where every option is set.
+// ClusterSources are the inputs that the cluster side needs: what Run delivers with Routes, Pods and Namespaces.
 var ClusterSources = append(Options{}.Sources(), state.Routes, state.Pods, state.Namespaces)
 
 // The selectors spare us the objects that conversion would turn away anyway.
@@ -41,11 +42,12 @@ const (
 
 // Options say what to follow.
 type Options struct {
-	Node       string           // follow this node alone; empty follows all
-	Now        func() time.Time // when news arrives; nil is time.Now
-	Routes     kube.ZoneRoutes  // follow ZoneRoutes; nil does not
-	Pods       bool             // follow pods
-	Namespaces bool             // follow what namespaces say
+	Node         string           // follow this node alone; empty follows all
+	Now          func() time.Time // when news arrives; nil is time.Now
+	Routes       kube.ZoneRoutes  // follow ZoneRoutes; nil does not
+	Pods         bool             // follow pods
+	Namespaces   bool             // follow what namespaces say
+	ServiceCIDRs bool             // follow the ranges of Services' addresses
 }
 
 // Sources are the inputs that Run delivers with these options.
@@ -59,6 +61,9 @@ func (o Options) Sources() []state.Source {
 	}
 	if o.Namespaces {
 		out = append(out, state.Namespaces)
+	}
+	if o.ServiceCIDRs {
+		out = append(out, state.ServiceCIDRs)
 	}
 	return out
 }
@@ -93,7 +98,7 @@ func streams(client kubernetes.Interface, tables *state.Tables, opts Options) []
 	if opts.Routes != nil {
 		store := routeStore(tables, now)
 		none := func() error { return store.Replace(nil, "") }
-		out = append(out, stream(client, whenDefined{opts.Routes.In(""), none}, metav1.ListOptions{}, &v1alpha1.ZoneRoute{}, store))
+		out = append(out, stream(client, whenDefined[*v1alpha1.ZoneRouteList]{opts.Routes.In(""), none}, metav1.ListOptions{}, &v1alpha1.ZoneRoute{}, store))
 	}
 	if opts.Pods {
 		out = append(out, stream(client, core.Pods(""), metav1.ListOptions{FieldSelector: runningPods}, &corev1.Pod{}, podStore(tables, now)))
@@ -102,32 +107,39 @@ func streams(client kubernetes.Interface, tables *state.Tables, opts Options) []
 		out = append(out, stream(client, core.Namespaces(), metav1.ListOptions{LabelSelector: v1alpha1.LabelMode},
 			&corev1.Namespace{}, namespaceStore(tables, now)))
 	}
+	if opts.ServiceCIDRs {
+		store := cidrStore(tables, now)
+		none := func() error { return store.Replace(nil, "") }
+		out = append(out, stream(client, whenDefined[*networkingv1.ServiceCIDRList]{client.NetworkingV1().ServiceCIDRs(), none},
+			metav1.ListOptions{}, &networkingv1.ServiceCIDR{}, store))
+	}
 	return out
 }
 
-// whenDefined lists ZoneRoutes, also on a cluster that does not know them: there are none then, and
+// whenDefined lists objects of a kind, also on a cluster that does not know it: there are none then, and
 // it waits until there can be some.
-type whenDefined struct {
-	kube.NamespacedZoneRoutes
-	none func() error // said each time that the API server does not know ZoneRoutes
+type whenDefined[L runtime.Object] struct {
+	api[L]
+	none func() error // said each time that the API server does not know the kind
 }
 
 // untilDefined is between two looks: every agent of a cluster may be looking.
 const untilDefined = 10 * time.Second
 
-func (w whenDefined) List(ctx context.Context, o metav1.ListOptions) (*v1alpha1.ZoneRouteList, error) {
+func (w whenDefined[L]) List(ctx context.Context, o metav1.ListOptions) (L, error) {
 	for {
-		list, err := w.NamespacedZoneRoutes.List(ctx, o)
+		list, err := w.api.List(ctx, o)
 		if !apierrors.IsNotFound(err) {
 			return list, err
 		}
+		var nothing L
 		if err := w.none(); err != nil {
-			return nil, err
+			return nothing, err
 		}
 		select {
 		case <-time.After(untilDefined):
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nothing, ctx.Err()
 		}
 	}
 }

@@ -76,6 +76,82 @@ func TestRunFollowsTheAPI(t *testing.T) {
 	do("handed to another proxy", err, func(s *state.Snapshot) bool { _, ok := s.Service(web); return !ok })
 }
 
+// Labels hand objects to others and back while they live. An API server that selects by label says
+// that they are deleted, with the labels that they have now; one that does not says that they changed.
+func TestLabelsComeAndGo(t *testing.T) {
+	tables := state.New(Sources...)
+	services, slices := serviceStore(tables, time.Now), sliceStore(tables, time.Now)
+	service, slice := webService(t), webSlice(t, 1, true)
+	theirs, headless := service.DeepCopy(), slice.DeepCopy()
+	theirs.Labels = map[string]string{labelProxyName: "another"}
+	headless.Labels[corev1.IsHeadlessService] = ""
+	foreign := slice.DeepCopy()
+	foreign.Labels[labelProxyName] = "another"
+	have := func(what string, wantService bool, wantSlices int) {
+		t.Helper()
+		s := tables.Snapshot()
+		if _, ok := s.Service(web); ok != wantService || len(s.Slices(web)) != wantSlices {
+			t.Errorf("%s: service %v, slices %v", what, ok, s.Slices(web))
+		}
+	}
+	for _, step := range []struct {
+		what        string
+		do          func() error
+		wantService bool
+		wantSlices  int
+	}{
+		{"a service", func() error { return services.Add(service) }, true, 0},
+		{"its slice", func() error { return slices.Add(slice) }, true, 1},
+		{"selected away", func() error { return services.Delete(theirs) }, false, 1},
+		{"back", func() error { return services.Add(service) }, true, 1},
+		{"handed to another proxy", func() error { return services.Update(theirs) }, false, 1},
+		{"back again", func() error { return services.Update(service) }, true, 1},
+		{"the slice selected away", func() error { return slices.Delete(headless) }, true, 0},
+		{"the slice back", func() error { return slices.Add(slice) }, true, 1},
+		{"headless", func() error { return slices.Update(headless) }, true, 0},
+		{"no longer headless", func() error { return slices.Update(slice) }, true, 1},
+		{"the slice of another proxy", func() error { return slices.Update(foreign) }, true, 0},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(step.what, err)
+		}
+		have(step.what, step.wantService, step.wantSlices)
+	}
+}
+
+// A Service that changes its type keeps what it has, loses it, and has it again.
+func TestServicesChangeTheirType(t *testing.T) {
+	tables := state.New(Sources...)
+	services := serviceStore(tables, time.Now)
+	typed := func(spec string) *corev1.Service {
+		return parse[corev1.Service](t, `{metadata: {namespace: default, name: web}, spec: {`+spec+`}}`)
+	}
+	for _, step := range []struct {
+		spec     string
+		served   bool
+		nodePort uint16
+	}{
+		{`type: ClusterIP, clusterIP: 10.100.0.7, ports: [{name: a, port: 80}]`, true, 0},
+		{`type: NodePort, clusterIP: 10.100.0.7, ports: [{name: a, port: 80, nodePort: 30080}]`, true, 30080},
+		{`type: NodePort, clusterIP: 10.100.0.7, ports: [{name: b, port: 80, nodePort: 30081}]`, true, 30081},
+		{`type: ExternalName, externalName: example.com`, false, 0},
+		{`type: LoadBalancer, clusterIP: 10.100.0.8, ports: [{name: a, port: 81, nodePort: 30082}]`, true, 30082},
+		{`clusterIP: None, ports: [{name: a, port: 81}]`, false, 0},
+		{`type: ClusterIP, clusterIP: 10.100.0.9, ports: [{name: a, port: 82}]`, true, 0},
+	} {
+		if err := services.Update(typed(step.spec)); err != nil {
+			t.Fatal(err)
+		}
+		got, served := tables.Snapshot().Service(web)
+		if served != step.served || served && got.Ports[0].NodePort != step.nodePort {
+			t.Errorf("%s: served %v: %+v", step.spec, served, got)
+		}
+		if _, unserved := tables.Snapshot().Unserved(web); unserved == step.served {
+			t.Errorf("%s: unserved %v", step.spec, unserved)
+		}
+	}
+}
+
 // After a lost watch comes a list. What vanished meanwhile must vanish here, and what is the
 // same must wake nobody.
 func TestReplace(t *testing.T) {
