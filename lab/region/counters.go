@@ -3,12 +3,15 @@ package region
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/zonewise/zonewise/lab/topology"
 )
 
 // Crossing is the traffic from one zone to another (or to itself) since the fabric was made.
@@ -25,6 +28,22 @@ const (
 	crossMark = 1 // on packets between zones: the latency's filter looks for it
 )
 
+// family is how one IP version counts: its table, the subnets of zones, and where its header has the
+// source and the destination address.
+type family struct {
+	table               nftables.TableFamily
+	subnet              func(topology.Zone) netip.Prefix
+	source, destination uint32
+}
+
+func (f *Fabric) families() []family {
+	all := []family{{nftables.TableFamilyIPv4, func(z topology.Zone) netip.Prefix { return z.Subnet }, 12, 16}}
+	if f.topo.IPv6 != nil {
+		all = append(all, family{nftables.TableFamilyIPv6, func(z topology.Zone) netip.Prefix { return z.SubnetIPv6 }, 8, 24})
+	}
+	return all
+}
+
 // setupCounters makes one rule and one named counter for each pair of zones, by subnet, where
 // packets are forwarded: each packet of the VPC passes there exactly once.
 func (f *Fabric) setupCounters() error {
@@ -32,7 +51,17 @@ func (f *Fabric) setupCounters() error {
 	if err != nil {
 		return fmt.Errorf("nf_tables: %w", err)
 	}
-	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: tableName})
+	for _, v := range f.families() {
+		f.countFamily(conn, v)
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("nf_tables: %w", err)
+	}
+	return nil
+}
+
+func (f *Fabric) countFamily(conn *nftables.Conn, v family) {
+	table := conn.AddTable(&nftables.Table{Family: v.table, Name: tableName})
 	chain := conn.AddChain(&nftables.Chain{
 		Name: "forward", Table: table, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
@@ -42,7 +71,7 @@ func (f *Fabric) setupCounters() error {
 			name := counterName(i, j)
 			conn.AddObj(&nftables.NamedObj{Table: table, Name: name, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
 			rule := slices.Concat(
-				matchSubnet(12, from.Subnet), matchSubnet(16, to.Subnet),
+				matchSubnet(v.source, v.subnet(from)), matchSubnet(v.destination, v.subnet(to)),
 				[]expr.Any{&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: name}},
 			)
 			if i != j {
@@ -53,51 +82,56 @@ func (f *Fabric) setupCounters() error {
 			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(rule, &expr.Verdict{Kind: expr.VerdictAccept})})
 		}
 	}
-	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("nf_tables: %w", err)
-	}
-	return nil
 }
 
-// matchSubnet compares the address at an offset of the IPv4 header (12 source, 16 destination).
+// matchSubnet compares the address at an offset of the IP header.
 func matchSubnet(offset uint32, subnet netip.Prefix) []expr.Any {
-	mask := netip.PrefixFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), subnet.Bits()).Masked().Addr().AsSlice()
+	size := subnet.Addr().BitLen() / 8
 	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(size)},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(size), Mask: net.CIDRMask(subnet.Bits(), 8*size), Xor: make([]byte, size)},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: subnet.Addr().AsSlice()},
 	}
 }
 
-// Crossings reads the counters: every pair of zones, in order, also those without traffic.
+// Crossings reads the counters: every pair of zones, in order, also those without traffic. Each is the
+// sum over the families.
 func (f *Fabric) Crossings() ([]Crossing, error) {
-	var counters map[string]*expr.Counter
-	if err := f.Thread.Do(func() (err error) {
-		counters, err = readCounters()
-		return err
-	}); err != nil {
-		return nil, fmt.Errorf("fabric counters: %w", err)
-	}
 	var out []Crossing
-	for i, from := range f.topo.Zones {
-		for j, to := range f.topo.Zones {
-			c, ok := counters[counterName(i, j)]
+	for _, from := range f.topo.Zones {
+		for _, to := range f.topo.Zones {
+			out = append(out, Crossing{From: from.Name, To: to.Name})
+		}
+	}
+	for _, v := range f.families() {
+		var counters map[string]*expr.Counter
+		if err := f.Thread.Do(func() (err error) {
+			counters, err = readCounters(v.table)
+			return err
+		}); err != nil {
+			return nil, fmt.Errorf("fabric counters: %w", err)
+		}
+		zones := len(f.topo.Zones)
+		for i := range out {
+			name := counterName(i/zones, i%zones)
+			c, ok := counters[name]
 			if !ok {
-				return nil, fmt.Errorf("fabric counters: %s is gone", counterName(i, j))
+				return nil, fmt.Errorf("fabric counters: %s is gone", name)
 			}
-			out = append(out, Crossing{From: from.Name, To: to.Name, Bytes: c.Bytes, Packets: c.Packets})
+			out[i].Bytes += c.Bytes
+			out[i].Packets += c.Packets
 		}
 	}
 	return out, nil
 }
 
-// readCounters reads all named counters of the fabric's table, in the calling thread's namespace.
-func readCounters() (map[string]*expr.Counter, error) {
+// readCounters reads all named counters of a family's table, in the calling thread's namespace.
+func readCounters(v nftables.TableFamily) (map[string]*expr.Counter, error) {
 	conn, err := nftables.New()
 	if err != nil {
 		return nil, err
 	}
-	objects, err := conn.GetObjects(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: tableName})
+	objects, err := conn.GetObjects(&nftables.Table{Family: v, Name: tableName})
 	if err != nil {
 		return nil, err
 	}

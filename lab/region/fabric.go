@@ -64,6 +64,15 @@ func (f *Fabric) setup() error {
 	for _, z := range f.topo.Zones {
 		own = append(own, z.Gateway)
 	}
+	if f.topo.IPv6 != nil {
+		if err := sysctls(map[string]string{"net/ipv6/conf/all/forwarding": "1"}); err != nil {
+			return err
+		}
+		own = append(own, f.topo.IPv6.Region)
+		for _, z := range f.topo.Zones {
+			own = append(own, z.GatewayIPv6)
+		}
+	}
 	for _, a := range own {
 		if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: host(a)}); err != nil {
 			return fmt.Errorf("address %s: %w", a, err)
@@ -82,7 +91,7 @@ func (f *Fabric) Attach(node topology.Node, pid int) error {
 }
 
 func (f *Fabric) attach(node topology.Node, pid int) error {
-	name := "vpc-" + node.Alias
+	name := linkName(node)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = name, MTU
 	// A node that died and is started again: its link goes with its namespace, but not at once.
@@ -135,6 +144,11 @@ func (f *Fabric) attach(node topology.Node, pid int) error {
 			return fmt.Errorf("route %s: %w", a, err)
 		}
 	}
+	if f.topo.IPv6 != nil {
+		if err := f.deliverIPv6(node, link, mac); err != nil {
+			return err
+		}
+	}
 	return f.delay(link)
 }
 
@@ -172,8 +186,16 @@ func (f *Fabric) attachNodeSide(node topology.Node, pid int) (net.HardwareAddr, 
 	if err := h.RouteAdd(route); err != nil {
 		return nil, fmt.Errorf("default route: %w", err)
 	}
+	if f.topo.IPv6 != nil {
+		if err := f.attachIPv6(h, eth0, node); err != nil {
+			return nil, err
+		}
+	}
 	return eth0.Attrs().HardwareAddr, nil
 }
+
+// linkName is the fabric's end of a node's link.
+func linkName(node topology.Node) string { return "vpc-" + node.Alias }
 
 func (f *Fabric) zoneOf(node topology.Node) topology.Zone {
 	for _, z := range f.topo.Zones {

@@ -74,6 +74,9 @@ func attach(t *testing.T, f *Fabric, alias string) testNode {
 		for _, a := range node.Pool {
 			err = errors.Join(err, netlink.AddrAdd(lo, &netlink.Addr{IPNet: host(a)}))
 		}
+		if f.topo.IPv6 != nil {
+			err = errors.Join(err, netlink.AddrAdd(lo, &netlink.Addr{IPNet: host(podIPv6(node))}))
+		}
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -86,8 +89,8 @@ func send(t *testing.T, from testNode, source netip.Addr, to testNode, target ne
 	t.Helper()
 	var server, client net.PacketConn
 	if err := errors.Join(
-		In(to.ns, func() (err error) { server, err = net.ListenPacket("udp4", target.String()+":7"); return }),
-		In(from.ns, func() (err error) { client, err = net.ListenPacket("udp4", source.String()+":7"); return }),
+		In(to.ns, func() (err error) { server, err = net.ListenPacket("udp", at(target)); return }),
+		In(from.ns, func() (err error) { client, err = net.ListenPacket("udp", at(source)); return }),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -101,11 +104,13 @@ func send(t *testing.T, from testNode, source netip.Addr, to testNode, target ne
 			t.Fatal(err)
 		}
 		n, peer, err := server.ReadFrom(buffer)
-		if err != nil || n != size || peer.String() != source.String()+":7" {
+		if err != nil || n != size || peer.String() != at(source) {
 			t.Fatalf("from %s to %s: %d bytes from %v, %v", source, target, n, peer, err)
 		}
 	}
 }
+
+func at(a netip.Addr) string { return netip.AddrPortFrom(a, 7).String() }
 
 // The fabric delivers between all addresses, with no translation, and counts to the byte.
 func TestFabricCountsByZonePair(t *testing.T) {
@@ -146,20 +151,63 @@ func TestFabricCountsByZonePair(t *testing.T) {
 	}
 }
 
+// podIPv6 is the first address of a node's range for pods.
+func podIPv6(n topology.Node) netip.Addr { return n.PodsIPv6.Addr().Next() }
+
+// With both families each delivers by itself, and one count has the bytes of both.
+func TestFabricOfBothFamilies(t *testing.T) {
+	f := newFabric(t, topology.Config{IPFamily: topology.IPFamilyDual, Zones: topology.Spread(2, 2)})
+	a1, a2, b1 := attach(t, f, "a1"), attach(t, f, "a2"), attach(t, f, "b1")
+	send(t, a1, a1.AddressIPv6, b1, b1.AddressIPv6, 3, 100)            // node to node
+	send(t, a1, podIPv6(a1.Node), b1, podIPv6(b1.Node), 5, 8900)       // pod to pod
+	send(t, a1, a1.Pool[0], b1, b1.Pool[16], 7, 500)                   // and by IPv4
+	send(t, a2, podIPv6(a2.Node), a1, a1.AddressIPv6, 2, 1)            // within the zone
+	again := attach(t, f, "b1")                                        // a node that died
+	send(t, again, podIPv6(again.Node), a2, podIPv6(a2.Node), 1, 1000) // and is back, at once
+	const header4, header6 = 28, 48                                    // IP and UDP
+	got, err := f.Crossings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []Crossing{
+		{"ap-northeast-2a", "ap-northeast-2a", 2 * (1 + header6), 2},
+		{"ap-northeast-2a", "ap-northeast-2b", 3*(100+header6) + 5*(8900+header6) + 7*(500+header4), 15},
+		{"ap-northeast-2b", "ap-northeast-2a", 1000 + header6, 1},
+		{From: "ap-northeast-2b", To: "ap-northeast-2b"},
+	} {
+		if got[i] != want {
+			t.Errorf("got %+v, want %+v", got[i], want)
+		}
+	}
+}
+
 // An address of the VPC that no node has is not delivered anywhere.
 func TestFabricDropsWhatNobodyOwns(t *testing.T) {
-	f := newFabric(t, topology.Config{Zones: topology.Spread(2, 1)})
-	a1 := attach(t, f, "a1")
-	var conn net.Conn
-	err := In(a1.ns, func() (err error) {
-		conn, err = (&net.Dialer{Timeout: 5 * time.Second}).Dial("tcp4", "192.168.2.200:80")
-		return err
-	})
-	if err == nil {
-		_ = conn.Close()
+	f := newFabric(t, topology.Config{IPFamily: topology.IPFamilyDual, Zones: topology.Spread(2, 1)})
+	a1, b1 := attach(t, f, "a1"), attach(t, f, "b1")
+	forward := func() error { return sysctls(map[string]string{"net/ipv6/conf/all/forwarding": "1"}) }
+	if err := In(b1.ns, forward); err != nil { // as every node does
+		t.Fatal(err)
 	}
-	if !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EHOSTUNREACH) {
-		t.Errorf("error %v, want that there is no such host or network", err)
+	for _, address := range []string{
+		"192.168.2.200:80", "[fd00:192:168:2::200]:80", // of a zone
+		"[fd00:192:168:2:1::200]:80", // of a node's pods
+	} {
+		var conn net.Conn
+		err := In(a1.ns, func() (err error) {
+			conn, err = (&net.Dialer{Timeout: 5 * time.Second}).Dial("tcp", address)
+			return err
+		})
+		if err == nil {
+			_ = conn.Close()
+		}
+		if !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EHOSTUNREACH) {
+			t.Errorf("%s: error %v, want that there is no such host or network", address, err)
+		}
+	}
+	// Only what was for a node's pods went to the node, and that once.
+	if got, err := f.Crossings(); err != nil || got[1].Packets != 1 {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

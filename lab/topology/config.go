@@ -24,6 +24,12 @@ type Config struct {
 	ControlPlaneSubnet string `json:"controlPlaneSubnet,omitempty"`
 	// ServiceCIDR is the range of ClusterIPs. Default 10.100.0.0/16; DNS is its tenth address.
 	ServiceCIDR string `json:"serviceCIDR,omitempty"`
+	// IPFamily of nodes, pods and Services: ipv4 (default), or dual for both.
+	IPFamily string `json:"ipFamily,omitempty"`
+	// VPCIPv6 holds a /64 for the control plane and each zone, with dual. Default fd00:192:168::/56.
+	VPCIPv6 string `json:"vpcIPv6,omitempty"`
+	// ServiceCIDRIPv6 is the range of IPv6 ClusterIPs, with dual. Default fd00:10:100::/108.
+	ServiceCIDRIPv6 string `json:"serviceCIDRIPv6,omitempty"`
 	// InstanceType of nodes that name none. Default t3.medium.
 	InstanceType string `json:"instanceType,omitempty"`
 	// Proxy that programs Services on the nodes: zonewise (default) or kube-proxy.
@@ -56,6 +62,12 @@ type ZoneConfig struct {
 const (
 	ProxyZonewise  = "zonewise"
 	ProxyKubeProxy = "kube-proxy"
+)
+
+// What IPFamily may be.
+const (
+	IPFamilyIPv4 = "ipv4"
+	IPFamilyDual = "dual"
 )
 
 // DefaultName is the lab that commands mean when none is named.
@@ -107,6 +119,11 @@ func (c Config) WithDefaults() Config {
 	set(&c.Region, "ap-northeast-2")
 	set(&c.VPC, "192.168.0.0/16")
 	set(&c.ServiceCIDR, "10.100.0.0/16")
+	set(&c.IPFamily, IPFamilyIPv4)
+	if c.IPFamily == IPFamilyDual {
+		set(&c.VPCIPv6, "fd00:192:168::/56")
+		set(&c.ServiceCIDRIPv6, "fd00:10:100::/108")
+	}
 	set(&c.InstanceType, "t3.medium")
 	set(&c.Proxy, ProxyZonewise)
 	set(&c.CrossZoneLatency, "0.5ms")

@@ -18,6 +18,7 @@ type Topology struct {
 	Resolver         netip.Addr // the VPC's DNS resolver, as on AWS the subnet's base plus two
 	API              netip.Addr
 	ClusterDNS       netip.Addr
+	IPv6             *IPv6 // nil in a lab of IPv4 alone
 	Proxy            string
 	Values           map[string]any // of the product's chart
 	APIPort          int
@@ -32,6 +33,9 @@ type Zone struct {
 	Subnet  netip.Prefix
 	Gateway netip.Addr
 	Nodes   []Node
+	// With dual, else zero: as on AWS a /64 of the VPC's range.
+	SubnetIPv6  netip.Prefix
+	GatewayIPv6 netip.Addr
 }
 
 // Node is one machine: a primary address and the pool that its pods get.
@@ -43,6 +47,9 @@ type Node struct {
 	Address  netip.Addr
 	Pool     []netip.Addr // secondary addresses of the interface, one per pod
 	Gateway  netip.Addr
+	// With dual, else zero: an address, and as on AWS a /80 for pods.
+	AddressIPv6 netip.Addr
+	PodsIPv6    netip.Prefix
 }
 
 // firstHost leaves the addresses that AWS reserves in each subnet, and a few more that people
@@ -79,6 +86,9 @@ func New(c Config) (Topology, error) {
 		t.CrossZoneLatency = d
 	}
 	if err := t.networks(c); err != nil {
+		return t, err
+	}
+	if err := t.networksIPv6(c); err != nil {
 		return t, err
 	}
 	if len(c.Zones) == 0 {
@@ -173,6 +183,11 @@ func (t *Topology) zone(i int, c ZoneConfig) (Zone, error) {
 			i, subnet, room/perNode, instance.Type, c.Nodes)
 	}
 	z := Zone{Name: c.Name, Subnet: subnet, Gateway: nth(subnet, 1)}
+	if t.IPv6 != nil {
+		if err := t.IPv6.zone(i, &z); err != nil {
+			return Zone{}, err
+		}
+	}
 	for n := range c.Nodes {
 		first := firstHost + n*perNode
 		node := Node{
@@ -182,6 +197,9 @@ func (t *Topology) zone(i int, c ZoneConfig) (Zone, error) {
 		node.Name = "ip-" + strings.ReplaceAll(node.Address.String(), ".", "-") + "." + t.Region + ".compute.internal"
 		for p := 1; p < perNode; p++ {
 			node.Pool = append(node.Pool, nth(subnet, first+p))
+		}
+		if t.IPv6 != nil {
+			node.AddressIPv6, node.PodsIPv6 = nodeIPv6(z.SubnetIPv6, n, first)
 		}
 		z.Nodes = append(z.Nodes, node)
 	}

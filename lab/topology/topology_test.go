@@ -59,9 +59,51 @@ ap-northeast-2c 192.168.3.0/24 via 192.168.3.1
 	}
 }
 
+// A lab of both families is the default one with a second address for everything.
+func TestDual(t *testing.T) {
+	four, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	topo, err := New(Config{IPFamily: IPFamilyDual})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if four.IPv6 != nil || four.Nodes()[0].AddressIPv6.IsValid() || four.Zones[0].SubnetIPv6.IsValid() {
+		t.Errorf("IPv6 that nobody asked for: %+v", four)
+	}
+	if got := *topo.IPv6; got.VPC.String() != "fd00:192:168::/56" || got.ServiceCIDR.String() != "fd00:10:100::/108" || got.Region.String() != "fd00:192:168::10" {
+		t.Errorf("ranges %+v", got)
+	}
+	var got strings.Builder
+	for i, z := range topo.Zones {
+		got.WriteString(z.SubnetIPv6.String() + " via " + z.GatewayIPv6.String() + "\n")
+		for j, n := range z.Nodes {
+			got.WriteString("  " + n.Alias + " " + n.AddressIPv6.String() + " pods " + n.PodsIPv6.String() + "\n")
+			if o := four.Zones[i].Nodes[j]; n.Name != o.Name || n.Address != o.Address || len(n.Pool) != len(o.Pool) {
+				t.Errorf("node %+v, with IPv4 alone %+v", n, o)
+			}
+		}
+	}
+	const want = `fd00:192:168:1::/64 via fd00:192:168:1::1
+  a1 fd00:192:168:1::10 pods fd00:192:168:1:1::/80
+  a2 fd00:192:168:1::28 pods fd00:192:168:1:2::/80
+fd00:192:168:2::/64 via fd00:192:168:2::1
+  b1 fd00:192:168:2::10 pods fd00:192:168:2:1::/80
+  b2 fd00:192:168:2::28 pods fd00:192:168:2:2::/80
+fd00:192:168:3::/64 via fd00:192:168:3::1
+  c1 fd00:192:168:3::10 pods fd00:192:168:3:1::/80
+  c2 fd00:192:168:3::28 pods fd00:192:168:3:2::/80
+`
+	if got.String() != want {
+		t.Errorf("zones and nodes:\n%swant:\n%s", got.String(), want)
+	}
+}
+
 // Every address belongs to one thing only, whatever the size of the lab.
 func TestAddressesAreDisjoint(t *testing.T) {
-	for _, c := range []Config{{}, {Zones: Spread(30, 5)}, {InstanceType: "m5.large", Zones: Spread(2, 8)}} {
+	for _, c := range []Config{{}, {Zones: Spread(30, 5)}, {InstanceType: "m5.large", Zones: Spread(2, 8)},
+		{IPFamily: IPFamilyDual, Zones: Spread(30, 5)}, {IPFamily: IPFamilyDual, VPC: "172.16.0.0/12", Zones: []ZoneConfig{{Nodes: 400, Subnet: "172.17.0.0/16"}}}} {
 		topo, err := New(c)
 		if err != nil {
 			t.Fatal(err)
@@ -80,6 +122,25 @@ func TestAddressesAreDisjoint(t *testing.T) {
 					own(a, n.Alias)
 					if !z.Subnet.Contains(a) {
 						t.Errorf("%s of %s is outside of %s", a, n.Alias, z.Subnet)
+					}
+				}
+			}
+		}
+		if topo.IPv6 == nil {
+			continue
+		}
+		own(topo.IPv6.Region, "region")
+		for _, z := range topo.Zones {
+			own(z.GatewayIPv6, z.Name)
+			for _, n := range z.Nodes {
+				own(n.AddressIPv6, n.Alias)
+				own(n.PodsIPv6.Addr(), n.Alias+"'s pods")
+				if !inside(z.SubnetIPv6, n.PodsIPv6) || !z.SubnetIPv6.Contains(n.AddressIPv6) || !inside(topo.IPv6.VPC, z.SubnetIPv6) {
+					t.Errorf("%s and %s of %s, in %s of %s", n.AddressIPv6, n.PodsIPv6, n.Alias, z.SubnetIPv6, topo.IPv6.VPC)
+				}
+				for _, other := range topo.Nodes() {
+					if n.PodsIPv6.Contains(other.AddressIPv6) {
+						t.Errorf("%s of %s is among %s's pods", other.AddressIPv6, other.Alias, n.Alias)
 					}
 				}
 			}
@@ -116,6 +177,15 @@ func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 		{"vpc: 127.0.0.0/8", "vpc 127.0.0.0/8 overlaps 127.0.0.0/8"},
 		{"serviceCIDR: 192.168.0.0/20", "serviceCIDR 192.168.0.0/20 overlaps vpc 192.168.0.0/16"},
 		{"serviceCIDR: 10.0.0.0/8", "serviceCIDR 10.0.0.0/8: use a range from /12 to /24"},
+		{"ipFamily: ipv6", `ipFamily "ipv6": use ipv4 or dual`},
+		{"vpcIPv6: fd00::/56", "vpcIPv6 fd00::/56: needs ipFamily: dual"},
+		{"serviceCIDRIPv6: fd01::/108", "serviceCIDRIPv6 fd01::/108: needs ipFamily: dual"},
+		{"ipFamily: dual\nvpcIPv6: 10.0.0.0/8", `vpcIPv6 "10.0.0.0/8": use an IPv6 range`},
+		{"ipFamily: dual\nvpcIPv6: fd00::1/56", `vpcIPv6 "fd00::1/56": has host bits set: use fd00::/56`},
+		{"ipFamily: dual\nvpcIPv6: fe80::/56", "vpcIPv6 fe80::/56: has a meaning of its own"},
+		{"ipFamily: dual\nvpcIPv6: fd00::/64", "vpcIPv6 fd00::/64: use a range from /40 to /56"},
+		{"ipFamily: dual\nserviceCIDRIPv6: fd00::/64", "serviceCIDRIPv6 fd00::/64: use a range from /108 to /120"},
+		{"ipFamily: dual\nserviceCIDRIPv6: fd00:192:168::/108", "serviceCIDRIPv6 fd00:192:168::/108 overlaps vpcIPv6 fd00:192:168::/56"},
 		{"controlPlaneSubnet: 10.0.0.0/24", "controlPlaneSubnet 10.0.0.0/24 is not inside vpc"},
 		{"controlPlaneSubnet: 192.168.0.0/30", "controlPlaneSubnet 192.168.0.0/30: needs room for 16 addresses"},
 	} {
@@ -152,7 +222,7 @@ func TestWithDefaultsTwice(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{"", "name: x", "zones: [{nodes: 2}]", "vpc: 10.0.0.0/8\nserviceCIDR: 172.20.0.0/16", "vpc: 192.168.0.0/30", "zones: [{nodes: -1}]", "a: &a [*a]"} {
+	for _, seed := range []string{"", "name: x", "zones: [{nodes: 2}]", "vpc: 10.0.0.0/8\nserviceCIDR: 172.20.0.0/16", "vpc: 192.168.0.0/30", "zones: [{nodes: -1}]", "ipFamily: dual\nvpcIPv6: 2001:db8::/48", "a: &a [*a]"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
