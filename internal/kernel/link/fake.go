@@ -10,7 +10,7 @@ import (
 
 // Fake is a machine without a kernel: namespaces, and the devices in them. The zero Fake has none.
 type Fake struct {
-	// Fail is asked before each operation ("pair", "ensure", "delete", "read", "list"); what it
+	// Fail is asked before each operation ("pair", "ensure", "delete", "read", "list", "addresses"); what it
 	// returns is the operation's error, and nothing is changed. Nil: nothing fails.
 	Fail func(op string) error
 
