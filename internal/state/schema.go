@@ -1,73 +1,64 @@
 package state
 
 import (
-	"encoding/binary"
-	"fmt"
+	"cmp"
 	"net/netip"
+	"strings"
 	"time"
-
-	"github.com/hashicorp/go-memdb"
 
 	"github.com/zonewise/zonewise/internal/model"
 )
 
-const (
-	tableNodes      = "nodes"
-	tableServices   = "services"
-	tableUnserved   = "unserved"
-	tableSlices     = "slices"
-	tableRoutes     = "routes"
-	tablePods       = "pods"
-	tableNamespaces = "namespaces"
-	tableCIDRs      = "cidrs"
-	tableChanges    = "changes"
+// contents is every table at one moment.
+type contents struct {
+	nodes      table[string, model.Node]
+	services   table[model.Name, model.Service]
+	unserved   table[model.Name, string] // Services that no dataplane has anything to do for, and why
+	slices     table[model.Name, model.Slice]
+	byService  table[owned, model.Slice] // the same slices
+	routes     table[model.Name, model.ZoneRoute]
+	pods       table[model.Name, model.Pod]
+	namespaces table[string, namespace]
+	cidrs      table[string, []netip.Prefix] // by the object that says them
+	changes    table[subject, change]
+	news       table[uint64, change] // the same changes, by their revision
+}
 
-	indexID       = "id"
-	indexService  = "service"
-	indexRevision = "revision"
-)
-
-var schema = &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
-	tableNodes:    table(tableNodes, by(func(n model.Node) string { return n.Name })),
-	tableServices: table(tableServices, by(func(s model.Service) string { return key(s.Name) })),
-	tableSlices: table(tableSlices, by(func(s model.Slice) string { return key(s.Name) }),
-		&memdb.IndexSchema{Name: indexService, Indexer: by(func(s model.Slice) string { return key(s.ServiceName()) })}),
-	tableUnserved:   table(tableUnserved, by(func(u unserved) string { return key(u.Name) })),
-	tableRoutes:     table(tableRoutes, by(func(r model.ZoneRoute) string { return key(r.Name) })),
-	tablePods:       table(tablePods, by(func(p model.Pod) string { return key(p.Name) })),
-	tableNamespaces: table(tableNamespaces, by(func(n namespace) string { return n.name })),
-	tableCIDRs:      table(tableCIDRs, by(func(c serviceCIDR) string { return c.name })),
-	tableChanges: table(tableChanges, by(func(c change) string { return c.subject.key() }),
-		&memdb.IndexSchema{Name: indexRevision, Unique: true, Indexer: byRevision{}}),
-}}
-
-func table(name string, id memdb.Indexer, others ...*memdb.IndexSchema) *memdb.TableSchema {
-	t := &memdb.TableSchema{Name: name, Indexes: map[string]*memdb.IndexSchema{
-		indexID: {Name: indexID, Unique: true, Indexer: id},
-	}}
-	for _, o := range others {
-		t.Indexes[o.Name] = o
+func empty() contents {
+	return contents{
+		nodes:      newTable[string, model.Node](strings.Compare),
+		services:   newTable[model.Name, model.Service](model.Name.Compare),
+		unserved:   newTable[model.Name, string](model.Name.Compare),
+		slices:     newTable[model.Name, model.Slice](model.Name.Compare),
+		byService:  newTable[owned, model.Slice](owned.compare),
+		routes:     newTable[model.Name, model.ZoneRoute](model.Name.Compare),
+		pods:       newTable[model.Name, model.Pod](model.Name.Compare),
+		namespaces: newTable[string, namespace](strings.Compare),
+		cidrs:      newTable[string, []netip.Prefix](strings.Compare),
+		changes:    newTable[subject, change](subject.compare),
+		news:       newTable[uint64, change](cmp.Compare[uint64]),
 	}
-	return t
 }
 
-// unserved is a Service that no dataplane has anything to do for, and why.
-type unserved struct {
-	model.Name
-	why string
+// owned is a slice as one of its Service.
+type owned struct {
+	service model.Name
+	slice   string // in the Service's namespace
 }
 
-// namespace is a namespace that says something about its Services.
+func ownedBy(s *model.Slice) owned { return owned{s.ServiceName(), s.Name.Name} }
+
+func (o owned) compare(p owned) int {
+	if c := o.service.Compare(p.service); c != 0 {
+		return c
+	}
+	return strings.Compare(o.slice, p.slice)
+}
+
+// namespace is what a namespace says about its Services.
 type namespace struct {
-	name    string
 	mode    model.Mode
 	invalid string // what it says instead of a mode
-}
-
-// serviceCIDR is an object that says from which ranges Services get their addresses.
-type serviceCIDR struct {
-	name     string
-	prefixes []netip.Prefix
 }
 
 // subject is what a change is about: the ranges of Services' addresses, a node or, if it is neither, a service.
@@ -77,14 +68,17 @@ type subject struct {
 	service model.Name
 }
 
-func (s subject) key() string {
-	switch {
-	case s.cidrs:
-		return "c\x00"
-	case s.node != "":
-		return "n\x00" + s.node
+func (s subject) compare(o subject) int {
+	if s.cidrs != o.cidrs {
+		if s.cidrs {
+			return -1
+		}
+		return 1
 	}
-	return "s\x00" + key(s.service)
+	if c := strings.Compare(s.node, o.node); c != 0 {
+		return c
+	}
+	return s.service.Compare(o.service)
 }
 
 // change is the news about one subject that some reader may not have seen yet. It outlives
@@ -95,68 +89,4 @@ type change struct {
 	first    uint64    // of the earliest news not yet forgotten
 	since    time.Time // when that reached us
 	last     time.Time // when the latest reached us
-}
-
-// key is the index form of a name. Zero bytes cannot be part of a name, so namespace "a" with
-// name "b/c" and namespace "a/b" with name "c" stay apart, and rows sort as Name.Compare does.
-func key(n model.Name) string { return n.Namespace + "\x00" + n.Name }
-
-// by indexes rows of type T by a string.
-func by[T any](of func(T) string) memdb.Indexer { return stringIndex[T]{of} }
-
-type stringIndex[T any] struct{ of func(T) string }
-
-func (i stringIndex[T]) FromArgs(args ...any) ([]byte, error) {
-	s, ok := args[0].(string)
-	if len(args) != 1 || !ok {
-		return nil, fmt.Errorf("index argument %v", args)
-	}
-	return []byte(s + "\x00"), nil
-}
-
-func (i stringIndex[T]) FromObject(row any) (bool, []byte, error) {
-	return true, []byte(i.of(row.(T)) + "\x00"), nil
-}
-
-// byRevision indexes changes in the order in which they happened.
-type byRevision struct{}
-
-func (byRevision) FromArgs(args ...any) ([]byte, error) {
-	r, ok := args[0].(uint64)
-	if len(args) != 1 || !ok {
-		return nil, fmt.Errorf("index argument %v", args)
-	}
-	return binary.BigEndian.AppendUint64(nil, r), nil
-}
-
-func (byRevision) FromObject(row any) (bool, []byte, error) {
-	return true, binary.BigEndian.AppendUint64(nil, row.(change).revision), nil
-}
-
-// The helpers below turn memdb's errors into panics: with a constant schema and typed rows
-// they can only mean a mistake in this package.
-
-func mustDo(err error) {
-	if err != nil {
-		panic(err)
-	}
-}
-
-func must(it memdb.ResultIterator, err error) memdb.ResultIterator {
-	mustDo(err)
-	return it
-}
-
-func first[T any](row any, err error) (T, bool) {
-	mustDo(err)
-	t, ok := row.(T)
-	return t, ok
-}
-
-func collect[T any](it memdb.ResultIterator) []T {
-	var out []T
-	for row := it.Next(); row != nil; row = it.Next() {
-		out = append(out, row.(T))
-	}
-	return out
 }

@@ -6,15 +6,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
-
 	"github.com/zonewise/zonewise/internal/model"
 )
 
 // Snapshot is the tables at one moment. It is safe for use by many and costs nothing to keep
 // beyond the memory of rows that have changed since.
 type Snapshot struct {
-	txn      *memdb.Txn
+	contents
 	revision uint64
 	missing  []Source
 	changed  chan struct{}
@@ -32,35 +30,34 @@ func (s *Snapshot) Missing() []Source { return slices.Clone(s.missing) }
 
 // Node returns a node by its name.
 func (s *Snapshot) Node(name string) (model.Node, bool) {
-	return first[model.Node](s.txn.First(tableNodes, indexID, name))
+	return s.nodes.value(name)
 }
 
 // Nodes yields every node, by name.
 func (s *Snapshot) Nodes() iter.Seq[model.Node] {
-	return rows[model.Node](func() (memdb.ResultIterator, error) { return s.txn.Get(tableNodes, indexID) })
+	return s.nodes.values()
 }
 
 // Service returns a service by its name.
 func (s *Snapshot) Service(name model.Name) (model.Service, bool) {
-	return first[model.Service](s.txn.First(tableServices, indexID, key(name)))
+	return s.services.value(name)
 }
 
 // Services yields every service, by namespace and name.
 func (s *Snapshot) Services() iter.Seq[model.Service] {
-	return rows[model.Service](func() (memdb.ResultIterator, error) { return s.txn.Get(tableServices, indexID) })
+	return s.services.values()
 }
 
 // Unserved tells why no dataplane has anything to do for a service that exists: a headless one, say.
 func (s *Snapshot) Unserved(name model.Name) (why string, ok bool) {
-	u, ok := first[unserved](s.txn.First(tableUnserved, indexID, key(name)))
-	return u.why, ok
+	return s.unserved.value(name)
 }
 
 // AllUnserved yields every service of that sort and why it is one, by namespace and name.
 func (s *Snapshot) AllUnserved() iter.Seq2[model.Name, string] {
 	return func(yield func(model.Name, string) bool) {
-		for u := range rows[unserved](func() (memdb.ResultIterator, error) { return s.txn.Get(tableUnserved, indexID) }) {
-			if !yield(u.Name, u.why) {
+		for name, why := range s.unserved.all() {
+			if !yield(name, *why) {
 				return
 			}
 		}
@@ -69,36 +66,36 @@ func (s *Snapshot) AllUnserved() iter.Seq2[model.Name, string] {
 
 // Route returns the ZoneRoute of a service.
 func (s *Snapshot) Route(service model.Name) (model.ZoneRoute, bool) {
-	return first[model.ZoneRoute](s.txn.First(tableRoutes, indexID, key(service)))
+	return s.routes.value(service)
 }
 
 // Routes yields every ZoneRoute, by namespace and name.
 func (s *Snapshot) Routes() iter.Seq[model.ZoneRoute] {
-	return rows[model.ZoneRoute](func() (memdb.ResultIterator, error) { return s.txn.Get(tableRoutes, indexID) })
+	return s.routes.values()
 }
 
 // Pod returns a pod by its name.
 func (s *Snapshot) Pod(name model.Name) (model.Pod, bool) {
-	return first[model.Pod](s.txn.First(tablePods, indexID, key(name)))
+	return s.pods.value(name)
 }
 
 // Pods yields every pod that runs or will, by namespace and name.
 func (s *Snapshot) Pods() iter.Seq[model.Pod] {
-	return rows[model.Pod](func() (memdb.ResultIterator, error) { return s.txn.Get(tablePods, indexID) })
+	return s.pods.values()
 }
 
 // Mode returns what a namespace says about the mode of its services; empty if it says nothing.
 func (s *Snapshot) Mode(name string) model.Mode {
-	n, _ := first[namespace](s.txn.First(tableNamespaces, indexID, name))
+	n, _ := s.namespaces.value(name)
 	return n.mode
 }
 
 // NamespaceModes returns the namespaces that say a mode, and which.
 func (s *Snapshot) NamespaceModes() map[string]model.Mode {
 	out := map[string]model.Mode{}
-	for n := range s.namespaces() {
+	for name, n := range s.namespaces.all() {
 		if n.mode != "" {
-			out[n.name] = n.mode
+			out[name] = n.mode
 		}
 	}
 	return out
@@ -107,58 +104,45 @@ func (s *Snapshot) NamespaceModes() map[string]model.Mode {
 // InvalidModes returns the namespaces that say something which is no mode, and what.
 func (s *Snapshot) InvalidModes() map[string]string {
 	out := map[string]string{}
-	for n := range s.namespaces() {
+	for name, n := range s.namespaces.all() {
 		if n.mode == "" {
-			out[n.name] = n.invalid
+			out[name] = n.invalid
 		}
 	}
 	return out
 }
 
 // Namespaces yields the name of every namespace that says something.
-func (s *Snapshot) Namespaces() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for n := range s.namespaces() {
-			if !yield(n.name) {
-				return
-			}
-		}
-	}
-}
-
-func (s *Snapshot) namespaces() iter.Seq[namespace] {
-	return rows[namespace](func() (memdb.ResultIterator, error) { return s.txn.Get(tableNamespaces, indexID) })
-}
+func (s *Snapshot) Namespaces() iter.Seq[string] { return s.namespaces.keys() }
 
 // ServiceCIDRs returns the ranges from which Services get their addresses, in order, each once.
 func (s *Snapshot) ServiceCIDRs() []netip.Prefix {
 	var out []netip.Prefix
-	for _, c := range collect[serviceCIDR](must(s.txn.Get(tableCIDRs, indexID))) {
-		out = append(out, c.prefixes...)
+	for prefixes := range s.cidrs.values() {
+		out = append(out, prefixes...)
 	}
 	slices.SortFunc(out, netip.Prefix.Compare)
 	return slices.Compact(out)
 }
 
 // ServiceCIDRNames yields the name of every object that says such ranges.
-func (s *Snapshot) ServiceCIDRNames() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for c := range rows[serviceCIDR](func() (memdb.ResultIterator, error) { return s.txn.Get(tableCIDRs, indexID) }) {
-			if !yield(c.name) {
-				return
-			}
-		}
-	}
-}
+func (s *Snapshot) ServiceCIDRNames() iter.Seq[string] { return s.cidrs.keys() }
 
 // AllSlices yields every endpoint slice, by namespace and name.
 func (s *Snapshot) AllSlices() iter.Seq[model.Slice] {
-	return rows[model.Slice](func() (memdb.ResultIterator, error) { return s.txn.Get(tableSlices, indexID) })
+	return s.slices.values()
 }
 
 // Slices returns the endpoint slices of a service, by name.
 func (s *Snapshot) Slices(service model.Name) []model.Slice {
-	return collect[model.Slice](must(s.txn.Get(tableSlices, indexService, key(service))))
+	var out []model.Slice
+	for o, slice := range s.byService.from(owned{service: service}) {
+		if o.service != service {
+			break
+		}
+		out = append(out, *slice)
+	}
+	return out
 }
 
 // Changes is what is different from an earlier revision.
@@ -179,8 +163,7 @@ type Change[T any] struct {
 // as nobody forgets more than that reader has seen.
 func (s *Snapshot) Changes(after uint64) Changes {
 	var out Changes
-	it := must(s.txn.LowerBound(tableChanges, indexRevision, after+1))
-	for _, c := range collect[change](it) {
+	for _, c := range s.news.from(after + 1) {
 		switch {
 		case c.subject.cidrs:
 			out.CIDRs = true
@@ -191,15 +174,4 @@ func (s *Snapshot) Changes(after uint64) Changes {
 		}
 	}
 	return out
-}
-
-func rows[T any](get func() (memdb.ResultIterator, error)) iter.Seq[T] {
-	return func(yield func(T) bool) {
-		it := must(get())
-		for row := it.Next(); row != nil; row = it.Next() {
-			if !yield(row.(T)) {
-				return
-			}
-		}
-	}
 }

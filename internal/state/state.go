@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
-
 	"github.com/zonewise/zonewise/internal/model"
 )
 
@@ -35,20 +33,15 @@ const (
 
 // Tables is the store. The zero value is not ready for use; call New.
 type Tables struct {
-	db *memdb.MemDB
-
 	mu      sync.Mutex // one writer at a time
+	writers uint64     // how many there were
 	current atomic.Pointer[Snapshot]
 }
 
 // New returns empty tables that are complete once every source has been marked.
 func New(sources ...Source) *Tables {
-	db, err := memdb.NewMemDB(schema)
-	if err != nil {
-		panic(err) // the schema is a constant of this package
-	}
-	t := &Tables{db: db}
-	t.current.Store(&Snapshot{txn: db.Txn(false), missing: sources, changed: make(chan struct{})})
+	t := &Tables{}
+	t.current.Store(&Snapshot{contents: empty(), missing: sources, changed: make(chan struct{})})
 	return t
 }
 
@@ -75,15 +68,21 @@ func (t *Tables) Follow(ctx context.Context, wake func()) {
 func (t *Tables) Update(at time.Time, f func(*Tx)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old := t.current.Load()
-	tx := &Tx{txn: t.db.Txn(true), at: at, revision: old.revision, missing: old.missing}
-	defer tx.txn.Abort()
+	tx, old := t.begin(), t.current.Load()
+	tx.at = at
 	f(tx)
 	if tx.revision == old.revision && len(tx.missing) == len(old.missing) {
 		return
 	}
-	tx.txn.Commit()
-	t.publish(old, tx.revision, tx.missing)
+	t.current.Store(&Snapshot{contents: tx.contents, revision: tx.revision, missing: tx.missing, changed: make(chan struct{})})
+	close(old.changed)
+}
+
+// begin is for whoever holds the lock.
+func (t *Tables) begin() *Tx {
+	t.writers++
+	old := t.current.Load()
+	return &Tx{contents: old.contents, number: t.writers, revision: old.revision, missing: old.missing}
 }
 
 // Forget drops the record of changes up to and including a revision that every reader of
@@ -91,29 +90,28 @@ func (t *Tables) Update(at time.Time, f func(*Tx)) {
 func (t *Tables) Forget(revision uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old := t.current.Load()
-	txn := t.db.Txn(true)
-	defer txn.Abort()
-	for _, c := range collect[change](must(txn.Get(tableChanges, indexRevision))) {
-		switch {
-		case c.revision <= revision:
-			mustDo(txn.Delete(tableChanges, c))
-		case c.first <= revision: // changed again since; only the later news is still open
-			mustDo(txn.Insert(tableChanges, change{c.subject, c.revision, c.revision, c.last, c.last}))
+	tx, old := t.begin(), t.current.Load()
+	var done []*change
+	for _, c := range old.news.all() {
+		if c.first <= revision {
+			done = append(done, c)
 		}
 	}
-	txn.Commit()
-	t.current.Store(&Snapshot{txn: t.db.Txn(false), revision: old.revision, missing: old.missing, changed: old.changed})
-}
-
-func (t *Tables) publish(old *Snapshot, revision uint64, missing []Source) {
-	t.current.Store(&Snapshot{txn: t.db.Txn(false), revision: revision, missing: missing, changed: make(chan struct{})})
-	close(old.changed)
+	for _, c := range done {
+		if c.revision <= revision {
+			tx.news.remove(tx, c.revision)
+			tx.changes.remove(tx, c.subject)
+		} else { // changed again since; only the later news is still open
+			tx.note(&change{c.subject, c.revision, c.revision, c.last, c.last})
+		}
+	}
+	t.current.Store(&Snapshot{contents: tx.contents, revision: old.revision, missing: old.missing, changed: old.changed})
 }
 
 // Tx is one Update in progress. It must not be used after the Update's function returned.
 type Tx struct {
-	txn      *memdb.Txn
+	contents
+	number   uint64 // of this writer: what it may write without a copy is marked with it
 	at       time.Time
 	revision uint64
 	missing  []Source
@@ -121,72 +119,74 @@ type Tx struct {
 
 // PutNode adds or replaces a node.
 func (tx *Tx) PutNode(n model.Node) {
-	if put(tx, tableNodes, n, n.Name) {
+	if put(tx, &tx.nodes, n.Name, &n) {
 		tx.touch(subject{node: n.Name})
 	}
 }
 
 // DeleteNode removes a node; one that is not there is no error.
 func (tx *Tx) DeleteNode(name string) {
-	if _, ok := remove[model.Node](tx, tableNodes, name); ok {
+	if tx.nodes.remove(tx, name) != nil {
 		tx.touch(subject{node: name})
 	}
 }
 
 // PutService adds or replaces a service.
 func (tx *Tx) PutService(s model.Service) {
-	_, was := remove[unserved](tx, tableUnserved, key(s.Name))
-	if put(tx, tableServices, s, key(s.Name)) || was {
+	was := tx.unserved.remove(tx, s.Name)
+	if put(tx, &tx.services, s.Name, &s) || was != nil {
 		tx.touch(subject{service: s.Name})
 	}
 }
 
 // PutUnserved keeps, in the place of a service, why no dataplane has anything to do for it.
 func (tx *Tx) PutUnserved(name model.Name, why string) {
-	_, was := remove[model.Service](tx, tableServices, key(name))
-	if put(tx, tableUnserved, unserved{name, why}, key(name)) || was {
+	was := tx.services.remove(tx, name)
+	if put(tx, &tx.unserved, name, &why) || was != nil {
 		tx.touch(subject{service: name})
 	}
 }
 
 // DeleteService removes a service, served or not; one that is not there is no error.
 func (tx *Tx) DeleteService(name model.Name) {
-	_, served := remove[model.Service](tx, tableServices, key(name))
-	_, known := remove[unserved](tx, tableUnserved, key(name))
-	if served || known {
+	served, known := tx.services.remove(tx, name), tx.unserved.remove(tx, name)
+	if served != nil || known != nil {
 		tx.touch(subject{service: name})
 	}
 }
 
 // PutSlice adds or replaces an endpoint slice. A slice that moved to another service changes both.
 func (tx *Tx) PutSlice(s model.Slice) {
-	old, had := first[model.Slice](tx.txn.First(tableSlices, indexID, key(s.Name)))
-	if !put(tx, tableSlices, s, key(s.Name)) {
+	old := tx.slices.get(s.Name)
+	if !put(tx, &tx.slices, s.Name, &s) {
 		return
 	}
-	if had && old.ServiceName() != s.ServiceName() {
+	if old != nil && ownedBy(old) != ownedBy(&s) {
+		tx.byService.remove(tx, ownedBy(old))
 		tx.touch(subject{service: old.ServiceName()})
 	}
+	tx.byService.put(tx, ownedBy(&s), &s)
 	tx.touch(subject{service: s.ServiceName()})
 }
 
 // DeleteSlice removes an endpoint slice; one that is not there is no error.
 func (tx *Tx) DeleteSlice(name model.Name) {
-	if old, ok := remove[model.Slice](tx, tableSlices, key(name)); ok {
+	if old := tx.slices.remove(tx, name); old != nil {
+		tx.byService.remove(tx, ownedBy(old))
 		tx.touch(subject{service: old.ServiceName()})
 	}
 }
 
 // PutRoute adds or replaces a ZoneRoute. It is news about the service of the same name.
 func (tx *Tx) PutRoute(r model.ZoneRoute) {
-	if put(tx, tableRoutes, r, key(r.Name)) {
+	if put(tx, &tx.routes, r.Name, &r) {
 		tx.touch(subject{service: r.Name})
 	}
 }
 
 // DeleteRoute removes a ZoneRoute; one that is not there is no error.
 func (tx *Tx) DeleteRoute(name model.Name) {
-	if _, ok := remove[model.ZoneRoute](tx, tableRoutes, key(name)); ok {
+	if tx.routes.remove(tx, name) != nil {
 		tx.touch(subject{service: name})
 	}
 }
@@ -194,14 +194,14 @@ func (tx *Tx) DeleteRoute(name model.Name) {
 // PutPod adds or replaces a pod. Pods come and go by the thousand and matter to few services, so
 // that no service counts as changed: who plans by pods looks again from time to time.
 func (tx *Tx) PutPod(p model.Pod) {
-	if put(tx, tablePods, p, key(p.Name)) {
+	if put(tx, &tx.pods, p.Name, &p) {
 		tx.revision++
 	}
 }
 
 // DeletePod removes a pod; one that is not there is no error.
 func (tx *Tx) DeletePod(name model.Name) {
-	if _, ok := remove[model.Pod](tx, tablePods, key(name)); ok {
+	if tx.pods.remove(tx, name) != nil {
 		tx.revision++
 	}
 }
@@ -209,35 +209,35 @@ func (tx *Tx) DeletePod(name model.Name) {
 // PutNamespace keeps what a namespace says about the mode of its services. What is no mode counts
 // as nothing said, and is kept for InvalidModes.
 func (tx *Tx) PutNamespace(name string, mode model.Mode) {
-	row := namespace{name: name}
+	row := namespace{}
 	switch mode {
 	case model.Optimal, model.Observe, model.Off:
 		row.mode = mode
 	default:
 		row.invalid = string(mode)
 	}
-	if put(tx, tableNamespaces, row, name) {
+	if put(tx, &tx.namespaces, name, &row) {
 		tx.touchNamespace(name)
 	}
 }
 
 // DeleteNamespace forgets what a namespace said; one that said nothing is no error.
 func (tx *Tx) DeleteNamespace(name string) {
-	if _, ok := remove[namespace](tx, tableNamespaces, name); ok {
+	if tx.namespaces.remove(tx, name) != nil {
 		tx.touchNamespace(name)
 	}
 }
 
 // PutServiceCIDR keeps the ranges that an object says Services get their addresses from.
 func (tx *Tx) PutServiceCIDR(name string, prefixes []netip.Prefix) {
-	if put(tx, tableCIDRs, serviceCIDR{name, prefixes}, name) {
+	if put(tx, &tx.cidrs, name, &prefixes) {
 		tx.touch(subject{cidrs: true})
 	}
 }
 
 // DeleteServiceCIDR forgets the ranges of an object; one that is not there is no error.
 func (tx *Tx) DeleteServiceCIDR(name string) {
-	if _, ok := remove[serviceCIDR](tx, tableCIDRs, name); ok {
+	if tx.cidrs.remove(tx, name) != nil {
 		tx.touch(subject{cidrs: true})
 	}
 }
@@ -245,13 +245,11 @@ func (tx *Tx) DeleteServiceCIDR(name string) {
 // touchNamespace is news about every service of a namespace.
 func (tx *Tx) touchNamespace(name string) {
 	tx.revision++ // also where the namespace has no service
-	it := must(tx.txn.LowerBound(tableServices, indexID, key(model.Name{Namespace: name})))
-	for row := it.Next(); row != nil; row = it.Next() {
-		s := row.(model.Service)
-		if s.Namespace != name {
+	for service := range tx.services.from(model.Name{Namespace: name}) {
+		if service.Namespace != name {
 			return
 		}
-		tx.touch(subject{service: s.Name})
+		tx.touch(subject{service: service})
 	}
 }
 
@@ -274,25 +272,23 @@ func (tx *Tx) touch(s subject) {
 		return
 	}
 	c := change{subject: s, revision: tx.revision, first: tx.revision, since: tx.at, last: tx.at}
-	if open, ok := first[change](tx.txn.First(tableChanges, indexID, s.key())); ok {
+	if open := tx.changes.get(s); open != nil {
 		c.first, c.since = open.first, open.since
+		tx.news.remove(tx, open.revision)
 	}
-	mustDo(tx.txn.Insert(tableChanges, c))
+	tx.note(&c)
 }
 
-// put inserts a row and tells whether it differs from what was there.
-func put[T any](tx *Tx, table string, row T, id string) bool {
-	if old, ok := first[T](tx.txn.First(table, indexID, id)); ok && reflect.DeepEqual(old, row) {
+func (tx *Tx) note(c *change) {
+	tx.changes.put(tx, c.subject, c)
+	tx.news.put(tx, c.revision, c)
+}
+
+// put tells whether a row differs from what was there.
+func put[K, T any](tx *Tx, t *table[K, T], key K, value *T) bool {
+	if old := t.get(key); old != nil && reflect.DeepEqual(old, value) {
 		return false
 	}
-	mustDo(tx.txn.Insert(table, row))
+	t.put(tx, key, value)
 	return true
-}
-
-func remove[T any](tx *Tx, table, id string) (T, bool) {
-	old, ok := first[T](tx.txn.First(table, indexID, id))
-	if ok {
-		mustDo(tx.txn.Delete(table, old))
-	}
-	return old, ok
 }
