@@ -29,16 +29,23 @@ type Owner struct {
 // String returns "namespace/pod".
 func (o Owner) String() string { return o.Namespace + "/" + o.Pod }
 
-// Lease is an address held by one attachment.
+// Lease is an address held by one attachment, or one of each family.
 type Lease struct {
 	Key
 	Owner
 	Address netip.Addr `json:"address"`
+	IPv6    netip.Addr `json:"ipv6,omitzero"` // the zero address: none
 	Since   time.Time  `json:"since"`
 }
 
-// String returns "address namespace/pod container/interface".
-func (l Lease) String() string { return fmt.Sprint(l.Address, " ", l.Owner, " ", l.Key) }
+// String returns "address namespace/pod container/interface", with both addresses where there are two.
+func (l Lease) String() string {
+	addresses := l.Address.String()
+	if l.IPv6.IsValid() {
+		addresses += "," + l.IPv6.String()
+	}
+	return fmt.Sprint(addresses, " ", l.Owner, " ", l.Key)
+}
 
 // Rest remembers that an address was held until lately.
 type Rest struct {
@@ -70,12 +77,12 @@ func (l Leases) Validate() error {
 		switch {
 		case !h.Address.IsValid() || h.Container == "" || h.Interface == "":
 			return fmt.Errorf("lease %s: incomplete", h)
-		case held[h.Address]:
+		case held[h.Address] || h.IPv6.IsValid() && held[h.IPv6]:
 			return fmt.Errorf("lease %s: address held twice", h)
 		case keys[h.Key]:
 			return fmt.Errorf("lease %s: second lease of its container", h)
 		}
-		keys[h.Key], held[h.Address] = true, true
+		keys[h.Key], held[h.Address], held[h.IPv6] = true, true, true
 	}
 	for _, r := range l.Resting {
 		if !r.Address.IsValid() {
@@ -103,7 +110,7 @@ func Assign(pool Pool, l Leases, key Key, owner Owner, now time.Time) (Lease, Le
 		return Lease{}, l, fmt.Errorf("%w: all %d addresses of the pool %s are leased; "+
 			"remove a pod from this node, or add a range to pool.ranges", ErrExhausted, pool.Size(), pool)
 	}
-	lease := Lease{Key: key, Owner: owner, Address: a, Since: now}
+	lease := Lease{Key: key, Owner: owner, Address: a, IPv6: pool.IPv6(a), Since: now}
 	return lease, l.with(lease), nil
 }
 

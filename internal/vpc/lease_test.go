@@ -72,6 +72,33 @@ func TestAddressRestsAsLongAsThePoolAllows(t *testing.T) {
 	}
 }
 
+// A pool with a prefix gives two addresses that belong together; a lease keeps both, whatever becomes of
+// the prefix.
+func TestLeaseOfBothFamilies(t *testing.T) {
+	pool, err := NewPool([]string{"10.0.0.1-10.0.0.2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, old, err := Assign(pool, Leases{}, key(1), Owner{}, epoch)
+	if err != nil || before.IPv6.IsValid() {
+		t.Fatalf("without a prefix: %+v, %v", before, err)
+	}
+	dual, err := pool.WithIPv6(netip.MustParsePrefix("fd00:192:168:1:1::/80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept, _, _ := Assign(dual, old, key(1), Owner{}, epoch); kept != before {
+		t.Errorf("a lease that was there: %+v, now %+v", before, kept)
+	}
+	lease, l, err := Assign(dual, old, key(2), Owner{}, epoch)
+	if err != nil || lease.Address.String() != "10.0.0.2" || lease.IPv6 != netip.MustParseAddr("fd00:192:168:1:1::10.0.0.2") {
+		t.Errorf("got %+v, %v", lease, err)
+	}
+	if kept, _, _ := Assign(pool, l, key(2), Owner{}, epoch); kept != lease {
+		t.Errorf("had %+v, now %+v", lease, kept)
+	}
+}
+
 func TestLeaseOutlivesItsPool(t *testing.T) {
 	wide, _ := NewPool([]string{"10.0.0.1-10.0.0.2"})
 	narrow, _ := NewPool([]string{"10.0.0.9"})
@@ -86,9 +113,14 @@ func TestLeaseOutlivesItsPool(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	a, b, six := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::1")
+	both := Leases{Held: []Lease{{Key: key(1), Address: a}, {Key: key(2), Address: b}}}
+	if err := both.Validate(); err != nil { // without IPv6 addresses
+		t.Error(err)
+	}
 	for want, l := range map[string]Leases{
 		"held twice":      {Held: []Lease{{Key: key(1), Address: a}, {Key: key(2), Address: a}}},
+		"fd00::1":         {Held: []Lease{{Key: key(1), Address: a, IPv6: six}, {Key: key(2), Address: b, IPv6: six}}},
 		"second lease":    {Held: []Lease{{Key: key(1), Address: a}, {Key: key(1), Address: b}}},
 		"incomplete":      {Held: []Lease{{Key: key(1)}}},
 		"resting address": {Resting: []Rest{{}}},

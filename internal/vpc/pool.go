@@ -13,6 +13,9 @@ import (
 // VPC; more than that is a slip of the pen in a prefix length.
 const MaxPool = 1 << 16
 
+// MaxIPv6Bits is the longest prefix that leaves room for an IPv4 address behind it.
+const MaxIPv6Bits = 96
+
 // Range is a run of IPv4 addresses, both ends included.
 type Range struct {
 	First, Last netip.Addr
@@ -27,6 +30,7 @@ func (r Range) String() string { return r.First.String() + "-" + r.Last.String()
 // Pool is the addresses that pods of one node may have. The zero Pool is empty.
 type Pool struct {
 	ranges []Range // sorted, no two of them overlap
+	ipv6   netip.Prefix
 }
 
 // NewPool reads ranges such as "192.168.1.11-192.168.1.27", "192.168.1.11" and
@@ -52,6 +56,32 @@ func NewPool(specs []string) (Pool, error) {
 	}
 	slices.SortFunc(p.ranges, func(a, b Range) int { return a.First.Compare(b.First) })
 	return p, nil
+}
+
+// WithIPv6 gives each address of the pool a second one, behind a prefix that is this node's alone, such
+// as the /80 that AWS delegates to an interface. The two go together, so one lease is for both.
+func (p Pool) WithIPv6(prefix netip.Prefix) (Pool, error) {
+	switch {
+	case !prefix.Addr().Is6() || prefix.Addr().Is4In6() || !prefix.Addr().IsGlobalUnicast():
+		return p, fmt.Errorf("%s: not a prefix of IPv6 unicast addresses such as fd00:192:168:1:1::/80", prefix)
+	case prefix != prefix.Masked():
+		return p, fmt.Errorf("%s: has bits set after its length; did you mean %s?", prefix, prefix.Masked())
+	case prefix.Bits() > MaxIPv6Bits:
+		return p, fmt.Errorf("%s: leaves no room for an address; use at most /%d", prefix, MaxIPv6Bits)
+	}
+	p.ipv6 = prefix
+	return p, nil
+}
+
+// IPv6 is the second address that goes with one of the pool: its four bytes behind the prefix. It is
+// the zero address where the pool has no prefix.
+func (p Pool) IPv6(a netip.Addr) netip.Addr {
+	if !p.ipv6.IsValid() {
+		return netip.Addr{}
+	}
+	both, low := p.ipv6.Addr().As16(), a.As4()
+	copy(both[12:], low[:])
+	return netip.AddrFrom16(both)
 }
 
 // Size is the number of addresses in the pool.

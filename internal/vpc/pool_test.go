@@ -60,6 +60,20 @@ func TestNewPoolRefuses(t *testing.T) {
 	}
 }
 
+func TestWithIPv6Refuses(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"10.0.0.0/8":     "not a prefix of IPv6",
+		"fe80::/64":      "not a prefix of IPv6",
+		"fd00::1:0:0/64": "did you mean fd00::/64?",
+		"fd00::/97":      "use at most /96",
+	} {
+		_, err := Pool{}.WithIPv6(netip.MustParsePrefix(prefix))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", prefix, err, want)
+		}
+	}
+}
+
 // Whatever text is a pool prints as a text that is the same pool, and agrees with itself on what
 // it contains.
 func TestPoolRoundTrip(t *testing.T) {

@@ -17,6 +17,7 @@ type door interface {
 	Ensure(Device) error
 	Read(name string) (Device, error)
 	List() ([]Device, error)
+	Addresses() ([]netip.Addr, error)
 	Delete(name string) error
 	Close()
 }
@@ -53,11 +54,16 @@ func TestFakeFails(t *testing.T) {
 func conforms(t *testing.T, here, there door, far *netns.NS) {
 	a := Device{
 		Name: "a0", Alias: "left hand", MAC: MAC{2, 0, 0, 0, 0, 1}, MTU: 1400, Up: true,
-		Addresses:  []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")},
-		Neighbours: []Neighbour{{Address: netip.MustParseAddr("10.0.0.2"), MAC: MAC{2, 0, 0, 0, 0, 2}}},
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("fd00::1/128")},
+		Neighbours: []Neighbour{
+			{Address: netip.MustParseAddr("10.0.0.2"), MAC: MAC{2, 0, 0, 0, 0, 2}},
+			{Address: netip.MustParseAddr("fe80::1"), MAC: MAC{2, 0, 0, 0, 0, 2}},
+		},
 		Routes: []Route{
 			{To: netip.MustParsePrefix("10.0.0.2/32")},
 			{To: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.0.0.2")},
+			{To: netip.MustParsePrefix("fd00::2/128")},
+			{To: netip.MustParsePrefix("::/0"), Via: netip.MustParseAddr("fe80::1")},
 		},
 	}
 	b := Device{Name: "b0", MAC: MAC{2, 0, 0, 0, 0, 2}, MTU: 1400}
@@ -90,13 +96,18 @@ func conforms(t *testing.T, here, there door, far *netns.NS) {
 		step("ensure", here.Ensure(a), nil)
 		shows(here, a)
 	}
+	addresses, err := here.Addresses()
+	step("addresses", err, nil)
+	if !slices.Contains(addresses, netip.MustParseAddr("10.0.0.1")) {
+		t.Errorf("addresses: %v", addresses)
+	}
 	a.Neighbours[0].MAC = MAC{2, 0, 0, 0, 0, 3}
 	step("another neighbour", here.Ensure(a), nil)
 	shows(here, a)
 	list, err := here.List()
 	step("list", err, nil)
 	if i := slices.IndexFunc(list, func(d Device) bool { return d.Name == "a0" }); i < 0 ||
-		list[i].Alias != a.Alias || len(list[i].Routes) != 2 || len(list) != 2 {
+		list[i].Alias != a.Alias || len(list[i].Routes) != len(a.Routes) || len(list) != 2 {
 		t.Errorf("list: %v", list)
 	}
 	step("delete", here.Delete("a0"), nil)

@@ -80,7 +80,11 @@ func (n *Net) Ensure(d Device) error {
 		}
 	}
 	for _, a := range d.Addresses {
-		if err := n.handle.AddrReplace(l, &netlink.Addr{IPNet: ipNet(a)}); err != nil {
+		err := n.handle.AddrReplace(l, address(a))
+		if errors.Is(err, unix.EACCES) && a.Addr().Is6() {
+			err = errors.New("IPv6 is off here (sysctl net.ipv6.conf.*.disable_ipv6)")
+		}
+		if err != nil {
 			return fmt.Errorf("device %s: addr %s: %w", d.Name, a, err)
 		}
 	}
@@ -131,6 +135,16 @@ func (m MAC) wish() net.HardwareAddr {
 		return nil
 	}
 	return m[:]
+}
+
+// address can be used at once: whoever gives it knows that nobody else has it, so an IPv6 address is
+// not tried out for a second first.
+func address(p netip.Prefix) *netlink.Addr {
+	a := &netlink.Addr{IPNet: ipNet(p)}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	return a
 }
 
 func neigh(l netlink.Link, e Neighbour) *netlink.Neigh {

@@ -7,32 +7,36 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
-// Read returns the device with all its addresses, permanent neighbours and routes. The error is
-// ErrNotFound when it is not there.
+// Read returns the device with all its addresses, permanent neighbours and routes, but for what the
+// kernel itself put there. The error is ErrNotFound when it is not there.
 func (n *Net) Read(name string) (Device, error) {
 	l, err := n.find(name)
 	if err != nil {
 		return Device{}, err
 	}
 	d := device(l)
-	addrs, err := whole(func() ([]netlink.Addr, error) { return n.handle.AddrList(l, netlink.FAMILY_V4) })
-	if err != nil {
-		return d, fmt.Errorf("device %s: addresses: %w", name, err)
-	}
-	for _, a := range addrs {
-		d.Addresses = append(d.Addresses, prefix(a.IPNet, netlink.FAMILY_V4))
-	}
-	neighs, err := whole(func() ([]netlink.Neigh, error) {
-		return n.handle.NeighList(l.Attrs().Index, netlink.FAMILY_V4)
-	})
-	if err != nil {
-		return d, fmt.Errorf("device %s: neighbours: %w", name, err)
-	}
-	for _, e := range neighs {
-		if e.State&netlink.NUD_PERMANENT != 0 {
-			d.Neighbours = append(d.Neighbours, Neighbour{Address: addr(e.IP), MAC: mac(e.HardwareAddr)})
+	for _, family := range families {
+		addrs, err := whole(func() ([]netlink.Addr, error) { return n.handle.AddrList(l, family) })
+		if err != nil {
+			return d, fmt.Errorf("device %s: addresses: %w", name, err)
+		}
+		for _, a := range addrs {
+			// Of its own accord the kernel gives each device that is up an IPv6 link-local address.
+			if p := prefix(a.IPNet, family); family == netlink.FAMILY_V4 || !p.Addr().IsLinkLocalUnicast() {
+				d.Addresses = append(d.Addresses, p)
+			}
+		}
+		neighs, err := whole(func() ([]netlink.Neigh, error) { return n.handle.NeighList(l.Attrs().Index, family) })
+		if err != nil {
+			return d, fmt.Errorf("device %s: neighbours: %w", name, err)
+		}
+		for _, e := range neighs {
+			if e.State&netlink.NUD_PERMANENT != 0 {
+				d.Neighbours = append(d.Neighbours, Neighbour{Address: addr(e.IP), MAC: mac(e.HardwareAddr)})
+			}
 		}
 	}
 	routes, err := n.routes()
@@ -58,17 +62,24 @@ func (n *Net) List() ([]Device, error) {
 	return devices, nil
 }
 
-// routes returns the IPv4 routes of the main table by the index of their device.
+var families = []int{netlink.FAMILY_V4, netlink.FAMILY_V6}
+
+// routes returns the routes of the main table by the index of their device.
 func (n *Net) routes() (map[int][]Route, error) {
-	list, err := whole(func() ([]netlink.Route, error) {
-		return n.handle.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, 0)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("routes: %w", err)
-	}
 	routes := map[int][]Route{}
-	for _, r := range list {
-		routes[r.LinkIndex] = append(routes[r.LinkIndex], Route{To: prefix(r.Dst, r.Family), Via: addr(r.Gw)})
+	for _, family := range families {
+		list, err := whole(func() ([]netlink.Route, error) {
+			return n.handle.RouteListFiltered(family, &netlink.Route{}, 0)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("routes: %w", err)
+		}
+		for _, r := range list {
+			if family == netlink.FAMILY_V6 && r.Protocol == unix.RTPROT_KERNEL {
+				continue // it came with an address
+			}
+			routes[r.LinkIndex] = append(routes[r.LinkIndex], Route{To: prefix(r.Dst, r.Family), Via: addr(r.Gw)})
+		}
 	}
 	return routes, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -78,6 +79,7 @@ func parsePool(data json.RawMessage) (vpc.Pool, error) {
 	}
 	var raw struct {
 		Ranges []string `json:"ranges"`
+		IPv6   string   `json:"ipv6"`
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
@@ -87,7 +89,18 @@ func parsePool(data json.RawMessage) (vpc.Pool, error) {
 	if len(raw.Ranges) == 0 {
 		return vpc.Pool{}, errors.New(`ranges: empty; write ["192.168.1.11-192.168.1.27"]`)
 	}
-	return vpc.NewPool(raw.Ranges)
+	pool, err := vpc.NewPool(raw.Ranges)
+	if err != nil || raw.IPv6 == "" {
+		return pool, err
+	}
+	prefix, err := netip.ParsePrefix(raw.IPv6)
+	if err != nil {
+		return pool, fmt.Errorf(`ipv6: %q is not a prefix such as "fd00:192:168:1:1::/80"`, raw.IPv6)
+	}
+	if pool, err = pool.WithIPv6(prefix); err != nil {
+		return pool, fmt.Errorf("ipv6: %w", err)
+	}
+	return pool, nil
 }
 
 func parsePrevious(c *types.PluginConf) (*types100.Result, error) {

@@ -34,6 +34,8 @@ func TestParseConfigNamesTheField(t *testing.T) {
 		{`{"pool":{"ranges":["10.0.0.0/8"]}}`, `pool: ranges[0] "10.0.0.0/8": pool of more than`},
 		{`{"pool":{"ranges":["10.0.0.1","10.0.0.1"]}}`, `pool: ranges[1] "10.0.0.1": overlaps`},
 		{`{"pool":{"ranges":"10.0.0.1"}}`, "ranges"},
+		{`{"pool":{"ranges":["10.0.0.1"],"ipv6":"fd00::"}}`, `pool: ipv6: "fd00::" is not a prefix such as`},
+		{`{"pool":{"ranges":["10.0.0.1"],"ipv6":"fd00::/120"}}`, "pool: ipv6: fd00::/120: leaves no room"},
 		{`{` + pool + `,"mtu":100}`, "mtu: 100 is not"},
 		{`{` + pool + `,"mtu":-1}`, "mtu: -1 is not"},
 		{`{` + pool + `,"mtu":"big"}`, "mtu"},
@@ -61,6 +63,7 @@ func TestParseArgs(t *testing.T) {
 
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(`{"pool":{"ranges":["10.0.0.1-10.0.0.9"]},"mtu":0}`))
+	f.Add([]byte(`{"pool":{"ranges":["10.0.0.1"],"ipv6":"fd00::/80"}}`))
 	f.Add([]byte(`{"cniVersion":"1.1.0","pool":{"ranges":["10.0.0.0/28"]},"prevResult":{"ips":[{}]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := parseConfig(data)

@@ -34,6 +34,7 @@ type host struct {
 	net  *klink.Net
 	dir  string
 	pool string
+	ipv6 string // prefix of the pods' second addresses, if any
 }
 
 func space(t *testing.T) (*netns.NS, *klink.Net) {
@@ -80,7 +81,7 @@ func (h *host) command(verb, pod, sandbox string, extra ...string) *exec.Cmd {
 func (h *host) config(valid []types.GCAttachment) string {
 	data, err := json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": "zonewise", "type": TypeName, "stateDir": h.dir,
-		"pool":                      map[string]any{"ranges": []string{h.pool}},
+		"pool":                      map[string]any{"ranges": []string{h.pool}, "ipv6": h.ipv6},
 		"cni.dev/valid-attachments": valid,
 	})
 	if err != nil {
@@ -168,7 +169,7 @@ func greet(t *testing.T, from, to *netns.NS, address netip.Addr) string {
 	t.Helper()
 	var l net.Listener
 	err := to.Do(func() (err error) {
-		l, err = net.Listen("tcp4", netip.AddrPortFrom(address, 0).String())
+		l, err = net.Listen("tcp", netip.AddrPortFrom(address, 0).String())
 		return err
 	})
 	if err != nil {
@@ -185,7 +186,7 @@ func greet(t *testing.T, from, to *netns.NS, address netip.Addr) string {
 	}()
 	var said []byte
 	err = from.Do(func() error {
-		c, err := net.DialTimeout("tcp4", l.Addr().String(), patience)
+		c, err := net.DialTimeout("tcp", l.Addr().String(), patience)
 		if err != nil {
 			return err
 		}
@@ -263,6 +264,46 @@ func TestPodsReachEachOtherAndTheWorld(t *testing.T) {
 	if peer := greet(t, h.ns, b, bIP); peer != nodeIP.String() {
 		t.Errorf("b sees %s, the node has %s", peer, nodeIP)
 	}
+}
+
+// The second address works as the first does, from the moment that ADD has answered.
+func TestPodsOfBothFamilies(t *testing.T) {
+	h := newHost(t)
+	h.ipv6 = "fd00:192:168:1:1::/80"
+	forward := func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0o644) }
+	if err := h.ns.Do(forward); err != nil {
+		t.Fatal(err)
+	}
+	nodeIP := netip.MustParseAddr("fd00:192:168:1::10")
+	ensure(t, h.net, klink.Device{Name: "lo", Up: true, Addresses: []netip.Prefix{netip.PrefixFrom(nodeIP, 128)}})
+	a, _, aIPv4 := h.pod("a")
+	b, _, bIPv4 := h.pod("b")
+	aIP, bIP := netip.MustParseAddr("fd00:192:168:1:1::192.168.1.11"), netip.MustParseAddr("fd00:192:168:1:1::192.168.1.12")
+	for _, c := range []struct {
+		from, to *netns.NS
+		listen   netip.Addr
+		want     netip.Addr
+	}{
+		{a, b, bIP, aIP}, {b, a, aIP, bIP}, {a, b, bIPv4, aIPv4}, {h.ns, b, bIP, nodeIP}, {a, h.ns, nodeIP, aIP},
+	} {
+		if peer := greet(t, c.from, c.to, c.listen); peer != c.want.String() {
+			t.Errorf("at %s the peer is %s, want %s", c.listen, peer, c.want)
+		}
+	}
+	h.must("CHECK", "a", a.Path())
+	if again := h.must("ADD", "a", a.Path()); len(again.IPs) != 2 {
+		t.Errorf("again: %s", again.IPs)
+	}
+	h.must("DEL", "b", b.Path())
+	if err := os.Remove(filepath.Join(h.dir, "leases.json")); err != nil { // and made anew from the wires
+		t.Fatal(err)
+	}
+	h.must("STATUS", "", "")
+	if held := h.leases(); len(held) != 1 || held[0].Address != aIPv4 || held[0].IPv6 != aIP {
+		t.Errorf("made anew: %v", held)
+	}
+	h.must("DEL", "a", a.Path())
+	h.nothingLeft()
 }
 
 func ensure(t *testing.T, n *klink.Net, d klink.Device) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -163,12 +164,13 @@ func checkPrevious(r *types100.Result, l vpc.Lease) error {
 	if r == nil {
 		return nil
 	}
-	for _, ip := range r.IPs {
-		if ip.Address.IP.String() == l.Address.String() {
-			return nil
+	for _, a := range []netip.Addr{l.Address, l.IPv6} {
+		told := func(ip *types100.IPConfig) bool { return ip.Address.IP.String() == a.String() }
+		if a.IsValid() && !slices.ContainsFunc(r.IPs, told) {
+			return fmt.Errorf("%s: leases %s, which prevResult does not have", l.Key, a)
 		}
 	}
-	return fmt.Errorf("%s: leases %s, which prevResult does not have", l.Key, l.Address)
+	return nil
 }
 
 // gc takes back what belongs to no attachment that the runtime still knows: wires first, then

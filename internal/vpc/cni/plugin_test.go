@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	klink "github.com/zonewise/zonewise/internal/kernel/link"
@@ -103,6 +105,40 @@ func TestAddTellsWhatThePodHas(t *testing.T) {
 	r.IPs[0].Address.IP[3] = 9
 	if _, err := n.call("CHECK", 1); err == nil || !strings.Contains(err.Error(), "prevResult") {
 		t.Errorf("check against another result: %v", err)
+	}
+}
+
+// With a prefix for IPv6 the pod has two addresses, IPv4's first, and CHECK misses each.
+func TestAddGivesBothFamilies(t *testing.T) {
+	n := newNode(t.TempDir())
+	n.spaces.Add("/pod1")
+	n.extra = map[string]any{"pool": map[string]any{"ranges": []string{"10.0.0.1-10.0.0.3"}, "ipv6": "fd00:192:168:1:1::/80"}}
+	r := n.must(t, "ADD", 1)
+	var got []string
+	for i, ip := range r.IPs {
+		got = append(got, fmt.Sprint(ip.Address.String(), " via ", ip.Gateway, ", ", r.Routes[i].Dst.String(), " via ", r.Routes[i].GW))
+	}
+	want := []string{
+		"10.0.0.1/32 via 169.254.1.1, 0.0.0.0/0 via 169.254.1.1",
+		"fd00:192:168:1:1:0:a00:1/128 via fe80::1, ::/0 via fe80::1",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if diff := cmp.Diff(r, n.must(t, "ADD", 1)); diff != "" {
+		t.Errorf("again: %s", diff)
+	}
+	n.extra["prevResult"] = r
+	n.must(t, "CHECK", 1)
+	r.IPs = r.IPs[:1]
+	if _, err := n.call("CHECK", 1); err == nil || !strings.Contains(err.Error(), "leases fd00:192:168:1:1:0:a00:1, which prevResult does not have") {
+		t.Errorf("check against a result of IPv4 alone: %v", err)
+	}
+	delete(n.extra, "prevResult")
+	n.must(t, "DEL", 1)
+	delete(n.extra, "pool")
+	if r := n.must(t, "ADD", 1); len(r.IPs) != 1 {
+		t.Errorf("without the prefix: %s", r.IPs)
 	}
 }
 

@@ -39,6 +39,33 @@ pod eth0 mac d2:8a:1c:4e:1e:21 mtu 9001 up
 	}
 }
 
+// leaseOfBoth has an address of each family.
+func leaseOfBoth(i int) vpc.Lease {
+	l := leaseOf(i)
+	l.IPv6 = netip.MustParseAddr(fmt.Sprintf("fd00:192:168:1:1::c0a8:1%02x", 11+i))
+	return l
+}
+
+func TestPlanOfBothFamilies(t *testing.T) {
+	const want = `host eni1da1ac7cb6d mac e2:cd:8f:c6:20:5c mtu 9001 up
+  alias zonewise sandbox1/eth0 default/web-1
+  neigh fd00:192:168:1:1:0:c0a8:10c lladdr d2:8a:1c:4e:1e:21 permanent
+  route 192.168.1.12/32 scope link
+  route fd00:192:168:1:1:0:c0a8:10c/128 scope link
+pod eth0 mac d2:8a:1c:4e:1e:21 mtu 9001 up
+  addr 192.168.1.12/32
+  addr fd00:192:168:1:1:0:c0a8:10c/128
+  neigh 169.254.1.1 lladdr e2:cd:8f:c6:20:5c permanent
+  neigh fe80::1 lladdr e2:cd:8f:c6:20:5c permanent
+  route 169.254.1.1/32 scope link
+  route default via 169.254.1.1
+  route default via fe80::1
+`
+	if diff := cmp.Diff(want, Plan(leaseOfBoth(1), 9001).String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // What Plan writes on the host's end is enough to know the lease again, also when the pod's name
 // had to be cut; the alias of somebody else's device is not taken for it.
 func TestLeaseIsReadBack(t *testing.T) {
@@ -54,8 +81,11 @@ func TestLeaseIsReadBack(t *testing.T) {
 			},
 			Address: netip.MustParseAddr("192.168.1.11"),
 		}
+		if rapid.Bool().Draw(t, "dual") {
+			l.IPv6 = netip.MustParseAddr("fd00::c0a8:10b")
+		}
 		got, ok := lease(Plan(l, 1500).Host)
-		if !ok || got.Key != l.Key || got.Address != l.Address ||
+		if !ok || got.Key != l.Key || got.Address != l.Address || got.IPv6 != l.IPv6 ||
 			got.Namespace != l.Namespace || !strings.HasPrefix(l.Pod, got.Pod) {
 			t.Fatalf("wrote %s, read %s, %v", l, got, ok)
 		}

@@ -2,7 +2,8 @@
 //
 // The pod has its address with a /32 mask and knows one neighbour, 169.254.1.1, to which it sends
 // everything. That address is on no device: a permanent entry says that it is the host's end of
-// the wire, so nobody ever asks for it. The host routes the pod's address to that end. Which ways
+// the wire, so nobody ever asks for it. An IPv6 address, where there is one, has a mask of /128 and
+// fe80::1 for its neighbour. The host routes the pod's address to that end. Which ways
 // packets then go (and, later, by which elastic interface) is for the host's routes to say.
 package link
 
@@ -17,8 +18,11 @@ import (
 	"github.com/zonewise/zonewise/internal/vpc"
 )
 
-// Gateway is the next hop of every pod.
-var Gateway = netip.AddrFrom4([4]byte{169, 254, 1, 1})
+// Gateway is the next hop of every pod, and GatewayIPv6 that for the other family.
+var (
+	Gateway     = netip.AddrFrom4([4]byte{169, 254, 1, 1})
+	GatewayIPv6 = netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: 1})
+)
 
 // DefaultMTU is used when neither the configuration nor the node's uplink says another.
 const DefaultMTU = 1500
@@ -41,7 +45,7 @@ func Plan(l vpc.Lease, mtu int) Wiring {
 	hostMAC, podMAC := mac(id[20:]), mac(id[26:])
 	host := netip.PrefixFrom(l.Address, l.Address.BitLen())
 	gateway := netip.PrefixFrom(Gateway, 32)
-	return Wiring{
+	w := Wiring{
 		Host: link.Device{
 			Name: HostName(l.Key), Alias: alias(l), MAC: hostMAC, MTU: mtu, Up: true,
 			Routes: []link.Route{{To: host}},
@@ -56,6 +60,20 @@ func Plan(l vpc.Lease, mtu int) Wiring {
 			},
 		},
 	}
+	if l.IPv6.IsValid() {
+		w.addIPv6(netip.PrefixFrom(l.IPv6, l.IPv6.BitLen()))
+	}
+	return w
+}
+
+// addIPv6 adds what the second address of a pod needs. Neither end asks for the other: neighbour
+// discovery on a wire of two would only be one more thing that can be filtered.
+func (w *Wiring) addIPv6(host netip.Prefix) {
+	w.Host.Neighbours = append(w.Host.Neighbours, link.Neighbour{Address: host.Addr(), MAC: w.Pod.MAC})
+	w.Host.Routes = append(w.Host.Routes, link.Route{To: host})
+	w.Pod.Addresses = append(w.Pod.Addresses, host)
+	w.Pod.Neighbours = append(w.Pod.Neighbours, link.Neighbour{Address: GatewayIPv6, MAC: w.Host.MAC})
+	w.Pod.Routes = append(w.Pod.Routes, link.Route{To: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Via: GatewayIPv6})
 }
 
 // String prints both ends, the host's first.
@@ -94,8 +112,12 @@ func lease(d link.Device) (vpc.Lease, bool) {
 		return vpc.Lease{}, false
 	}
 	for _, r := range d.Routes {
-		if r.To.IsSingleIP() && !r.Via.IsValid() {
+		switch {
+		case !r.To.IsSingleIP() || r.Via.IsValid():
+		case r.To.Addr().Is4():
 			l.Address = r.To.Addr()
+		default:
+			l.IPv6 = r.To.Addr()
 		}
 	}
 	return l, l.Address.IsValid()
