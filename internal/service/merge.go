@@ -10,9 +10,10 @@ import (
 
 // endpoint is a slice's endpoint on one port, seen from a node.
 type endpoint struct {
-	model.Endpoint
-	addr  netip.AddrPort
-	local bool
+	*model.Endpoint // as it is in the slice
+	slice           *model.Slice
+	addr            netip.AddrPort
+	local           bool
 }
 
 // leaving tells that the endpoint is on its way out and still answers.
@@ -30,7 +31,7 @@ func (e endpoint) label() string {
 type endpoints []endpoint
 
 func (e endpoints) filter(keep func(endpoint) bool) endpoints {
-	var out endpoints
+	out := make(endpoints, 0, len(e))
 	for _, ep := range e {
 		if keep(ep) {
 			out = append(out, ep)
@@ -74,15 +75,23 @@ func mine(svc model.Name, v6 bool, all []model.Slice) []model.Slice {
 // and protocol. An address that occurs twice (an endpoint on its way from one slice to another,
 // or a new pod with the address of a dying one) is taken once, at its liveliest.
 func merge(node string, port model.ServicePort, all []model.Slice) endpoints {
+	return slices.CompactFunc(gather(node, port, all), func(a, b endpoint) bool { return a.addr == b.addr })
+}
+
+// gather is merge with every occurrence of an address, the liveliest first.
+func gather(node string, port model.ServicePort, all []model.Slice) endpoints {
 	var found endpoints
-	for _, s := range all {
-		for _, p := range s.Ports {
+	for i := range all {
+		for _, p := range all[i].Ports {
 			if p.Name != port.Name || p.Protocol != port.Protocol || p.Port == 0 {
 				continue
 			}
-			for _, ep := range s.Endpoints {
+			found = slices.Grow(found, len(all[i].Endpoints))
+			for j := range all[i].Endpoints {
+				ep := &all[i].Endpoints[j]
 				found = append(found, endpoint{
 					Endpoint: ep,
+					slice:    &all[i],
 					addr:     netip.AddrPortFrom(ep.Addr, p.Port),
 					local:    node != "" && ep.Node == node,
 				})
@@ -90,10 +99,13 @@ func merge(node string, port model.ServicePort, all []model.Slice) endpoints {
 		}
 	}
 	slices.SortFunc(found, livelier)
-	return slices.CompactFunc(found, func(a, b endpoint) bool { return a.addr == b.addr })
+	return found
 }
 
 // livelier orders by address and port, then the one to prefer first.
 func livelier(a, b endpoint) int {
-	return cmp.Or(a.addr.Compare(b.addr), model.Livelier(a.Endpoint, b.Endpoint))
+	if c := a.addr.Compare(b.addr); c != 0 {
+		return c // nearly always: the rest is not worked out in vain
+	}
+	return cmp.Or(model.Livelier(*a.Endpoint, *b.Endpoint), a.slice.Name.Compare(b.slice.Name))
 }

@@ -1,7 +1,7 @@
 // Package service decides what the Services of a cluster mean on one node: which addresses the
 // node answers for, which endpoints stand behind each, and how often each is chosen. Without a
-// ZoneRoute in force the decision is kube-proxy's, endpoint for endpoint. It is pure; the nft
-// folder below makes the kernel obey it.
+// ZoneRoute in force the decision is kube-proxy's, endpoint for endpoint. It is pure; the folders
+// below make the kernel obey it.
 package service
 
 import (

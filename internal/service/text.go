@@ -15,7 +15,7 @@ func Text(plan []Frontend) string {
 	return b.String()
 }
 
-// String prints the frontend: a line of its own, a line for each choice, a line for each backend,
+// String prints the frontend: a line of its own, one for who may use it, one for each choice, a line for each backend,
 // with its share where shares differ.
 func (f Frontend) String() string {
 	var b strings.Builder
@@ -26,7 +26,13 @@ func (f Frontend) String() string {
 	if f.Masquerade {
 		b.WriteString(" masquerade")
 	}
+	if f.Affinity > 0 {
+		fmt.Fprintf(&b, " affinity %s to %s", f.Affinity, f.Group.Addr)
+	}
 	b.WriteByte('\n')
+	if len(f.Sources) > 0 {
+		fmt.Fprintf(&b, "  only from %s\n", strings.Trim(fmt.Sprint(f.Sources), "[]"))
+	}
 	f.print(&b, "")
 	if f.Inside != nil {
 		f.Inside.print(&b, "inside: ")

@@ -104,7 +104,7 @@ func (p planner) replan(ready endpoints) model.RoutePlan {
 	pods := map[model.Name]int64{}
 	capacity := capacities(p.plan.Capacities)
 	for _, e := range ready {
-		in.Endpoints = append(in.Endpoints, e.Endpoint)
+		in.Endpoints = append(in.Endpoints, *e.Endpoint)
 		pods[model.Name{Namespace: p.svc.Namespace, Name: e.Pod}] = int64(math.Round(capacity(e.Addr)))
 	}
 	if len(p.plan.Capacities) > 0 {
