@@ -11,11 +11,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 
+	"github.com/zonewise/zonewise/internal/agent/view"
 	"github.com/zonewise/zonewise/internal/loop"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/reflect"
@@ -35,29 +39,51 @@ type Applier interface {
 	Audit() (repaired bool, err error)
 	// Counters returns what the kernel counted.
 	Counters() (map[service.Pair]service.Traffic, error)
+	// Remove takes everything of ours out of the kernel.
+	Remove() error
 }
 
-// Config is what an agent needs. All of it is required, save Routes and what has a default.
+// Faulty is an Applier that tells what it could not program as wanted. Everything else was.
+type Faulty interface {
+	Faults() []service.Fault
+}
+
+// Ranges hears from which ranges Services get their addresses. An address in one that no Service has
+// answers nobody.
+type Ranges interface {
+	ServiceCIDRs([]netip.Prefix) error
+}
+
+// Config is what an agent needs. Node, Client, Applier and Log are required.
 type Config struct {
-	Node    string // this node's name
-	Client  kubernetes.Interface
-	Routes  kube.ZoneRoutes // nil: ZoneRoutes are not followed, and endpoints are chosen by hints alone
-	Applier Applier
-	Log     *slog.Logger
-	Audit   time.Duration // between two looks at the kernel; zero is two seconds
-	// Patience is how long the first sync waits for ZoneRoutes alone; zero is ten seconds. Services
-	// can do without, and must not depend on our own objects.
+	Node     string // this node's name
+	Client   kubernetes.Interface
+	Routes   kube.ZoneRoutes // nil: ZoneRoutes are not followed, and endpoints are chosen by hints alone
+	Applier  Applier         // the complete path
+	Ranges   Ranges          // nil: unused addresses of the Services' ranges are nothing to us
+	Socket   Socket          // the fast path, beside the complete one; nil where there is none
+	NoSocket string          // why there is none; empty: nobody asked for it
+	Log      *slog.Logger
+	Audit    time.Duration // between two looks at the kernel; zero is two seconds
+	// Patience is how long the first sync waits for optional inputs alone, such as ZoneRoutes; zero is
+	// ten seconds. Services can do without, and must not depend on our own objects.
 	Patience time.Duration
+	// NodePorts say where node ports answer, among the node's addresses, which Addresses reads.
+	NodePorts NodePortAddresses
+	Addresses func() ([]netip.Addr, error)
+	// Others tells which other proxies left rules on the node; nil does not look.
+	Others func() ([]view.Other, error)
 }
 
 // Agent is one node's agent.
 type Agent struct {
-	client  kubernetes.Interface
-	follow  reflect.Options
-	program *programmer
-	audit   time.Duration
-	wait    time.Duration // for ZoneRoutes
-	tally   tally
+	config   Config
+	follow   reflect.Options
+	program  *programmer
+	reporter *reporter
+	report   *loop.Loop // runs the reporter
+	optOut   *optOut
+	tally    tally
 }
 
 // New returns an agent that has not begun.
@@ -71,50 +97,101 @@ func New(c Config) (*Agent, error) {
 	if c.Patience <= 0 {
 		c.Patience = 10 * time.Second
 	}
-	follow := reflect.Options{Node: c.Node, Routes: c.Routes}
-	p := &programmer{node: c.Node, tables: state.New(follow.Sources()...), applier: c.Applier, log: c.Log, health: newHealth()}
-	p.metrics = newMetrics(p.services)
-	return &Agent{client: c.Client, follow: follow, program: p, audit: c.Audit, wait: c.Patience}, nil
+	follow := reflect.Options{Node: c.Node, Routes: c.Routes, ServiceCIDRs: c.Ranges != nil}
+	p := &programmer{node: c.Node, tables: state.New(follow.Sources()...), ranges: c.Ranges, log: c.Log, health: newHealth(),
+		paths: &paths{complete: c.Applier, socket: c.Socket, why: c.NoSocket, log: c.Log}}
+	p.metrics = newMetrics(p)
+	current := func() bool { return p.health.current(time.Now()) }
+	a := &Agent{config: c, follow: follow, program: p,
+		reporter: newReporter(p, newBalancers(current, c.Log), newAnnouncer(c.Client, c.Node, c.Log))}
+	a.report = loop.New(a.reporter.pass, loop.Options{Resync: c.Audit})
+	p.done = func(whole bool, changed []state.Change[model.Name]) {
+		a.reporter.note(whole, changed)
+		a.report.Wake()
+	}
+	return a, nil
 }
 
-// Handler serves the node's local API: /healthz, /livez, /metrics, /v1/traffic and
-// /v1/services/{namespace}/{name}.
+// Handler serves the node's local API: /healthz, /livez, /metrics, /v1/status, /v1/faults, /v1/traffic
+// and /v1/services/{namespace}/{name}.
 func (a *Agent) Handler() http.Handler { return a.handler() }
 
 // Run follows the API server and programs the kernel until ctx ends.
 func (a *Agent) Run(ctx context.Context) {
 	program := loop.New(a.program.pass, loop.Options{Failed: a.failed})
-	audit := loop.New(a.check, loop.Options{Resync: a.audit, Failed: func(err error, retry time.Duration) {
-		a.program.log.Warn("audit", "err", err, "retry", retry)
-	}})
+	audit := loop.New(func(context.Context) error { return a.check(program.Wake) },
+		loop.Options{Resync: a.config.Audit, Failed: func(err error, retry time.Duration) {
+			a.program.log.Warn("audit", "err", err, "retry", retry)
+		}})
+	if err := a.followAddresses(); err != nil {
+		a.program.log.Warn("node port addresses", "err", err)
+	}
 	var wg sync.WaitGroup
-	wg.Go(func() { reflect.Run(ctx, a.client, a.program.tables, a.follow) })
+	wg.Go(func() { reflect.Run(ctx, a.config.Client, a.program.tables, a.follow) })
 	wg.Go(func() { a.program.tables.Follow(ctx, program.Wake) })
 	wg.Go(func() { program.Run(ctx) })
 	wg.Go(func() { audit.Run(ctx) })
-	wg.Go(func() { a.program.doWithout(ctx, a.wait) })
+	wg.Go(func() { a.report.Run(ctx) })
+	wg.Go(func() { a.reporter.announcer.loop.Run(ctx) })
+	wg.Go(func() { a.program.doWithout(ctx, a.config.Patience) })
+	if a.config.Socket != nil {
+		a.followOptOuts(ctx, &wg)
+	}
 	wg.Wait()
+	a.reporter.balancers.sync(context.Background(), nil, nil)
+}
+
+func (a *Agent) followOptOuts(ctx context.Context, wg *sync.WaitGroup) {
+	o := &optOut{paths: a.program.paths, pods: cache.NewStore(cache.DeletionHandlingMetaNamespaceKeyFunc)}
+	l := loop.New(o.pass, loop.Options{Failed: func(err error, retry time.Duration) {
+		a.program.log.Warn("socket path", "err", err, "retry", retry)
+	}})
+	o.wake = l.Wake
+	wg.Go(func() { o.follow(ctx, a.config.Client, a.config.Node) })
+	wg.Go(func() { l.Run(ctx) })
 }
 
 func (a *Agent) failed(err error, retry time.Duration) {
-	a.program.health.fail(err)
+	a.program.health.fail(err, time.Now())
 	a.program.metrics.errors.Inc()
 	a.program.log.Error("program", "err", err, "retry", retry)
 }
 
-// check looks after the kernel's state between events. Before the first sync nothing there is ours to judge.
-func (a *Agent) check(context.Context) error {
+// check looks after what changes without an event: the node's addresses and the kernel's state.
+// Before the first sync nothing there is ours to judge.
+func (a *Agent) check(wake func()) error {
+	before := a.program.nodePorts.Load()
+	err := a.followAddresses()
+	if a.program.nodePorts.Load() != before {
+		wake()
+	}
 	if a.program.programmed.Load() == nil {
-		return nil
+		return err
 	}
 	begin := time.Now()
-	repaired, err := a.program.applier.Audit()
-	if err != nil {
-		return fmt.Errorf("audit: %w", err)
+	repaired, wrong := a.program.paths.audit()
+	if wrong != nil {
+		err = errors.Join(err, fmt.Errorf("audit: %w", wrong))
 	}
-	if repaired {
-		a.program.metrics.repairs.Inc()
-		a.program.log.Warn("somebody changed the service table; repaired", "took", time.Since(begin))
+	for _, path := range repaired {
+		a.program.metrics.repairs.WithLabelValues(path).Inc()
+		a.program.log.Warn("somebody changed the service table; repaired", "path", path, "took", time.Since(begin))
+	}
+	return err
+}
+
+// followAddresses keeps where node ports answer as the node's addresses are.
+func (a *Agent) followAddresses() error {
+	if a.config.NodePorts.Primary() || a.config.Addresses == nil {
+		return nil
+	}
+	all, err := a.config.Addresses()
+	if err != nil {
+		return fmt.Errorf("addresses: %w", err)
+	}
+	now := a.config.NodePorts.of(all)
+	if had := a.program.nodePorts.Load(); had == nil || !slices.Equal(*had, now) {
+		a.program.nodePorts.Store(&now)
 	}
 	return nil
 }

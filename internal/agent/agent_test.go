@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -43,6 +44,9 @@ type fakeApplier struct {
 	broken   error
 	tampered bool
 	counted  map[service.Pair]service.Traffic
+	wrong    []service.Fault
+	removed  int
+	optedOut []netip.Addr
 }
 
 func newFakeApplier() *fakeApplier {
@@ -92,6 +96,27 @@ func (f *fakeApplier) Counters() (map[service.Pair]service.Traffic, error) {
 	return f.counted, nil
 }
 
+func (f *fakeApplier) Faults() []service.Fault {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.wrong
+}
+
+func (f *fakeApplier) Remove() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.kernel)
+	f.removed++
+	return nil
+}
+
+func (f *fakeApplier) OptOut(pods []netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.optedOut = pods
+	return nil
+}
+
 func (f *fakeApplier) set(change func(*fakeApplier)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -106,6 +131,7 @@ type world struct {
 	kernel *fakeApplier
 	agent  *Agent
 	web    *httptest.Server
+	listen *listeners // in place of the node's ports, where a test has some
 }
 
 func start(t *testing.T, objects ...runtime.Object) *world {
@@ -120,6 +146,9 @@ func startWith(t *testing.T, change func(*world, *Config), objects ...runtime.Ob
 	agent, err := New(c)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if w.listen != nil {
+		agent.reporter.balancers.listen = func(_ context.Context, at netip.AddrPort) (net.Listener, error) { return w.listen.listen(at) }
 	}
 	w.agent, w.web = agent, httptest.NewServer(agent.Handler())
 	done := make(chan struct{})
@@ -288,9 +317,9 @@ func TestFailureIsRetriedWithNothingLost(t *testing.T) {
 func TestTamperingIsRepairedAndReported(t *testing.T) {
 	w := start(t, node("a"), svc(1), slice(1, "a"))
 	w.next()
-	w.until("/metrics", "zonewise_repairs_total 0")
+	w.until("/metrics", `zonewise_repairs_total{path="nft"} 0`)
 	w.kernel.set(func(f *fakeApplier) { f.tampered = true })
-	w.until("/metrics", "zonewise_repairs_total 1")
+	w.until("/metrics", `zonewise_repairs_total{path="nft"} 1`)
 }
 
 func TestViewTellsSharesCountsAndWhy(t *testing.T) {

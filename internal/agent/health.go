@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// stuck is how long a pass may take before the process counts as hung. A whole sync of very
-// many Services takes seconds.
+// stuck is how long programming may take, or fail, before load balancers and the kubelet hear of
+// it. A whole sync of very many Services takes seconds.
 const stuck = 2 * time.Minute
 
 // health is what the probes see.
@@ -15,6 +15,7 @@ type health struct {
 	ready   bool
 	reason  string    // why not ready, or what fails now
 	running time.Time // when the pass in progress began; zero when none is
+	failing time.Time // when the first of the passes failed that have failed since; zero when the last did not
 }
 
 func newHealth() *health { return &health{reason: "starting"} }
@@ -29,16 +30,19 @@ func (h *health) waiting(reason string) {
 	}
 }
 
-func (h *health) fail(err error) {
+func (h *health) fail(err error, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reason = err.Error()
+	if h.failing.IsZero() {
+		h.failing = at
+	}
 }
 
 func (h *health) synced() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.ready, h.reason = true, ""
+	h.ready, h.reason, h.failing = true, "", time.Time{}
 }
 
 // begin marks a pass as running until the returned function is called.
@@ -58,5 +62,14 @@ func (h *health) set(at time.Time) {
 func (h *health) status(now time.Time) (ready bool, reason string, alive bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.ready, h.reason, h.running.IsZero() || now.Sub(h.running) < stuck
+	return h.ready, h.reason, !late(h.running, now)
 }
+
+// current tells whether the kernel was synced, and has been kept up since.
+func (h *health) current(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ready && !late(h.running, now) && !late(h.failing, now)
+}
+
+func late(since, now time.Time) bool { return !since.IsZero() && now.Sub(since) >= stuck }

@@ -11,6 +11,7 @@ import (
 	"github.com/zonewise/zonewise/internal/agent/view"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
+	"github.com/zonewise/zonewise/internal/version"
 )
 
 func (a *Agent) handler() http.Handler {
@@ -20,6 +21,10 @@ func (a *Agent) handler() http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.program.metrics.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /v1/services/{namespace}/{name}", a.serveService)
 	mux.HandleFunc("GET /v1/traffic", a.serveTraffic)
+	mux.HandleFunc("GET /v1/status", a.serveStatus)
+	mux.HandleFunc("GET /v1/faults", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, a.reporter.faults.view(a.program.node))
+	})
 	return mux
 }
 
@@ -56,7 +61,7 @@ func (a *Agent) serveService(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if counted, ok := a.counted(w); ok {
-		answer(w, view.Of(now.node, svc, plan(now.node, now.snapshot, name), counted))
+		answer(w, view.Of(now.node, svc, plan(now.node, now.snapshot, name), counted[pathNFT], counted[pathSocket]))
 	}
 }
 
@@ -71,6 +76,33 @@ func (a *Agent) serveTraffic(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
+// serveStatus answers also before the first sync: that is when people ask.
+func (a *Agent) serveStatus(w http.ResponseWriter, _ *http.Request) {
+	p := a.program
+	out := view.Status{Schema: view.StatusSchema, Node: p.node, Version: version.Version, Services: p.services(), Pending: p.pending(),
+		Faults: len(a.reporter.faults.list()), NodePorts: []string{}, Others: []view.Other{}}
+	out.Ready, out.Reason, _ = p.health.status(time.Now())
+	if last := p.lastSync.Load(); last != nil {
+		out.LastSync = *last
+	}
+	if now := p.programmed.Load(); now != nil {
+		out.Zone = now.node.Zone
+		for _, address := range answering(now.node) {
+			out.NodePorts = append(out.NodePorts, address.String())
+		}
+	}
+	socket, why := p.paths.inUse()
+	out.Paths = []view.Path{{Name: pathNFT, On: true}, {Name: pathSocket, On: socket != nil, Why: why, Unwanted: socket == nil && why == ""}}
+	if a.config.Others != nil {
+		others, err := a.config.Others()
+		if err != nil {
+			p.log.Warn("other proxies", "err", err)
+		}
+		out.Others = append(out.Others, others...)
+	}
+	answer(w, out)
+}
+
 // known returns what the kernel obeys, or answers why nothing is known yet.
 func (a *Agent) known(w http.ResponseWriter) *programmed {
 	now := a.program.programmed.Load()
@@ -81,8 +113,8 @@ func (a *Agent) known(w http.ResponseWriter) *programmed {
 	return now
 }
 
-func (a *Agent) counted(w http.ResponseWriter) (map[service.Pair]service.Traffic, bool) {
-	counted, err := a.program.applier.Counters()
+func (a *Agent) counted(w http.ResponseWriter) (map[string]map[service.Pair]service.Traffic, bool) {
+	counted, err := a.program.paths.counters()
 	if err != nil {
 		http.Error(w, "counters: "+err.Error(), http.StatusInternalServerError)
 	}

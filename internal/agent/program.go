@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -24,12 +25,16 @@ type programmed struct {
 type programmer struct {
 	node    string
 	tables  *state.Tables
-	applier Applier
+	paths   *paths
+	ranges  Ranges // nil: nothing is done about ranges
 	log     *slog.Logger
 	health  *health
 	metrics *metrics
+	done    func(whole bool, changed []state.Change[model.Name]) // hears of every successful pass
 
+	nodePorts  atomic.Pointer[[]netip.Addr] // where node ports answer; nil is the primary addresses
 	programmed atomic.Pointer[programmed]
+	lastSync   atomic.Pointer[time.Time]
 }
 
 // pass programs what has changed since the last successful pass, or everything if this is the
@@ -50,26 +55,39 @@ func (p *programmer) pass(context.Context) error {
 	case !ok:
 		node = last.node // deregistered while its pods still run: they keep their Services
 	}
+	if own := p.nodePorts.Load(); own != nil {
+		node.NodePorts = *own
+	}
 
 	begin := time.Now()
 	done := p.health.begin(begin)
 	defer done()
-	var changed []state.Change[model.Name]
+	var changes state.Changes
 	var err error
-	if last == nil || !same(last.node, node) {
+	whole := last == nil || !same(last.node, node)
+	if whole {
 		err = p.whole(node, snap)
-	} else if changed = snap.Changes(last.snapshot.Revision()).Services; len(changed) > 0 {
-		err = p.some(node, snap, changed)
+	} else if changes = snap.Changes(last.snapshot.Revision()); len(changes.Services) > 0 {
+		err = p.some(node, snap, changes.Services)
+	}
+	// Ranges come after the Services in them: what has an owner must never be dropped for want of one.
+	if err == nil && p.ranges != nil && (whole || changes.CIDRs) {
+		err = p.ranges.ServiceCIDRs(snap.ServiceCIDRs())
 	}
 	if err != nil {
 		return err
 	}
-	p.finished(&programmed{node, snap}, last, changed, begin)
+	p.finished(&programmed{node, snap}, last, changes.Services, begin)
+	p.done(whole, changes.Services)
 	return nil
 }
 
-// doWithout ends the wait for ZoneRoutes after a while in which nothing else was missing. When they
-// come after all they are news like any other.
+// optional are the inputs that Services can do without. A cluster may not know them, or not give
+// them to us.
+var optional = []state.Source{state.Routes, state.ServiceCIDRs}
+
+// doWithout ends the wait for optional inputs after a while in which nothing else was missing. When
+// they come after all they are news like any other.
 func (p *programmer) doWithout(ctx context.Context, patience time.Duration) {
 	var enough <-chan time.Time
 	for {
@@ -78,14 +96,18 @@ func (p *programmer) doWithout(ctx context.Context, patience time.Duration) {
 		if len(missing) == 0 {
 			return
 		}
-		if enough == nil && slices.Equal(missing, []state.Source{state.Routes}) {
+		if enough == nil && !slices.ContainsFunc(missing, func(s state.Source) bool { return !slices.Contains(optional, s) }) {
 			enough = time.After(patience)
 		}
 		select {
 		case <-snap.Changed():
 		case <-enough:
-			p.log.Warn("no ZoneRoutes from the API server; Services go by hints meanwhile", "waited", patience)
-			p.tables.Update(time.Now(), func(tx *state.Tx) { tx.Initialised(state.Routes) })
+			p.log.Warn("the API server does not list all; Services do without meanwhile", "missing", missing, "waited", patience)
+			p.tables.Update(time.Now(), func(tx *state.Tx) {
+				for _, s := range missing {
+					tx.Initialised(s)
+				}
+			})
 			return
 		case <-ctx.Done():
 			return
@@ -98,7 +120,7 @@ func (p *programmer) whole(node model.Node, snap *state.Snapshot) error {
 	for svc := range snap.Services() {
 		want[svc.Name] = plan(node, snap, svc.Name)
 	}
-	if err := p.applier.Apply(want, true); err != nil {
+	if err := p.paths.apply(want); err != nil {
 		return fmt.Errorf("whole sync: %w", err)
 	}
 	return nil
@@ -109,7 +131,7 @@ func (p *programmer) some(node model.Node, snap *state.Snapshot, changed []state
 	for _, c := range changed {
 		want[c.Of] = plan(node, snap, c.Of)
 	}
-	if err := p.applier.Update(want); err != nil {
+	if err := p.paths.update(want); err != nil {
 		return fmt.Errorf("update: %w", err)
 	}
 	return nil
@@ -122,6 +144,12 @@ func (p *programmer) finished(now, last *programmed, changed []state.Change[mode
 	for _, c := range changed {
 		p.metrics.programming.Observe(end.Sub(c.Since).Seconds())
 	}
+	if last == nil || !same(last.node, now.node) {
+		p.metrics.passes.WithLabelValues("whole").Observe(end.Sub(begin).Seconds())
+	} else if len(changed) > 0 {
+		p.metrics.passes.WithLabelValues("changes").Observe(end.Sub(begin).Seconds())
+	}
+	p.lastSync.Store(&end)
 	p.metrics.synced.Set(float64(end.UnixNano()) / 1e9)
 	p.health.synced()
 	switch {
@@ -152,7 +180,7 @@ func plan(node model.Node, snap *state.Snapshot, name model.Name) []service.Fron
 // same tells whether two states of a node make the same plans. What else changes about a node,
 // such as its readiness, is nothing to its own dataplane.
 func same(a, b model.Node) bool {
-	return a.Name == b.Name && a.Zone == b.Zone && slices.Equal(a.Addresses, b.Addresses)
+	return a.Name == b.Name && a.Zone == b.Zone && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.NodePorts, b.NodePorts)
 }
 
 // services returns how many Services the node serves.
@@ -166,4 +194,13 @@ func (p *programmer) services() int {
 		n++
 	}
 	return n
+}
+
+// pending returns how many Services have changed since the kernel was last brought to what is wanted.
+func (p *programmer) pending() int {
+	snap, now := p.tables.Snapshot(), p.programmed.Load()
+	if now == nil {
+		return 0
+	}
+	return len(snap.Changes(now.snapshot.Revision()).Services)
 }

@@ -18,8 +18,14 @@ import (
 type tally struct {
 	mu    sync.Mutex
 	began bool
-	last  map[service.Pair]uint64
+	last  map[source]uint64
 	sums  map[flow]map[string]uint64 // connections by the endpoint's zone
+}
+
+// source is a counter of the kernel. Each path counts for itself, and forgets for itself.
+type source struct {
+	path string
+	service.Pair
 }
 
 // flow is a Service in one address family.
@@ -39,38 +45,40 @@ func (f flow) compare(o flow) int {
 	return cmp.Or(f.Compare(o.Name), strings.Compare(f.family(), o.family()))
 }
 
-// add takes what the kernel has counted by now. The first time only tells where counts begin.
-func (t *tally) add(snap *state.Snapshot, counted map[service.Pair]service.Traffic) {
+// add takes what each path has counted by now. The first time only tells where counts begin.
+func (t *tally) add(snap *state.Snapshot, counted map[string]map[service.Pair]service.Traffic) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	flows := clusterFlows(snap)
-	sums, last := map[flow]map[string]uint64{}, make(map[service.Pair]uint64, len(counted))
+	sums, last := map[flow]map[string]uint64{}, map[source]uint64{}
 	for _, f := range flows {
 		if had := t.sums[f]; had != nil {
 			sums[f] = had
 		}
 	}
 	zones := map[model.Name]map[netip.Addr]string{}
-	for pair, now := range counted {
-		f, ok := flows[pair.Frontend]
-		if !ok {
-			continue
+	for path, pairs := range counted {
+		for pair, now := range pairs {
+			f, ok := flows[pair.Frontend]
+			if !ok {
+				continue
+			}
+			n := now.Connections
+			if was := t.last[source{path, pair}]; was <= n { // else the pair was gone meanwhile and came again
+				n -= was
+			}
+			last[source{path, pair}] = now.Connections
+			if n == 0 || !t.began {
+				continue
+			}
+			if zones[f.Name] == nil {
+				zones[f.Name] = zonesOf(snap.Slices(f.Name))
+			}
+			if sums[f] == nil {
+				sums[f] = map[string]uint64{}
+			}
+			sums[f][zones[f.Name][pair.Backend.Addr()]] += n
 		}
-		n := now.Connections
-		if was := t.last[pair]; was <= n { // else the pair was gone meanwhile and came again
-			n -= was
-		}
-		last[pair] = now.Connections
-		if n == 0 || !t.began {
-			continue
-		}
-		if zones[f.Name] == nil {
-			zones[f.Name] = zonesOf(snap.Slices(f.Name))
-		}
-		if sums[f] == nil {
-			sums[f] = map[string]uint64{}
-		}
-		sums[f][zones[f.Name][pair.Backend.Addr()]] += n
 	}
 	t.began, t.last, t.sums = true, last, sums
 }

@@ -39,7 +39,7 @@ func BenchmarkTraffic(b *testing.B) {
 		for p := range counted {
 			counted[p] = service.Traffic{Connections: round}
 		}
-		t.add(snap, counted)
+		t.add(snap, map[string]map[service.Pair]service.Traffic{pathNFT: counted})
 		if n := len(t.view(model.Node{}).Services); round > 1 && n != 10_000 {
 			b.Fatalf("%d Services", n)
 		}
