@@ -129,4 +129,7 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}
+	if got := service.Health(nodeA, balanced(), []model.Slice{v6("six", ep("fd00::1", "a", here))}); got != 0 {
+		t.Errorf("of a family that the Service does not have: %d", got)
+	}
 }

@@ -12,6 +12,9 @@ import (
 // with more that counts.
 func Health(node model.Node, svc model.Service, slices []model.Slice) (local int) {
 	for _, v6 := range []bool{false, true} {
+		if p := (planner{svc: svc, v6: v6}); len(p.answers()) == 0 {
+			continue
+		}
 		list := mine(svc.Name, v6, slices)
 		ready := map[netip.Addr]bool{} // one address may stand behind several ports
 		for _, port := range svc.Ports {

@@ -99,6 +99,9 @@ func apiSlice(s model.Slice) *discovery.EndpointSlice {
 		},
 		AddressType: discovery.AddressTypeIPv4,
 	}
+	if s.V6 {
+		out.AddressType = discovery.AddressTypeIPv6
+	}
 	for _, p := range s.Ports {
 		protocol, port := v1.Protocol(p.Protocol.String()), int32(p.Port)
 		out.Ports = append(out.Ports, discovery.EndpointPort{Name: &p.Name, Protocol: &protocol, Port: &port})
