@@ -51,6 +51,10 @@ func registryHosts(t topology.Topology) string {
 }
 
 func kubeProxyConfig(t topology.Topology, n topology.Node) string {
+	vpc := t.VPC.String()
+	if t.IPv6 != nil {
+		vpc += "," + t.IPv6.VPC.String()
+	}
 	return fmt.Sprintf(`apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables
@@ -59,5 +63,5 @@ hostnameOverride: %s
 detectLocalMode: ClusterCIDR
 clusterCIDR: %s
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
-`, n.Name, t.VPC)
+`, n.Name, vpc)
 }

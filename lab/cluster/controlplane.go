@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 
@@ -123,7 +124,7 @@ func apiServerArgs(t topology.Topology, c *credentials) []string {
 		"--advertise-address=" + t.API.String(),
 		"--bind-address=0.0.0.0",
 		fmt.Sprintf("--secure-port=%d", apiPort),
-		"--service-cluster-ip-range=" + t.ServiceCIDR.String(),
+		"--service-cluster-ip-range=" + ranges(t.ServiceCIDR, t.IPv6),
 		"--client-ca-file=" + c.ca.CertFile(),
 		"--tls-cert-file=" + c.apiServer.CertFile,
 		"--tls-private-key-file=" + c.apiServer.KeyFile,
@@ -148,6 +149,14 @@ func apiServerArgs(t topology.Topology, c *credentials) []string {
 		"--enable-aggregator-routing=true", // to webhooks by their endpoints: no proxy serves ClusterIPs here
 		"--profiling=false",
 	}
+}
+
+// ranges joins one of each family, the first of which is that of Services that do not say.
+func ranges(ipv4 netip.Prefix, ipv6 *topology.IPv6) string {
+	if ipv6 == nil {
+		return ipv4.String()
+	}
+	return ipv4.String() + "," + ipv6.ServiceCIDR.String()
 }
 
 func controllerManagerArgs(p Paths, c *credentials) []string {

@@ -70,7 +70,7 @@ func makeCredentials(dir string, t topology.Topology, now time.Time) (*credentia
 func (c *credentials) kubelet(n topology.Node, now time.Time) (pki.Pair, error) {
 	return c.ca.Issue(pki.Request{
 		Name: "node-" + n.Alias, CommonName: "system:node:" + n.Name, Organizations: []string{"system:nodes"},
-		Hosts: []string{n.Name, n.Address.String()}, NotBefore: now,
+		Hosts: append([]string{n.Name}, texts(n.Addresses())...), NotBefore: now,
 	})
 }
 

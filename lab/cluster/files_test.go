@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
@@ -78,6 +80,48 @@ func TestMachineSpec(t *testing.T) {
 	}
 }
 
+// What a second family changes in a node and at the API server.
+func TestDual(t *testing.T) {
+	t.Setenv("ZONEWISE_LAB_HOME", t.TempDir())
+	topo, err := topology.New(topology.Config{Name: "x", IPFamily: topology.IPFamilyDual, Proxy: topology.ProxyKubeProxy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := makeCredentials(PathsOf("x").PKI(), topo, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, _ := topo.Node("b2")
+	spec, err := machineSpec(PathsOf("x"), topo, n, "/bin/dir", "/template", c, time.Now())
+	if err != nil || spec.Address != "192.168.2.28" || spec.IPv6 != "fd00:192:168:2::28" {
+		t.Errorf("spec %+v, %v", spec, err)
+	}
+	for file, part := range map[string]string{
+		"etc/zonewise/kubelet.json":          `"Addresses":["192.168.2.28","fd00:192:168:2::28"]`,
+		"etc/cni/net.d/10-zonewise.conflist": `"ipv6": "fd00:192:168:2:2::/80"`,
+		"etc/kubernetes/kube-proxy.yaml":     "clusterCIDR: 192.168.0.0/16,fd00:192:168::/56\n",
+	} {
+		if !strings.Contains(spec.Files[file], part) {
+			t.Errorf("no %s in %s:\n%s", part, file, spec.Files[file])
+		}
+	}
+	block, _ := pem.Decode([]byte(spec.Files["etc/kubernetes/pki/kubelet.crt"]))
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil || cert.VerifyHostname("fd00:192:168:2::28") != nil || cert.VerifyHostname("192.168.2.28") != nil {
+		t.Errorf("the kubelet's certificate is for %v, %v", cert.IPAddresses, err)
+	}
+	if want := "--service-cluster-ip-range=10.100.0.0/16,fd00:10:100::/108"; !slices.Contains(apiServerArgs(topo, c), want) {
+		t.Errorf("no %s", want)
+	}
+	if _, hosts := resolverFiles(topo, "/lab/resolver"); !strings.Contains(hosts, "\nfd00:192:168:2::28 "+n.Name+"\n") {
+		t.Errorf("hosts:\n%s", hosts)
+	}
+	zones := zoneStatus(topo, nil)
+	if z := zones[1]; z.IPv6 != "fd00:192:168:2::/64" || z.Nodes[1].IPv6 != "fd00:192:168:2::28" {
+		t.Errorf("status %+v", z)
+	}
+}
+
 func TestControlPlaneArguments(t *testing.T) {
 	topo, p, c := defaultLab(t)
 	for name, args := range map[string][]string{
@@ -143,10 +187,17 @@ func TestNodePorts(t *testing.T) {
 	service := &corev1.Service{}
 	service.Name, service.Namespace = "web", "default"
 	service.Spec.Ports = []corev1.ServicePort{{Port: 80, Protocol: "TCP", NodePort: 30080}, {Port: 53, Protocol: "UDP"}}
+	six := service.DeepCopy()
+	six.Name, six.Spec.IPFamilies = "six", []corev1.IPFamily{corev1.IPv6Protocol}
+	both := service.DeepCopy()
+	both.Name, both.Spec.IPFamilies = "both", []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}
 	got := nodePorts([]any{service, "not a Service"}, topo.Nodes()[:2])
+	got = append(got, nodePorts([]any{six, both}, topo.Nodes()[:1])...)
 	want := []NodePort{
 		{Namespace: "default", Service: "web", Protocol: "TCP", Port: 30080, Node: "a1"},
 		{Namespace: "default", Service: "web", Protocol: "TCP", Port: 30080, Node: "a2"},
+		{Namespace: "default", Service: "six", Protocol: "TCP", Port: 30080, Node: "a1", IPv6: true},
+		{Namespace: "default", Service: "both", Protocol: "TCP", Port: 30080, Node: "a1"},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%+v, want %+v", got, want)

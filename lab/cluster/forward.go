@@ -31,7 +31,7 @@ func forwardTCP(ctx context.Context, listener net.Listener, ns *os.File, target 
 			defer func() { _ = client.Close() }()
 			var server net.Conn
 			if err := region.In(ns, func() (err error) {
-				server, err = (&net.Dialer{}).DialContext(ctx, "tcp4", target)
+				server, err = (&net.Dialer{}).DialContext(ctx, "tcp", target)
 				return err
 			}); err != nil {
 				return
@@ -84,7 +84,7 @@ func forwardUDP(ctx context.Context, socket net.PacketConn, ns *os.File, target 
 		server, ok := servers[from.String()]
 		if !ok {
 			if err := region.In(ns, func() (err error) {
-				server, err = net.Dial("udp4", target)
+				server, err = net.Dial("udp", target)
 				return err
 			}); err != nil {
 				continue

@@ -73,6 +73,7 @@ func (c *Claim) Release() error { return c.lock.Close() }
 // Same tells whether a lab that exists is the one that is asked for. Whether it asks registries may
 // change from one start to the next.
 func Same(have, want topology.Config) bool {
+	have, want = have.WithDefaults(), want.WithDefaults() // a lab may be older than a field
 	have.Offline = want.Offline
 	return reflect.DeepEqual(have, want)
 }

@@ -59,6 +59,18 @@ func TestClaim(t *testing.T) {
 	}
 }
 
+// A lab that was made before lab.yaml had a field is still what its config says.
+func TestSameAsAnOlderLab(t *testing.T) {
+	have := topology.Config{Name: "x"}.WithDefaults()
+	have.IPFamily = ""
+	if !Same(have, topology.Config{Name: "x"}) {
+		t.Error("another lab")
+	}
+	if Same(have, topology.Config{Name: "x", IPFamily: topology.IPFamilyDual}) {
+		t.Error("the same lab, with another family")
+	}
+}
+
 // A lock file that was removed with its lab, just before the lock was had, is no lock.
 func TestLockOfARemovedLab(t *testing.T) {
 	t.Setenv("ZONEWISE_LAB_HOME", t.TempDir())

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"time"
@@ -25,6 +26,9 @@ func machineSpec(p Paths, t topology.Topology, n topology.Node, binDir, template
 		Alias: n.Alias, Cgroup: p.NodeCgroup(n.Alias), Hostname: n.Name, Address: n.Address.String(), Resolver: t.Resolver.String(),
 		Dir: p.Node(n.Alias), Root: filepath.Join(p.Node(n.Alias), "root"), BinDir: binDir, Images: template,
 	}
+	if t.IPv6 != nil {
+		spec.IPv6 = n.AddressIPv6.String()
+	}
 	pair, err := c.kubelet(n, now)
 	if err != nil {
 		return spec, err
@@ -39,7 +43,7 @@ func machineSpec(p Paths, t topology.Topology, n topology.Node, binDir, template
 		corev1.LabelInstanceTypeStable: n.Instance.Type,
 	}
 	kubelet, err := json.Marshal(component.KubeletSpec{
-		Node: n.Name, Address: n.Address.String(), Labels: zoneOf, ProviderID: "aws:///" + n.Zone + "/" + instanceID(t, n),
+		Node: n.Name, Addresses: texts(n.Addresses()), Labels: zoneOf, ProviderID: "aws:///" + n.Zone + "/" + instanceID(t, n),
 		ClusterDNS: t.ClusterDNS.String(), MaxPods: n.Instance.MaxPods(), CPUs: n.Instance.CPUs, MemoryMiB: n.Instance.MemoryMiB,
 		Kubeconfig: "/etc/kubernetes/kubelet.conf", ClientCA: "/etc/kubernetes/pki/ca.crt",
 		ServingCert: "/etc/kubernetes/pki/kubelet.crt", ServingKey: "/etc/kubernetes/pki/kubelet.key",
@@ -72,6 +76,14 @@ func machineSpec(p Paths, t topology.Topology, n topology.Node, binDir, template
 	return spec, nil
 }
 
+func texts(addresses []netip.Addr) []string {
+	var out []string
+	for _, a := range addresses {
+		out = append(out, a.String())
+	}
+	return out
+}
+
 // instanceID is a stable made-up id, of the form that the cloud's have.
 func instanceID(t topology.Topology, n topology.Node) string {
 	sum := sha256.Sum256([]byte(t.Name + "/" + n.Name))
@@ -79,12 +91,15 @@ func instanceID(t topology.Topology, n topology.Node) string {
 }
 
 func cniConfig(n topology.Node) (string, error) {
-	ranges := n.Pool[0].String() + "-" + n.Pool[len(n.Pool)-1].String()
+	pool := map[string]any{"ranges": []string{n.Pool[0].String() + "-" + n.Pool[len(n.Pool)-1].String()}}
+	if n.PodsIPv6.IsValid() {
+		pool["ipv6"] = n.PodsIPv6.String()
+	}
 	data, err := json.MarshalIndent(map[string]any{
 		"cniVersion": "1.1.0",
 		"name":       "zonewise",
 		"plugins": []any{map[string]any{
-			"type": "zonewise-cni", "pool": map[string]any{"ranges": []string{ranges}}, "mtu": region.MTU, "stateDir": "/run/zonewise/cni",
+			"type": "zonewise-cni", "pool": pool, "mtu": region.MTU, "stateDir": "/run/zonewise/cni",
 		}},
 	}, "", "  ")
 	return string(data), err

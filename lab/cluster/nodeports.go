@@ -25,8 +25,9 @@ type NodePort struct {
 	Service   string `json:"service"`
 	Protocol  string `json:"protocol"`
 	Port      int32  `json:"nodePort"`
-	Node      string `json:"node"`   // alias
-	Listen    string `json:"listen"` // address on the host
+	Node      string `json:"node"`           // alias
+	IPv6      bool   `json:"ipv6,omitempty"` // the Service has no other family
+	Listen    string `json:"listen"`         // address on the host
 }
 
 // forwarder keeps a listener on 127.0.0.1 for every node port at every node. The first node's has
@@ -86,23 +87,27 @@ func (f *forwarder) set(ctx context.Context, want []NodePort) {
 
 func (f *forwarder) forward(ctx context.Context, p NodePort) (listen string, stop func(), err error) {
 	i := slices.IndexFunc(f.nodes, func(n topology.Node) bool { return n.Alias == p.Node })
-	target := net.JoinHostPort(f.nodes[i].Address.String(), fmt.Sprint(p.Port))
+	address := f.nodes[i].Address
+	if p.IPv6 {
+		address = f.nodes[i].AddressIPv6
+	}
+	target := net.JoinHostPort(address.String(), fmt.Sprint(p.Port))
 	ports := []int32{0}
 	if i == 0 {
 		ports = []int32{p.Port, 0}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	for _, port := range ports {
-		address := fmt.Sprintf("127.0.0.1:%d", port)
+		listen := fmt.Sprintf("127.0.0.1:%d", port)
 		if p.Protocol == string(corev1.ProtocolUDP) {
-			socket, e := net.ListenPacket("udp4", address)
+			socket, e := net.ListenPacket("udp4", listen)
 			if err = e; err == nil {
 				go forwardUDP(ctx, socket, f.fabric.Thread.NS(), target)
 				return socket.LocalAddr().String(), cancel, nil
 			}
 			continue
 		}
-		listener, e := net.Listen("tcp4", address)
+		listener, e := net.Listen("tcp4", listen)
 		if err = e; err == nil {
 			go forwardTCP(ctx, listener, f.fabric.Thread.NS(), target)
 			return listener.Addr().String(), cancel, nil
@@ -160,7 +165,10 @@ func nodePorts(services []any, nodes []topology.Node) []NodePort {
 				continue
 			}
 			for _, n := range nodes {
-				out = append(out, NodePort{Namespace: s.Namespace, Service: s.Name, Protocol: string(p.Protocol), Port: p.NodePort, Node: n.Alias})
+				out = append(out, NodePort{
+					Namespace: s.Namespace, Service: s.Name, Protocol: string(p.Protocol), Port: p.NodePort, Node: n.Alias,
+					IPv6: !slices.Contains(s.Spec.IPFamilies, corev1.IPv4Protocol) && len(s.Spec.IPFamilies) > 0,
+				})
 			}
 		}
 	}

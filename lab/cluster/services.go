@@ -65,7 +65,9 @@ func (l *Lab) startResolver(running context.Context) error {
 func resolverFiles(t topology.Topology, dir string) (corefile, hosts string) {
 	var b strings.Builder
 	for _, n := range t.Nodes() {
-		fmt.Fprintf(&b, "%s %s\n", n.Address, n.Name)
+		for _, a := range n.Addresses() {
+			fmt.Fprintf(&b, "%s %s\n", a, n.Name)
+		}
 	}
 	corefile = fmt.Sprintf(`.:53 {
     bind %s

@@ -17,6 +17,7 @@ import (
 
 	"github.com/zonewise/zonewise/lab/machine"
 	"github.com/zonewise/zonewise/lab/region"
+	"github.com/zonewise/zonewise/lab/topology"
 )
 
 // StatusSchema versions Status as JSON: fields are only ever added.
@@ -30,6 +31,7 @@ type Status struct {
 	API         string            `json:"api"` // as seen from the host
 	Version     string            `json:"version"`
 	Proxy       string            `json:"proxy"`
+	IPFamilies  []string          `json:"ipFamilies"`
 	Started     time.Time         `json:"started"`
 	Zones       []ZoneStatus      `json:"zones"`
 	Boot        BootStatus        `json:"boot"`
@@ -45,6 +47,7 @@ type Status struct {
 type ZoneStatus struct {
 	Name   string       `json:"name"`
 	Subnet string       `json:"subnet"`
+	IPv6   string       `json:"subnetIPv6,omitempty"`
 	Nodes  []NodeStatus `json:"nodes"`
 }
 
@@ -53,6 +56,7 @@ type NodeStatus struct {
 	Name         string `json:"name"`
 	Alias        string `json:"alias"`
 	Address      string `json:"address"`
+	IPv6         string `json:"addressIPv6,omitempty"`
 	InstanceType string `json:"instanceType"`
 	MaxPods      int    `json:"maxPods"`
 	PID          int    `json:"pid"` // of the node's first process, through which it can be entered; 0 while the node is down
@@ -68,22 +72,12 @@ type BootStatus struct {
 func (l *Lab) status() (Status, error) {
 	s := Status{
 		Schema: StatusSchema, Name: l.topo.Name, Kubeconfig: l.paths.Kubeconfig(), Version: l.version, Proxy: l.topo.Proxy,
-		API: "https://" + l.apiAddress, Started: l.started.UTC().Truncate(time.Second),
+		API: "https://" + l.apiAddress, IPFamilies: l.topo.Families(), Started: l.started.UTC().Truncate(time.Second),
 		Boot:     BootStatus{API: l.boot.API.Seconds(), Nodes: l.boot.Nodes.Seconds(), DNS: l.boot.DNS.Seconds()},
 		RegionNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.fabric.Thread.NS().Fd()),
 		Latency:  l.fabric.Latency(), NodePorts: l.forwards.list(),
 	}
-	pids := l.pids()
-	for _, z := range l.topo.Zones {
-		zone := ZoneStatus{Name: z.Name, Subnet: z.Subnet.String()}
-		for _, n := range z.Nodes {
-			zone.Nodes = append(zone.Nodes, NodeStatus{
-				Name: n.Name, Alias: n.Alias, Address: n.Address.String(), InstanceType: n.Instance.Type,
-				MaxPods: n.Instance.MaxPods(), PID: pids[n.Alias],
-			})
-		}
-		s.Zones = append(s.Zones, zone)
-	}
+	s.Zones = zoneStatus(l.topo, l.pids())
 	var err error
 	if s.Traffic, err = l.fabric.Crossings(); err != nil {
 		return s, err
@@ -95,6 +89,28 @@ func (l *Lab) status() (Status, error) {
 	}
 	s.MemoryBytes, err = memory(l.paths.Cgroup())
 	return s, err
+}
+
+func zoneStatus(t topology.Topology, pids map[string]int) []ZoneStatus {
+	var out []ZoneStatus
+	for _, z := range t.Zones {
+		zone := ZoneStatus{Name: z.Name, Subnet: z.Subnet.String()}
+		if t.IPv6 != nil {
+			zone.IPv6 = z.SubnetIPv6.String()
+		}
+		for _, n := range z.Nodes {
+			node := NodeStatus{
+				Name: n.Name, Alias: n.Alias, Address: n.Address.String(), InstanceType: n.Instance.Type,
+				MaxPods: n.Instance.MaxPods(), PID: pids[n.Alias],
+			}
+			if t.IPv6 != nil {
+				node.IPv6 = n.AddressIPv6.String()
+			}
+			zone.Nodes = append(zone.Nodes, node)
+		}
+		out = append(out, zone)
+	}
+	return out
 }
 
 // memory adds up what the processes of a cgroup use: shared pages are split between their users.

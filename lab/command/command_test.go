@@ -28,6 +28,7 @@ func configOf(t *testing.T, args ...string) (c topology.Config, err error) {
 	f.zones, _ = flags.GetInt("zones")
 	f.perZone, _ = flags.GetInt("nodes-per-zone")
 	f.instanceType, _ = flags.GetString("instance-type")
+	f.ipFamily, _ = flags.GetString("ip-family")
 	f.proxy, _ = flags.GetString("proxy")
 	f.set, _ = flags.GetStringArray("set")
 	f.wait, _ = flags.GetDuration("wait")
@@ -41,6 +42,10 @@ func TestFlagsToConfig(t *testing.T) {
 	if err := os.WriteFile(file, []byte("name: small\ninstanceType: c5.large\nzones: [{nodes: 1}]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	dual := filepath.Join(t.TempDir(), "dual.yaml")
+	if err := os.WriteFile(dual, []byte("ipFamily: dual\nvpcIPv6: 2001:db8::/56\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		want topology.Config
@@ -50,6 +55,9 @@ func TestFlagsToConfig(t *testing.T) {
 		{[]string{"--zones", "1"}, topology.Config{Zones: topology.Spread(1, 2)}},
 		{[]string{"--instance-type", "m5.large", "--proxy", "kube-proxy", "--offline"},
 			topology.Config{InstanceType: "m5.large", Proxy: "kube-proxy", Offline: true}},
+		{[]string{"--ip-family", "dual"}, topology.Config{IPFamily: "dual", VPCIPv6: "fd00:192:168::/56", ServiceCIDRIPv6: "fd00:10:100::/108"}},
+		{[]string{"-f", dual}, topology.Config{IPFamily: "dual", VPCIPv6: "2001:db8::/56"}},
+		{[]string{"-f", dual, "--ip-family", "ipv4"}, topology.Config{}},
 		{[]string{"--set", "agent.honour=hints", "--set", "controller.replicas=2"},
 			topology.Config{Values: map[string]any{"agent": map[string]any{"honour": "hints"}, "controller": map[string]any{"replicas": 2.0}}}},
 		{[]string{"-f", file}, topology.Config{Name: "small", InstanceType: "c5.large", Zones: topology.Spread(1, 1)}},
@@ -94,6 +102,7 @@ func TestWrongUse(t *testing.T) {
 		{[]string{"--wait", "0s"}, "--wait 0s: give it some time"},
 		{[]string{"--wait", "soon"}, "--wait"},
 		{[]string{"--instance-type", "t9"}, `instance type "t9" is not known here`},
+		{[]string{"--ip-family", "ipv6"}, `ipFamily "ipv6": use ipv4 or dual`},
 		{[]string{"--proxy", "ipvs"}, `proxy "ipvs": use zonewise or kube-proxy`},
 		{[]string{"--set", "agent"}, "--set agent: "},
 		{[]string{"--colour"}, "unknown flag: --colour"},
@@ -181,6 +190,21 @@ default/web  30080/TCP  a1    127.0.0.1:30080
 `
 	if out.String() != want {
 		t.Errorf("status:\n%s\nwant:\n%s", out.String(), want)
+	}
+}
+
+func TestStatusOfBothFamilies(t *testing.T) {
+	var out bytes.Buffer
+	if err := printStatus(&out, cluster.Status{
+		IPFamilies: []string{"IPv4", "IPv6"},
+		Zones:      []cluster.ZoneStatus{{Name: "z-a", Subnet: "192.168.1.0/24", IPv6: "fd00::/64", Nodes: []cluster.NodeStatus{{Name: "ip-1", PID: 7}}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\nAddresses   IPv4 and IPv6\n", "z-a   192.168.1.0/24,fd00::/64  ip-1"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, &out)
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 // preflight checks what a lab needs of this machine, before anything is made.
-func preflight(nodes int) error {
+func preflight(nodes int, ipv6 bool) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -30,6 +30,7 @@ func preflight(nodes int) error {
 		nat:      tryNAT,
 		inotify:  tryInotify,
 		nodes:    nodes,
+		ipv6:     ipv6,
 	}
 	return here.check(filepath.Dir(self), cluster.Home(), cluster.Cache())
 }
@@ -43,6 +44,7 @@ type host struct {
 	nat      func() error // tries to make an nf_tables chain that translates addresses
 	inotify  func(n int) (got int)
 	nodes    int // of the lab
+	ipv6     bool
 }
 
 // Programs that a lab runs, beside its own.
@@ -116,6 +118,9 @@ func (h host) kernel() error {
 		if !h.exists("/proc/self/ns/" + ns) {
 			return fmt.Errorf("this kernel has no %s namespaces (CONFIG_NAMESPACES and below): use one that has", ns)
 		}
+	}
+	if h.ipv6 && !h.exists("/proc/net/if_inet6") {
+		return errors.New("this kernel has no IPv6 (CONFIG_IPV6), or it was started with ipv6.disable=1: start it without, or leave --ip-family at ipv4")
 	}
 	if err := h.veth(); err != nil {
 		return fmt.Errorf("this kernel makes no veth pairs (CONFIG_VETH): load them with `modprobe veth`: %w", err)

@@ -34,6 +34,11 @@ func TestPreflight(t *testing.T) {
 	if err := goodHost().check("/opt/bin", "/var/lib/zonewise"); err != nil {
 		t.Fatal(err)
 	}
+	four := goodHost()
+	four.exists = func(path string) bool { return path != "/proc/net/if_inet6" }
+	if err := four.check("/opt/bin", "/var/lib/zonewise"); err != nil {
+		t.Errorf("IPv6, which nobody asked for: %v", err)
+	}
 	without := func(missing string) func(*host) {
 		return func(h *host) { h.exists = func(path string) bool { return path != missing } }
 	}
@@ -64,6 +69,7 @@ func TestPreflight(t *testing.T) {
 		{"cgroup namespaces", without("/proc/self/ns/cgroup"), "no cgroup namespaces", "use one that has"},
 		{"veth", func(h *host) { h.veth = func() error { return unix.EOPNOTSUPP } }, "CONFIG_VETH", "modprobe veth"},
 		{"NAT", func(h *host) { h.nat = func() error { return unix.ENOENT } }, "CONFIG_NFT_NAT", "modprobe nft_chain_nat"},
+		{"IPv6", func(h *host) { h.ipv6 = true; without("/proc/net/if_inet6")(h) }, "CONFIG_IPV6", "--ip-family"},
 		{"inotify", func(h *host) { h.inotify = func(int) int { return 40 } }, "fs.inotify.max_user_instances: 40 are free, a lab of 6 nodes needs 62", "sysctl -w"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

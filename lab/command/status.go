@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -43,12 +44,19 @@ func printStatus(out io.Writer, s cluster.Status) error {
 	fmt.Fprintf(out, "Lab %s (%s), proxy %s\n", s.Name, s.Version, s.Proxy)
 	fmt.Fprintf(out, "API         %s  (export KUBECONFIG=%s)\n", s.API, s.Kubeconfig)
 	fmt.Fprintf(out, "Started     API %.1f s, nodes %.1f s, DNS %.1f s; %d MB of memory\n", s.Boot.API, s.Boot.Nodes, s.Boot.DNS, s.MemoryBytes/1e6)
+	if len(s.IPFamilies) > 1 {
+		fmt.Fprintf(out, "Addresses   %s\n", strings.Join(s.IPFamilies, " and "))
+	}
 	fmt.Fprintf(out, "Latency between zones: %s\n\n", s.Latency)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ZONE\tSUBNET\tNODE\tALIAS\tTYPE\tMAX-PODS")
 	for _, z := range s.Zones {
+		subnet := z.Subnet
+		if z.IPv6 != "" {
+			subnet += "," + z.IPv6
+		}
 		for _, n := range z.Nodes {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d", z.Name, z.Subnet, n.Name, n.Alias, n.InstanceType, n.MaxPods)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d", z.Name, subnet, n.Name, n.Alias, n.InstanceType, n.MaxPods)
 			if n.PID == 0 {
 				fmt.Fprint(w, "\tdown")
 			}

@@ -20,6 +20,7 @@ type upFlags struct {
 	zones        int
 	perZone      int
 	instanceType string
+	ipFamily     string
 	proxy        string
 	set          []string
 	wait         time.Duration
@@ -43,6 +44,7 @@ func newUp() *cobra.Command {
 	flags.IntVar(&f.zones, "zones", 3, "number of zones")
 	flags.IntVar(&f.perZone, "nodes-per-zone", 2, "number of nodes in each zone")
 	flags.StringVar(&f.instanceType, "instance-type", "t3.medium", "instance `type` of the nodes: what they report, and how many pods they hold")
+	flags.StringVar(&f.ipFamily, "ip-family", topology.IPFamilyIPv4, "addresses of nodes, pods and Services: ipv4, or dual for IPv4 and IPv6")
 	flags.StringVar(&f.proxy, "proxy", topology.ProxyZonewise, "what programs Services on the nodes: zonewise or kube-proxy")
 	flags.StringArrayVar(&f.set, "set", nil, "a `value` of the product's chart, as for helm: agent.honour=hints; may be given several times")
 	flags.DurationVar(&f.wait, "wait", 2*time.Minute, "give up after this time")
@@ -94,6 +96,11 @@ func (f upFlags) config(cmd *cobra.Command) (topology.Config, error) {
 	}
 	if flags.Changed("instance-type") {
 		c.InstanceType = f.instanceType
+	}
+	if flags.Changed("ip-family") {
+		if c.IPFamily = f.ipFamily; f.ipFamily != topology.IPFamilyDual {
+			c.VPCIPv6, c.ServiceCIDRIPv6 = "", "" // of a file, or a lab that exists
+		}
 	}
 	if flags.Changed("proxy") {
 		c.Proxy = f.proxy
@@ -150,7 +157,7 @@ func startLab(ctx context.Context, c topology.Config, wait time.Duration, show *
 		hints(s, show)
 		return nil
 	}
-	if err := preflight(nodesOf(c)); err != nil {
+	if err := preflight(nodesOf(c), c.IPFamily == topology.IPFamilyDual); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	cadvisorapi "github.com/google/cadvisor/info/v1"
@@ -23,7 +24,7 @@ import (
 // KubeletSpec is what differs from node to node.
 type KubeletSpec struct {
 	Node       string
-	Address    string
+	Addresses  []string // one of each IP family
 	Labels     map[string]string
 	ProviderID string
 	ClusterDNS string
@@ -77,7 +78,7 @@ func runKubelet(args []string) error {
 func (spec KubeletSpec) apply(s *options.KubeletServer) {
 	s.KubeConfig = spec.Kubeconfig
 	s.HostnameOverride = spec.Node
-	s.NodeIP = spec.Address
+	s.NodeIP = strings.Join(spec.Addresses, ",")
 	s.NodeLabels = spec.Labels
 	s.ContainerRuntimeEndpoint = runtimeEndpoint
 	s.ImageServiceEndpoint = runtimeEndpoint

@@ -60,11 +60,15 @@ func Init(path string) error {
 	if err := unix.Sethostname([]byte(spec.Hostname)); err != nil {
 		return fmt.Errorf("hostname: %w", err)
 	}
-	for key, value := range map[string]string{
+	settings := map[string]string{
 		"net/ipv4/ip_forward":             "1",
 		"net/ipv4/conf/all/rp_filter":     "0",
 		"net/ipv4/conf/default/rp_filter": "0",
-	} {
+	}
+	if spec.IPv6 != "" {
+		settings["net/ipv6/conf/all/forwarding"] = "1"
+	}
+	for key, value := range settings {
 		if err := os.WriteFile("/proc/sys/"+key, []byte(value), 0); err != nil {
 			return fmt.Errorf("sysctl %s: %w", key, err)
 		}

@@ -24,6 +24,7 @@ type Spec struct {
 	Cgroup   string // of the machine, below the root of every hierarchy
 	Hostname string
 	Address  string
+	IPv6     string // the second address; "": none, and packets of that family are not forwarded
 	Resolver string
 	Dir      string // of the machine on the host: its spec, log and root directory
 	Root     string

@@ -73,9 +73,14 @@ func makeRoot(s Spec) error {
 			return err
 		}
 	}
+	names := " " + s.Hostname + " " + strings.SplitN(s.Hostname, ".", 2)[0] + "\n"
+	hosts := "127.0.0.1 localhost\n" + s.Address + names
+	if s.IPv6 != "" {
+		hosts += "::1 localhost\n" + s.IPv6 + names
+	}
 	for name, content := range map[string]string{
 		"hostname":    s.Hostname + "\n",
-		"hosts":       "127.0.0.1 localhost\n" + s.Address + " " + s.Hostname + " " + strings.SplitN(s.Hostname, ".", 2)[0] + "\n",
+		"hosts":       hosts,
 		"resolv.conf": "nameserver " + s.Resolver + "\n",
 		"mtab":        "",
 	} {

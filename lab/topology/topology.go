@@ -229,6 +229,22 @@ func (t *Topology) disjoint() error {
 	return nil
 }
 
+// Addresses of the node, one of each family.
+func (n Node) Addresses() []netip.Addr {
+	if n.AddressIPv6.IsValid() {
+		return []netip.Addr{n.Address, n.AddressIPv6}
+	}
+	return []netip.Addr{n.Address}
+}
+
+// Families of the lab's addresses, as the API names them.
+func (t Topology) Families() []string {
+	if t.IPv6 != nil {
+		return []string{"IPv4", "IPv6"}
+	}
+	return []string{"IPv4"}
+}
+
 // Nodes returns the nodes of all zones, in order.
 func (t Topology) Nodes() []Node {
 	var out []Node
