@@ -32,6 +32,10 @@ var kubernetes = map[string]string{
 
 // doors are the driver libraries that a folder outside internal/kernel may use, and why.
 var doors = map[string]map[string]string{
+	"internal/service/bpf": {
+		"github.com/cilium/ebpf":      "programs come with the room that they think for, and the library loads them",
+		"github.com/cilium/ebpf/link": "hooks belong to those programs",
+	},
 	"internal/service/nft": {
 		"github.com/google/nftables/expr": "a rule is a list of its expressions, which the door takes as they are",
 		"golang.org/x/sys/unix":           "numbers of protocols and hooks inside those expressions",

@@ -1,0 +1,52 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// IsCgroup tells whether the directory is a cgroup v2.
+func IsCgroup(dir string) bool { return onFilesystem(dir, unix.CGROUP2_SUPER_MAGIC) }
+
+// IsPinnable tells whether programs and maps can be pinned in the directory, or in it once it is
+// made: whether it is on a bpffs.
+func IsPinnable(dir string) bool {
+	for dir = filepath.Clean(dir); ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			return onFilesystem(dir, unix.BPF_FS_MAGIC)
+		}
+	}
+}
+
+func onFilesystem(path string, magic int64) bool {
+	var s unix.Statfs_t
+	return unix.Statfs(path, &s) == nil && int64(s.Type) == magic
+}
+
+// CgroupID is the number by which links tell which cgroup they are attached to.
+func CgroupID(dir string) (uint64, error) {
+	var s unix.Stat_t
+	if err := unix.Stat(dir, &s); err != nil {
+		return 0, fmt.Errorf("cgroup %s: %w", dir, err)
+	}
+	return s.Ino, nil
+}
+
+// NamespaceCookie is the number by which programs know the network namespace of the calling thread.
+func NamespaceCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("namespace cookie: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("namespace cookie: %w", err)
+	}
+	return cookie, nil
+}

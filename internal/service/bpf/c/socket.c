@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Services at the socket: connect() and sendmsg() to a Service go straight to one of its
+ * endpoints, and the program that asked still sees the Service's address. Whatever is not found
+ * here is left as it is: the packet then meets the node's nftables rules, which know every Service.
+ */
+#include "kernel.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+/* An address, IPv4 as ::ffff:a.b.c.d, in network byte order. */
+struct address {
+	u32 ip[4];
+	u16 port;
+	u8 protocol;
+	u8 zero;
+};
+
+/* A frontend has slots 0 to count-1, or those that its weights draw from. */
+struct frontend {
+	u32 id;
+	u32 count;
+	u32 flags;
+	u32 check; /* of the address and the above */
+};
+
+enum { WEIGHTED = 1 };
+
+struct slot_key {
+	u32 id;
+	u32 slot;
+};
+
+struct slot {
+	struct address endpoint;
+	u32 check; /* of the id and the endpoint */
+};
+
+/* A weighted frontend draws from the first n slots, for the first n whose limit a number is below. */
+struct draw {
+	u32 n;
+	u32 limit;
+};
+
+enum { DRAWS = 16 };
+
+struct weights {
+	struct draw draws[DRAWS];
+};
+
+struct pair {
+	struct address service;
+	struct address endpoint;
+};
+
+/* What a socket was led to. */
+struct origin {
+	struct pair pair;
+	u32 used; /* seconds since boot */
+};
+
+/* An unconnected UDP socket can speak with so many Services at a time. */
+enum { TALKS = 4 };
+
+/* After so many seconds without a datagram to a Service the socket's endpoint is chosen anew, as
+ * conntrack would (nf_conntrack_udp_timeout_stream). */
+enum { IDLE = 120 };
+
+struct talks {
+	struct origin with[TALKS];
+};
+
+struct settings {
+	u32 connected_udp; /* connected UDP sockets are translated: they can be ended */
+	u32 optouts;	   /* how many network namespaces are left alone */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct address);
+	__type(value, struct frontend);
+} frontends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1048576);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct slot_key);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u32);
+	__type(value, struct weights);
+} weights SEC(".maps");
+
+/* Serving endpoints of UDP frontends. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct pair);
+	__type(value, u32);
+} kept SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct pair);
+	__type(value, u64);
+} connections SEC(".maps");
+
+/* Network namespaces whose sockets are left alone, by cookie. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, u32);
+} optouts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct settings);
+} settings SEC(".maps");
+
+/* The two below live with their sockets. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct origin);
+} peers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct talks);
+} conversations SEC(".maps");
+
+INLINE u64 stir(u64 h, u32 a, u32 b)
+{
+	h = (h ^ ((u64)a << 32 | b)) * 0x9e3779b97f4a7c15ULL;
+	return h ^ h >> 29;
+}
+
+INLINE u32 last_word(const struct address *a) { return a->port | a->protocol << 16; }
+
+INLINE u64 stir_address(u64 h, const struct address *a)
+{
+	h = stir(h, a->ip[0], a->ip[1]);
+	h = stir(h, a->ip[2], a->ip[3]);
+	return stir(h, last_word(a), 0);
+}
+
+INLINE int same(const struct address *a, const struct address *b)
+{
+	return a->ip[3] == b->ip[3] && a->ip[2] == b->ip[2] && a->ip[1] == b->ip[1] && a->ip[0] == b->ip[0] &&
+	       last_word(a) == last_word(b);
+}
+
+/* once keeps the compiler from reading shared memory a second time. */
+#define once(x) (*(const volatile __typeof__(x) *)&(x))
+
+/* read_address copies one that may change meanwhile. */
+INLINE void read_address(struct address *to, const struct address *from)
+{
+	for (int i = 0; i < 4; i++)
+		to->ip[i] = once(from->ip[i]);
+	to->port = once(from->port);
+	to->protocol = once(from->protocol);
+	to->zero = 0;
+}
+
+/*
+ * An element that somebody deletes while we read it may be used for another key at once. So
+ * each carries a check over its key and its value, and what does not pass is as good as absent.
+ */
+INLINE int find_frontend(const struct address *at, struct frontend *out)
+{
+	const struct frontend *f = bpf_map_lookup_elem(&frontends, at);
+	if (!f)
+		return 0;
+	out->id = once(f->id);
+	out->count = once(f->count);
+	out->flags = once(f->flags);
+	u64 h = stir(stir(stir_address(1, at), out->id, out->count), out->flags, 0);
+	return (u32)h == once(f->check);
+}
+
+INLINE int find_slot(u32 id, u32 slot, struct address *out)
+{
+	struct slot_key key = {id, slot};
+	const struct slot *s = bpf_map_lookup_elem(&slots, &key);
+	if (!s)
+		return 0;
+	read_address(out, &s->endpoint);
+	return (u32)stir(stir_address(2, out), id, 0) == once(s->check);
+}
+
+/* below is a random number less than n. */
+INLINE u32 below(u32 n) { return (u64)bpf_get_prandom_u32() * n >> 32; }
+
+/* width is how many slots are drawn from this time. */
+INLINE u32 width(const struct frontend *f)
+{
+	if (!(f->flags & WEIGHTED))
+		return f->count;
+	const struct weights *w = bpf_map_lookup_elem(&weights, &f->id);
+	if (!w)
+		return f->count;
+	u32 toss = bpf_get_prandom_u32();
+	for (int i = 0; i < DRAWS - 1; i++)
+		if (toss < w->draws[i].limit)
+			return w->draws[i].n;
+	return w->draws[DRAWS - 1].n;
+}
+
+/* choose draws an endpoint. A slot that has just gone leads to another try, with slot 0. */
+INLINE int choose(const struct address *at, struct frontend *f, struct address *out)
+{
+	if (find_slot(f->id, below(width(f)), out))
+		return 1;
+	return find_frontend(at, f) && find_slot(f->id, 0, out);
+}
+
+INLINE void count(const struct pair *p)
+{
+	u64 *n = bpf_map_lookup_elem(&connections, p);
+	if (n) {
+		__sync_fetch_and_add(n, 1);
+		return;
+	}
+	u64 one = 1;
+	bpf_map_update_elem(&connections, p, &one, BPF_NOEXIST);
+}
+
+INLINE const struct settings *get_settings(void)
+{
+	u32 zero = 0;
+	return bpf_map_lookup_elem(&settings, &zero);
+}
+
+INLINE int opted_out(struct bpf_sock_addr *ctx, const struct settings *s)
+{
+	if (!s->optouts)
+		return 0;
+	u64 cookie = bpf_get_netns_cookie(ctx);
+	return bpf_map_lookup_elem(&optouts, &cookie) != 0;
+}
+
+INLINE u32 now(void) { return bpf_ktime_get_coarse_ns() / 1000000000; }
+
+INLINE int connect(struct bpf_sock_addr *ctx, struct origin *o)
+{
+	const struct settings *s = get_settings();
+	struct frontend f;
+	if (!s || !find_frontend(&o->pair.service, &f) || opted_out(ctx, s))
+		return 0;
+	if (o->pair.service.protocol == IPPROTO_UDP && !s->connected_udp)
+		return 0;
+	if (!choose(&o->pair.service, &f, &o->pair.endpoint))
+		return 0;
+	struct origin *mine = bpf_sk_storage_get(&peers, ctx->sk, o, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!mine)
+		return 0;
+	*mine = *o;
+	count(&o->pair);
+	return 1;
+}
+
+/* disconnect forgets where a socket was led to before, if it was. */
+INLINE void disconnect(struct bpf_sock_addr *ctx)
+{
+	if (bpf_sk_storage_get(&peers, ctx->sk, 0, 0))
+		bpf_sk_storage_delete(&peers, ctx->sk);
+}
+
+INLINE int is_kept(const struct pair *p) { return bpf_map_lookup_elem(&kept, p) != 0; }
+
+/* The kernel calls sendmsg and recvmsg programs with the socket locked: nobody else writes here. */
+
+/* forget_direct lets answers of an endpoint be its own again, once the socket speaks to it directly. */
+INLINE void forget_direct(struct bpf_sock_addr *ctx, const struct address *to)
+{
+	struct talks *t = bpf_sk_storage_get(&conversations, ctx->sk, 0, 0);
+	if (!t)
+		return;
+	for (int i = 0; i < TALKS; i++)
+		if (same(&t->with[i].pair.endpoint, to))
+			t->with[i].pair.service.protocol = 0;
+}
+
+/* talk finds or makes the socket's conversation with a Service. */
+INLINE int talk(struct bpf_sock_addr *ctx, struct origin *o, struct frontend *f)
+{
+	struct talks none = {};
+	struct talks *t = bpf_sk_storage_get(&conversations, ctx->sk, &none, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!t)
+		return 0;
+	o->used = now();
+	int free = -1;
+	for (int i = 0; i < TALKS; i++) {
+		struct origin *w = &t->with[i];
+		int idle = !w->pair.service.protocol || o->used - w->used > IDLE;
+		if (same(&w->pair.service, &o->pair.service)) {
+			if (!idle && is_kept(&w->pair)) {
+				w->used = o->used;
+				o->pair.endpoint = w->pair.endpoint;
+				return 1;
+			}
+			idle = 1;
+			w->pair.service.protocol = 0;
+		}
+		if (idle)
+			free = i;
+	}
+	if (free < 0 || !choose(&o->pair.service, f, &o->pair.endpoint))
+		return 0;
+	/* Two Services with one endpoint would be one to recvmsg: the second is not ours. */
+	for (int i = 0; i < TALKS; i++)
+		if (same(&t->with[i].pair.endpoint, &o->pair.endpoint) && t->with[i].pair.service.protocol) {
+			if (o->used - t->with[i].used <= IDLE)
+				return 0;
+			t->with[i].pair.service.protocol = 0;
+		}
+	for (int i = 0; i < TALKS; i++)
+		if (i == free)
+			t->with[i] = *o;
+	count(&o->pair);
+	return 1;
+}
+
+INLINE int sendmsg(struct bpf_sock_addr *ctx, struct origin *o)
+{
+	const struct settings *s = get_settings();
+	struct frontend f;
+	if (!s || !find_frontend(&o->pair.service, &f) || opted_out(ctx, s)) {
+		forget_direct(ctx, &o->pair.service);
+		return 0;
+	}
+	/* A connected socket hears only its peer, whomever it sends to. */
+	struct origin *peer = bpf_sk_storage_get(&peers, ctx->sk, 0, 0);
+	if (peer && ctx->sk->state == TCP_ESTABLISHED && same(&peer->pair.service, &o->pair.service)) {
+		o->pair.endpoint = peer->pair.endpoint;
+		return 1;
+	}
+	return talk(ctx, o, &f);
+}
+
+/* origin_of finds the Service in whose name an endpoint speaks. */
+INLINE int origin_of(struct bpf_sock_addr *ctx, const struct address *from, struct address *out)
+{
+	struct origin *peer = bpf_sk_storage_get(&peers, ctx->sk, 0, 0);
+	if (peer && ctx->sk->state == TCP_ESTABLISHED && same(&peer->pair.endpoint, from)) {
+		*out = peer->pair.service;
+		return 1;
+	}
+	struct talks *t = bpf_sk_storage_get(&conversations, ctx->sk, 0, 0);
+	if (!t)
+		return 0;
+	for (int i = 0; i < TALKS; i++)
+		if (t->with[i].pair.service.protocol && same(&t->with[i].pair.endpoint, from)) {
+			*out = t->with[i].pair.service;
+			return 1;
+		}
+	return 0;
+}
+
+INLINE int peer_name(struct bpf_sock_addr *ctx, const struct address *peer, struct address *out)
+{
+	struct origin *o = bpf_sk_storage_get(&peers, ctx->sk, 0, 0);
+	if (!o || !same(&o->pair.endpoint, peer))
+		return 0;
+	*out = o->pair.service;
+	return 1;
+}
+
+#define MAPPED 0xffff0000 /* ::ffff:0:0/96's third word, as little-endian machines read it */
+
+INLINE void read4(const struct bpf_sock_addr *ctx, struct address *a)
+{
+	a->ip[2] = MAPPED;
+	a->ip[3] = ctx->user_ip4;
+	a->port = ctx->user_port;
+	a->protocol = ctx->protocol;
+}
+
+INLINE void write4(struct bpf_sock_addr *ctx, const struct address *a)
+{
+	ctx->user_ip4 = a->ip[3];
+	ctx->user_port = a->port;
+}
+
+INLINE void read6(const struct bpf_sock_addr *ctx, struct address *a)
+{
+	a->ip[0] = ctx->user_ip6[0];
+	a->ip[1] = ctx->user_ip6[1];
+	a->ip[2] = ctx->user_ip6[2];
+	a->ip[3] = ctx->user_ip6[3];
+	a->port = ctx->user_port;
+	a->protocol = ctx->protocol;
+}
+
+INLINE void write6(struct bpf_sock_addr *ctx, const struct address *a)
+{
+	ctx->user_ip6[0] = a->ip[0];
+	ctx->user_ip6[1] = a->ip[1];
+	ctx->user_ip6[2] = a->ip[2];
+	ctx->user_ip6[3] = a->ip[3];
+	ctx->user_port = a->port;
+}
+
+INLINE int ours(const struct bpf_sock_addr *ctx)
+{
+	return ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_UDP;
+}
+
+/* Every program lets the call go on (1), translated or not. */
+#define FAMILY(n)                                                                                                      \
+	SEC("cgroup/connect" #n) int connect##n(struct bpf_sock_addr *ctx)                                             \
+	{                                                                                                              \
+		struct origin o = {};                                                                                  \
+		if (!ours(ctx))                                                                                        \
+			return 1;                                                                                      \
+		read##n(ctx, &o.pair.service);                                                                         \
+		if (connect(ctx, &o))                                                                                  \
+			write##n(ctx, &o.pair.endpoint);                                                               \
+		else                                                                                                   \
+			disconnect(ctx);                                                                               \
+		return 1;                                                                                              \
+	}                                                                                                              \
+	SEC("cgroup/sendmsg" #n) int sendmsg##n(struct bpf_sock_addr *ctx)                                             \
+	{                                                                                                              \
+		struct origin o = {};                                                                                  \
+		if (ctx->protocol != IPPROTO_UDP)                                                                      \
+			return 1;                                                                                      \
+		read##n(ctx, &o.pair.service);                                                                         \
+		if (sendmsg(ctx, &o))                                                                                  \
+			write##n(ctx, &o.pair.endpoint);                                                               \
+		return 1;                                                                                              \
+	}                                                                                                              \
+	SEC("cgroup/recvmsg" #n) int recvmsg##n(struct bpf_sock_addr *ctx)                                             \
+	{                                                                                                              \
+		struct address from = {}, service;                                                                     \
+		if (ctx->protocol != IPPROTO_UDP)                                                                      \
+			return 1;                                                                                      \
+		read##n(ctx, &from);                                                                                   \
+		if (origin_of(ctx, &from, &service))                                                                   \
+			write##n(ctx, &service);                                                                       \
+		return 1;                                                                                              \
+	}                                                                                                              \
+	SEC("cgroup/getpeername" #n) int getpeername##n(struct bpf_sock_addr *ctx)                                     \
+	{                                                                                                              \
+		struct address peer = {}, service;                                                                     \
+		if (!ours(ctx))                                                                                        \
+			return 1;                                                                                      \
+		read##n(ctx, &peer);                                                                                   \
+		if (peer_name(ctx, &peer, &service))                                                                   \
+			write##n(ctx, &service);                                                                       \
+		return 1;                                                                                              \
+	}
+
+FAMILY(4)
+FAMILY(6)
+
+/* end_udp ends connected UDP sockets that were led to an endpoint which no longer serves: they can
+ * never hear from it again, and connect anew. Unconnected ones go on: ending would change their port. */
+SEC("iter/udp") int end_udp(struct bpf_iter__udp *ctx)
+{
+	struct udp_sock *sk = ctx->udp_sk;
+	if (!sk)
+		return 0;
+	struct origin *o = bpf_sk_storage_get(&peers, sk, 0, 0);
+	if (!o || o->pair.service.protocol != IPPROTO_UDP || is_kept(&o->pair))
+		return 0;
+	struct sock_common *c = &sk->inet.sk.__sk_common;
+	if (c->skc_state != TCP_ESTABLISHED || c->skc_dport != o->pair.endpoint.port)
+		return 0;
+	u32 last = c->skc_family == AF_INET ? c->skc_daddr : c->skc_v6_daddr.in6_u.u6_addr32[3];
+	if (last == o->pair.endpoint.ip[3])
+		bpf_sock_destroy(c);
+	return 0;
+}

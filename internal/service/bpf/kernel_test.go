@@ -1,0 +1,125 @@
+//go:build kernel
+
+package bpf
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/service"
+)
+
+// families are the ways to name an address of a Service: by its own family, and IPv4 by an IPv6 socket.
+var families = []struct {
+	name   string
+	v6     bool
+	mapped bool
+}{{name: "IPv4"}, {name: "IPv6", v6: true}, {name: "IPv4 at an IPv6 socket", mapped: true}}
+
+func TestConnectIsLedToEveryEndpoint(t *testing.T) {
+	for _, f := range families {
+		for network, protocol := range map[string]model.Protocol{"tcp": model.TCP, "udp": model.UDP} {
+			t.Run(f.name+" "+network, func(t *testing.T) {
+				w := newWorld(t, 3)
+				backends := endpoints(3, f.v6, 8080)
+				w.serve(t, backends...)
+				at := netip.AddrPortFrom(serviceAddr(1, f.v6), 80)
+				a := w.applier(t)
+				apply(t, a, front(at, protocol, backends...))
+				to := at
+				if f.mapped {
+					to = netip.AddrPortFrom(netip.AddrFrom16(at.Addr().As16()), 80)
+				}
+				seen := map[netip.AddrPort]uint64{}
+				for range 60 {
+					c, err := w.dial(network, to)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got := c.RemoteAddr().String(); got != at.String() {
+						t.Errorf("connected to %s: the peer is called %s", at, got)
+					}
+					from, err := answer(c)
+					if err != nil {
+						t.Fatal(err)
+					}
+					c.Close()
+					seen[from]++
+				}
+				for _, b := range backends {
+					if seen[b] < 5 {
+						t.Errorf("%s was chosen %d times of 60, want about 20", b, seen[b])
+					}
+				}
+				counters, err := a.Counters()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, b := range backends {
+					p := service.Pair{Frontend: service.Key{Addr: at, Protocol: protocol}, Backend: b}
+					if counters[p].Connections != seen[b] {
+						t.Errorf("%s counted %d, want %d", b, counters[p].Connections, seen[b])
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestWhatIsNotLedIsLeft(t *testing.T) {
+	w := newWorld(t, 2)
+	backends := endpoints(2, false, 8080)
+	w.serve(t, backends...)
+	a := w.applier(t)
+	at := func(i int) netip.AddrPort { return netip.AddrPortFrom(serviceAddr(i, false), 80) }
+	rejected, sources, affine := front(at(1), model.TCP), front(at(2), model.TCP, backends...), front(at(3), model.TCP, backends...)
+	sources.Sources = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+	affine.Affinity = timeout
+	inside := front(at(4), model.TCP)
+	inside.Verdict = service.Drop
+	insiders := front(at(4), model.TCP, backends[0]).Choice
+	inside.Inside = &insiders
+	apply(t, a, rejected, sources, affine, inside)
+	for i := 1; i <= 3; i++ {
+		if got, err := w.ask("tcp", at(i)); err == nil {
+			t.Errorf("%s was led to %s", at(i), got)
+		}
+	}
+	got, err := w.ask("tcp", at(4))
+	if err != nil || got != backends[0] {
+		t.Errorf("an insider got %v, %v, want %v", got, err, backends[0])
+	}
+	if got, err := w.ask("tcp", backends[1]); err != nil || got != backends[1] {
+		t.Errorf("a direct connection got %v, %v", got, err)
+	}
+	if err := a.Update(map[model.Name][]service.Frontend{inside.Service: nil}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := w.ask("tcp", at(4)); err == nil {
+		t.Errorf("a deleted Service was led to %s", got)
+	}
+}
+
+func TestShapesAreAsInC(t *testing.T) {
+	w := newWorld(t, 0)
+	a := w.applier(t)
+	f := front(netip.AddrPortFrom(serviceAddr(1, true), 53), model.UDP, endpoints(3, true, 53)...)
+	f.Backends[0].Share = 0.5
+	apply(t, a, f)
+	if ok, err := a.have.holds(a.tables); !ok || err != nil {
+		t.Errorf("what was written is not what is read: %v", err)
+	}
+	again, err := read(a.tables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := again.frontends[addressOf(f.Addr, model.UDP)]
+	if p == nil || p.broken || len(p.slots) != 3 || p.weights == nil || len(p.kept) != 3 {
+		t.Errorf("read %+v", p)
+	}
+	if !slices.Contains(p.slots, addressOf(endpoints(1, true, 53)[0], model.UDP)) {
+		t.Errorf("slots are %v", p.slots)
+	}
+}

@@ -1,0 +1,208 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/zonewise/zonewise/internal/kernel/bpf"
+)
+
+// load opens the maps that are there, makes the others, and hands the programs to the kernel.
+// What is made is pinned only after the kernel has taken the programs.
+func (m *machine) load() error {
+	spec, err := loadObject()
+	if err != nil {
+		return fmt.Errorf("socket path: %w", err)
+	}
+	if n := m.options.Frontends; n > 0 {
+		spec.Maps[objectMapFrontends].MaxEntries = uint32(n)
+	}
+	if n := m.options.Slots; n > 0 {
+		spec.Maps[objectMapSlots].MaxEntries = uint32(n)
+	}
+	adopted := map[string]*ebpf.Map{}
+	defer func() {
+		for _, a := range adopted {
+			a.Close() // the collection has its own
+		}
+	}()
+	for name, s := range spec.Maps {
+		there, err := adopt(m.mapPin(name), s)
+		if err != nil {
+			return err
+		}
+		if there != nil {
+			adopted[name] = there
+		}
+	}
+	if err := m.verify(spec, adopted); err != nil {
+		return err
+	}
+	if err := m.describe(); err != nil {
+		return err
+	}
+	if err := m.pinMaps(); err != nil {
+		return err
+	}
+	return m.openLinks()
+}
+
+// adopt opens a pinned map if it is there and of the shape that we know. It may have another size.
+func adopt(pin string, s *ebpf.MapSpec) (*ebpf.Map, error) {
+	there, err := ebpf.LoadPinnedMap(pin, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && there.Type() == s.Type && there.KeySize() == s.KeySize && there.ValueSize() == s.ValueSize && there.Flags() == s.Flags {
+		s.MaxEntries = there.MaxEntries()
+		return there, nil
+	}
+	if there != nil {
+		there.Close()
+	}
+	if err := os.Remove(pin); err != nil { // it is not ours, or not what its place says
+		return nil, fmt.Errorf("pin: %w", err)
+	}
+	return nil, nil
+}
+
+// verify hands the programs to the kernel: with the one that ends UDP sockets where that is possible.
+func (m *machine) verify(spec *ebpf.CollectionSpec, adopted map[string]*ebpf.Map) error {
+	o := ebpf.CollectionOptions{MapReplacements: adopted}
+	objects, err := ebpf.NewCollectionWithOptions(spec, o)
+	if err == nil {
+		m.objects = objects
+		// Without CONFIG_BPF and its iterators there is none, and connected UDP sockets are not led.
+		if it, err := link.AttachIter(link.IterOptions{Program: objects.Programs[objectProgEndUdp]}); err == nil {
+			m.ender = it
+		}
+		return nil
+	}
+	delete(spec.Programs, objectProgEndUdp)
+	if m.objects, err = ebpf.NewCollectionWithOptions(spec, o); err != nil {
+		return refused(err)
+	}
+	return nil
+}
+
+// refused says in a sentence why the kernel does not take the programs.
+func refused(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return &Unsupported{"the kernel does not let this process load eBPF programs (it needs CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN)"}
+	}
+	var v *ebpf.VerifierError
+	if errors.As(err, &v) && len(v.Log) > 0 {
+		return &Unsupported{"the kernel refuses a program: " + strings.TrimSpace(v.Log[len(v.Log)-1]) + " (" + v.Cause.Error() + ")"}
+	}
+	return &Unsupported{"the kernel refuses the eBPF programs: " + err.Error()}
+}
+
+// program is what the kernel says of one of ours.
+type program struct {
+	id  ebpf.ProgramID
+	tag string // the same for the same instructions
+}
+
+// describe notes what the programs and maps are called by the kernel.
+func (m *machine) describe() error {
+	for _, h := range hooks() {
+		info, err := m.objects.Programs[h.program].Info()
+		if err != nil {
+			return fmt.Errorf("program %s: %w", h.program, err)
+		}
+		id, _ := info.ID()
+		m.programs[h.program] = program{id, info.Tag}
+	}
+	for name, mm := range m.objects.Maps {
+		info, err := mm.Info()
+		if err != nil {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+		id, _ := info.ID()
+		m.maps[id] = true
+	}
+	return nil
+}
+
+func (m *machine) mapPin(name string) string {
+	if slices.Contains(socketMaps, name) {
+		return filepath.Join(m.options.Pins, socketLayout, name)
+	}
+	return filepath.Join(m.options.Pins, m.layout, name)
+}
+
+func (m *machine) linkPin(program string) string {
+	return filepath.Join(m.options.Pins, linksDir, program)
+}
+
+// pinMaps pins what is not pinned, or no longer.
+func (m *machine) pinMaps() error {
+	for name, mm := range m.objects.Maps {
+		pin := m.mapPin(name)
+		if exists(pin) {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(pin), 0o700); err != nil {
+			return fmt.Errorf("pin: %w", err)
+		}
+		again, err := mm.Clone() // one that knows of no pin
+		if err != nil {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+		err = again.Pin(pin)
+		again.Close()
+		if err != nil {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// openLinks opens the links that are there.
+func (m *machine) openLinks() error {
+	for _, h := range hooks() {
+		pin := m.linkPin(h.program)
+		l, err := link.LoadPinnedLink(pin, nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			if err := os.Remove(pin); err != nil { // something else is in its place
+				return fmt.Errorf("pin: %w", err)
+			}
+			continue
+		}
+		m.links[h.program] = l
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// view returns a map of the collection by its types.
+func view[K comparable, V any](m *machine, name string) bpf.Map[K, V] {
+	return bpf.NewMap[K, V](m.objects.Maps[name])
+}
+
+// Tables are the maps of our layout.
+func (m *machine) Tables() tables {
+	return tables{
+		frontends:   view[address, frontend](m, objectMapFrontends),
+		slots:       view[slotKey, slot](m, objectMapSlots),
+		weights:     view[uint32, weights](m, objectMapWeights),
+		kept:        view[pair, uint32](m, objectMapKept),
+		connections: view[pair, uint64](m, objectMapConnections),
+		optouts:     view[uint64, uint32](m, objectMapOptouts),
+	}
+}

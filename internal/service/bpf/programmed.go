@@ -1,0 +1,185 @@
+package bpf
+
+import (
+	"slices"
+
+	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/service"
+)
+
+// programmed is what the maps hold of one frontend: our copy of the kernel.
+type programmed struct {
+	id      uint32    // 0: the frontend itself is not there, at most its kept endpoints are
+	slots   []address // by number
+	weights *weights  // nil: even
+	kept    []address // serving endpoints of a UDP frontend
+	// broken tells that something of it is missing or wrong, so that it must be written anew.
+	broken bool
+}
+
+// digest is the sum of the digests of a frontend's elements, by table.
+type digest struct{ frontends, slots, weights, kept uint64 }
+
+func (d *digest) add(o digest) {
+	d.frontends += o.frontends
+	d.slots += o.slots
+	d.weights += o.weights
+	d.kept += o.kept
+}
+
+func (d *digest) subtract(o digest) {
+	d.frontends -= o.frontends
+	d.slots -= o.slots
+	d.weights -= o.weights
+	d.kept -= o.kept
+}
+
+// usage is how many elements a frontend has, by table.
+type usage struct{ frontends, slots, weights, kept int }
+
+func (u *usage) add(o usage) {
+	u.frontends += o.frontends
+	u.slots += o.slots
+	u.weights += o.weights
+	u.kept += o.kept
+}
+
+func (u *usage) subtract(o usage) {
+	u.frontends -= o.frontends
+	u.slots -= o.slots
+	u.weights -= o.weights
+	u.kept -= o.kept
+}
+
+// within tells that none is more than there.
+func (u usage) within(o usage) bool {
+	return u.frontends <= o.frontends && u.slots <= o.slots && u.weights <= o.weights && u.kept <= o.kept
+}
+
+func (p *programmed) frontend(at address) frontend {
+	var flags uint32
+	if p.weights != nil {
+		flags = weighted
+	}
+	return newFrontend(at, p.id, uint32(len(p.slots)), flags)
+}
+
+func (p *programmed) digest(at address) digest {
+	var d digest
+	if p == nil {
+		return d
+	}
+	if p.id != 0 {
+		d.frontends = p.frontend(at).digest(&at)
+		for i, e := range p.slots {
+			s := newSlot(p.id, e)
+			d.slots += s.digest(slotKey{p.id, uint32(i)})
+		}
+		if p.weights != nil {
+			d.weights = p.weights.digest(p.id)
+		}
+	}
+	for _, e := range p.kept {
+		k := pair{at, e}
+		d.kept += k.digest()
+	}
+	return d
+}
+
+func (p *programmed) usage() usage {
+	var u usage
+	if p == nil {
+		return u
+	}
+	if p.id != 0 {
+		u.frontends, u.slots = 1, len(p.slots)
+		if p.weights != nil {
+			u.weights = 1
+		}
+	}
+	u.kept = len(p.kept)
+	return u
+}
+
+// leads tells whether the frontend leads to the endpoint, or did and it still serves.
+func (p *programmed) leads(endpoint address) bool {
+	return slices.Contains(p.slots, endpoint) || slices.Contains(p.kept, endpoint)
+}
+
+// here tells whether the socket path does a frontend, and by which choice: who opens a socket on
+// this node is an insider. The rest is left to the packet path, which knows the packet's source,
+// answers where there is no endpoint, and remembers clients.
+func here(f service.Frontend) (service.Choice, bool) {
+	choice := f.Choice
+	if f.Inside != nil {
+		choice = *f.Inside
+	}
+	ours := choice.Verdict == service.Balance && len(choice.Backends) > 0 && f.Sources == nil && f.Affinity == 0 &&
+		(f.Protocol == model.TCP || f.Protocol == model.UDP)
+	return choice, ours
+}
+
+// keeps lists the serving endpoints of a UDP frontend, ours or not: flows that we led to one stay.
+func keeps(f service.Frontend) []address {
+	if f.Protocol != model.UDP {
+		return nil
+	}
+	out := make([]address, len(f.Keep))
+	for i, e := range f.Keep {
+		out[i] = addressOf(e, f.Protocol)
+	}
+	return out
+}
+
+// reach returns what a frontend should become when it leads to t, out of what it is now; newID
+// gives an id that nobody has. Even shares keep their slots where they can, so that a change costs what
+// it is. So do weights if only endpoints differ. Else all is written beside the old, under the new
+// id, and comes into force at once.
+func (p *programmed) reach(t target, kept []address, newID func() uint32) *programmed {
+	to := &programmed{slots: t.endpoints, weights: t.weights, kept: kept}
+	switch {
+	case p == nil || p.id == 0 || p.broken:
+		to.id = newID()
+	case p.weights == nil && t.weights == nil:
+		to.id, to.slots = p.id, settle(p.slots, t.endpoints)
+	case p.weights != nil && t.weights != nil && *p.weights == *t.weights && len(p.slots) == len(t.endpoints):
+		to.id, to.slots = p.id, make([]address, 0, len(t.endpoints))
+		at := 0
+		for _, n := range t.tiers {
+			to.slots = append(to.slots, settle(p.slots[at:at+n], t.endpoints[at:at+n])...)
+			at += n
+		}
+	default:
+		to.id = newID()
+	}
+	return to
+}
+
+// settle puts the endpoints into as many slots: each that has one of these keeps it.
+func settle(slots, endpoints []address) []address {
+	if slices.Equal(slots, endpoints) {
+		return slots
+	}
+	out := make([]address, len(endpoints))
+	stays := make(map[address]bool, len(endpoints))
+	for _, e := range endpoints {
+		stays[e] = true
+	}
+	var free []int
+	for i := range out {
+		if i < len(slots) && stays[slots[i]] {
+			out[i] = slots[i]
+			delete(stays, slots[i])
+			continue
+		}
+		free = append(free, i)
+	}
+	for _, e := range endpoints {
+		if stays[e] {
+			delete(stays, e)
+			out[free[0]] = e
+			free = free[1:]
+		}
+	}
+	return out[:len(out)-len(free)]
+}

@@ -1,0 +1,201 @@
+package bpf
+
+import "slices"
+
+// image is what all tables hold, by frontend.
+type image struct {
+	frontends map[address]*programmed
+	digest    digest
+	usage     usage
+	next      uint32          // no id from here on is in use, save those in taken
+	taken     map[uint32]bool // set once the numbers have come round
+
+	// Elements that no frontend leads to: a predecessor was interrupted, or somebody else wrote them.
+	lostSlots   []slotKey
+	lostWeights []uint32
+}
+
+// read makes an image of the tables.
+func read(t tables) (*image, error) {
+	m := &image{frontends: map[address]*programmed{}, next: 1}
+	byID := map[uint32]*programmed{}
+	err := t.frontends.Each(func(keys []address, values []frontend) {
+		for i, at := range keys {
+			m.enter(at, values[i], byID)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	found := map[uint32]int{}
+	err = t.slots.Each(func(keys []slotKey, values []slot) {
+		for i, k := range keys {
+			p := byID[k.ID]
+			if p == nil || int(k.Slot) >= len(p.slots) {
+				m.lostSlots = append(m.lostSlots, k)
+				m.next = max(m.next, k.ID+1)
+				continue
+			}
+			p.slots[k.Slot] = values[i].Endpoint
+			p.broken = p.broken || newSlot(k.ID, values[i].Endpoint) != values[i]
+			found[k.ID]++
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	weighs := map[uint32]bool{}
+	err = t.weights.Each(func(keys []uint32, values []weights) {
+		for i, id := range keys {
+			p := byID[id]
+			if p == nil || p.weights == nil {
+				m.lostWeights = append(m.lostWeights, id)
+				m.next = max(m.next, id+1)
+				continue
+			}
+			*p.weights, weighs[id] = values[i], true
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for id, p := range byID {
+		p.broken = p.broken || found[id] != len(p.slots) || p.weights != nil && !weighs[id]
+	}
+	if err := t.kept.Each(func(keys []pair, _ []uint32) {
+		for _, k := range keys {
+			m.at(k.Service).kept = append(m.at(k.Service).kept, k.Endpoint)
+		}
+	}); err != nil {
+		return nil, err
+	}
+	for at, p := range m.frontends {
+		slices.SortFunc(p.kept, compareAddresses)
+		m.digest.add(p.digest(at))
+		m.usage.add(p.usage())
+	}
+	return m, nil
+}
+
+// newID returns an id that no element has.
+func (m *image) newID() uint32 {
+	for {
+		id := m.next
+		m.next++
+		if id == 0 {
+			m.taken = map[uint32]bool{}
+			for _, p := range m.frontends {
+				m.taken[p.id] = true
+			}
+			for _, k := range m.lostSlots {
+				m.taken[k.ID] = true
+			}
+			continue
+		}
+		if !m.taken[id] {
+			return id
+		}
+	}
+}
+
+// most is more slots than a frontend can have: what claims to have more is broken.
+const most = 1 << 20
+
+func (m *image) enter(at address, f frontend, byID map[uint32]*programmed) {
+	p := m.at(at)
+	p.id = f.ID
+	m.next = max(m.next, f.ID+1)
+	if f != newFrontend(at, f.ID, f.Count, f.Flags) || f.ID == 0 || f.Count > most || byID[f.ID] != nil {
+		p.broken = true
+		return
+	}
+	byID[f.ID] = p
+	p.slots = make([]address, f.Count)
+	if f.Flags&weighted != 0 {
+		p.weights = &weights{}
+	}
+}
+
+// at returns the frontend's entry, made if missing.
+func (m *image) at(a address) *programmed {
+	p := m.frontends[a]
+	if p == nil {
+		p = &programmed{}
+		m.frontends[a] = p
+	}
+	return p
+}
+
+// become enters a change that was written.
+func (m *image) become(c *change) {
+	for i, at := range c.becomes.keys {
+		if p := m.frontends[at]; p != nil {
+			m.digest.subtract(p.digest(at))
+			m.usage.subtract(p.usage())
+		}
+		p := c.becomes.values[i]
+		if p == nil || p.id == 0 && len(p.kept) == 0 {
+			delete(m.frontends, at)
+			continue
+		}
+		m.frontends[at] = p
+		m.digest.add(p.digest(at))
+		m.usage.add(p.usage())
+	}
+}
+
+// holds tells whether the tables hold what the image says, and nothing else.
+func (m *image) holds(t tables) (bool, error) {
+	var d digest
+	var u usage
+	err := t.frontends.Each(func(keys []address, values []frontend) {
+		u.frontends += len(keys)
+		for i := range keys {
+			d.frontends += values[i].digest(&keys[i])
+		}
+	})
+	if err != nil {
+		return false, err
+	}
+	if err := t.slots.Each(func(keys []slotKey, values []slot) {
+		u.slots += len(keys)
+		for i := range keys {
+			d.slots += values[i].digest(keys[i])
+		}
+	}); err != nil {
+		return false, err
+	}
+	if err := t.weights.Each(func(keys []uint32, values []weights) {
+		u.weights += len(keys)
+		for i := range keys {
+			d.weights += values[i].digest(keys[i])
+		}
+	}); err != nil {
+		return false, err
+	}
+	if err := t.kept.Each(func(keys []pair, _ []uint32) {
+		u.kept += len(keys)
+		for i := range keys {
+			d.kept += keys[i].digest()
+		}
+	}); err != nil {
+		return false, err
+	}
+	return d == m.digest && u == m.usage, nil
+}
+
+func compareAddresses(a, b address) int {
+	if c := slices.Compare(a.IP[:], b.IP[:]); c != 0 {
+		return c
+	}
+	if c := slices.Compare(a.Port[:], b.Port[:]); c != 0 {
+		return c
+	}
+	return int(a.Protocol) - int(b.Protocol)
+}
+
+// leads tells whether the pair's frontend leads to its endpoint.
+func (m *image) leads(p pair) bool {
+	f := m.frontends[p.Service]
+	return f != nil && f.leads(p.Endpoint)
+}

@@ -1,0 +1,107 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/service"
+)
+
+// What lies in the maps, byte for byte as in c/socket.c.
+
+// address is one of a Service or an endpoint, IPv4 as ::ffff:a.b.c.d, in network byte order.
+type address struct {
+	IP       [16]byte
+	Port     [2]byte
+	Protocol model.Protocol
+	Zero     uint8
+}
+
+func addressOf(a netip.AddrPort, p model.Protocol) address {
+	out := address{IP: a.Addr().As16(), Protocol: p}
+	binary.BigEndian.PutUint16(out.Port[:], a.Port())
+	return out
+}
+
+func (a address) addrPort() netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(a.IP).Unmap(), binary.BigEndian.Uint16(a.Port[:]))
+}
+
+func (a address) key() service.Key { return service.Key{Addr: a.addrPort(), Protocol: a.Protocol} }
+
+type frontend struct {
+	ID, Count, Flags, Check uint32
+}
+
+const weighted = 1 // a flag of frontends
+
+type slotKey struct {
+	ID, Slot uint32
+}
+
+type slot struct {
+	Endpoint address
+	Check    uint32
+}
+
+// draw is one of the draws that make up weights: from the first N slots, if a random number is
+// below Limit and was not below any before.
+type draw struct {
+	N, Limit uint32
+}
+
+const maxDraws = 16
+
+type weights [maxDraws]draw
+
+// pair is a frontend and one of its endpoints.
+type pair struct {
+	Service, Endpoint address
+}
+
+type settings struct {
+	ConnectedUDP, Optouts uint32
+}
+
+// stir and what follows are the same as in c/socket.c.
+func stir(h uint64, a, b uint32) uint64 {
+	h = (h ^ (uint64(a)<<32 | uint64(b))) * 0x9e3779b97f4a7c15
+	return h ^ h>>29
+}
+
+func (a *address) stir(h uint64) uint64 {
+	word := func(i int) uint32 { return binary.LittleEndian.Uint32(a.IP[i:]) }
+	h = stir(h, word(0), word(4))
+	h = stir(h, word(8), word(12))
+	return stir(h, uint32(binary.LittleEndian.Uint16(a.Port[:]))|uint32(a.Protocol)<<16, 0)
+}
+
+func newFrontend(at address, id, count, flags uint32) frontend {
+	return frontend{id, count, flags, uint32(stir(stir(at.stir(1), id, count), flags, 0))}
+}
+
+func newSlot(id uint32, endpoint address) slot {
+	return slot{endpoint, uint32(stir(endpoint.stir(2), id, 0))}
+}
+
+// The digest of an element covers its key and its value. The digests of a table's elements, added
+// up, tell whether it holds what it should, in whatever order.
+
+func (f frontend) digest(at *address) uint64 {
+	return stir(stir(at.stir(3), f.ID, f.Count), f.Flags, f.Check)
+}
+
+func (s *slot) digest(k slotKey) uint64 {
+	return stir(stir(s.Endpoint.stir(4), k.ID, k.Slot), s.Check, 0)
+}
+
+func (w *weights) digest(id uint32) uint64 {
+	h := stir(5, id, 0)
+	for _, d := range w {
+		h = stir(h, d.N, d.Limit)
+	}
+	return h
+}
+
+func (p *pair) digest() uint64 { return p.Endpoint.stir(p.Service.stir(6)) }

@@ -1,0 +1,293 @@
+//go:build kernel
+
+package bpf
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/zonewise/zonewise/internal/kernel/netns"
+	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/service"
+)
+
+// world is a namespace with loopback alone, on which endpoints have addresses and Services have
+// none: who gets an answer from a Service was led. The test's process is in the world's cgroup.
+type world struct {
+	ns      *netns.NS
+	options Options
+}
+
+const timeout = 3 * time.Second
+
+// endpointAddr is the address of endpoint i: it has both families.
+func endpointAddr(i int, v6 bool) netip.Addr {
+	if v6 {
+		return netip.AddrFrom16([16]byte{0xfd, 1, 14: byte(i >> 8), 15: byte(i)})
+	}
+	return netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+}
+
+// serviceAddr is the address of Service i.
+func serviceAddr(i int, v6 bool) netip.Addr {
+	if v6 {
+		return netip.AddrFrom16([16]byte{0xfd, 0x64, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)})
+	}
+	return netip.AddrFrom4([4]byte{10, 100 + byte(i>>16), byte(i >> 8), byte(i)})
+}
+
+func newWorld(t testing.TB, endpoints int) *world {
+	t.Helper()
+	w := &world{options: Options{Cgroup: ownCgroup(t), Pins: filepath.Join(bpffs(t), "zonewise"), Namespaces: t.TempDir()}}
+	w.ns = w.space(t)
+	w.in(t, w.ns, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		for i := 1; i <= endpoints; i++ {
+			for _, v6 := range []bool{false, true} {
+				a := endpointAddr(i, v6)
+				err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}, Flags: unix.IFA_F_NODAD})
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return w
+}
+
+// space makes a namespace with loopback up, among those of pods.
+func (w *world) space(t testing.TB) *netns.NS {
+	t.Helper()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	w.in(t, ns, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(lo)
+	})
+	name := filepath.Join(w.options.Namespaces, fmt.Sprintf("pod-%d", ns.FD()))
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(ns.Path(), name, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(name, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return ns
+}
+
+// bpffs mounts one.
+func bpffs(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// ownCgroup makes a cgroup below the one that the test's process is in, and moves it there.
+func ownCgroup(t testing.TB) string {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := ""
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); f[2] == "cgroup2" {
+			root = f[1]
+		}
+	}
+	now, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := root
+	for line := range strings.Lines(string(now)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			before = filepath.Join(root, path)
+		}
+	}
+	dir := filepath.Join(before, fmt.Sprintf("zonewise-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	move := func(to string) error {
+		return os.WriteFile(filepath.Join(to, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
+	}
+	if err := move(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(move(before), os.Remove(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func (w *world) in(t testing.TB, ns *netns.NS, f func() error) {
+	t.Helper()
+	if err := ns.Do(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// applier returns a new agent's.
+func (w *world) applier(t testing.TB) *Applier {
+	t.Helper()
+	a, err := New(w.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	return a
+}
+
+// serve answers at the endpoint, TCP and UDP, with its own address.
+func (w *world) serve(t testing.TB, endpoints ...netip.AddrPort) {
+	t.Helper()
+	for _, at := range endpoints {
+		var l net.Listener
+		var p net.PacketConn
+		w.in(t, w.ns, func() (err error) {
+			if l, err = net.Listen("tcp", at.String()); err != nil {
+				return err
+			}
+			p, err = net.ListenPacket("udp", at.String())
+			return err
+		})
+		t.Cleanup(func() { l.Close(); p.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprintf(c, "%s\n", at)
+				c.Close()
+			}
+		}()
+		go func() {
+			buf := make([]byte, 64)
+			for {
+				_, from, err := p.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				_, _ = p.WriteTo([]byte(at.String()+"\n"), from)
+			}
+		}()
+	}
+}
+
+func (w *world) dial(network string, to netip.AddrPort) (net.Conn, error) {
+	return dialIn(w.ns, network, to)
+}
+
+func dialIn(ns *netns.NS, network string, to netip.AddrPort) (c net.Conn, err error) {
+	err = ns.Do(func() (err error) {
+		c, err = net.DialTimeout(network, to.String(), timeout)
+		return err
+	})
+	if err == nil {
+		err = c.SetDeadline(time.Now().Add(timeout))
+	}
+	return c, err
+}
+
+// ask connects and returns who answers.
+func (w *world) ask(network string, to netip.AddrPort) (netip.AddrPort, error) {
+	c, err := w.dial(network, to)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	defer c.Close()
+	return answer(c)
+}
+
+func answer(c net.Conn) (netip.AddrPort, error) {
+	if strings.HasPrefix(c.LocalAddr().Network(), "udp") {
+		if _, err := c.Write([]byte("who?")); err != nil {
+			return netip.AddrPort{}, err
+		}
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return netip.ParseAddrPort(strings.TrimSpace(line))
+}
+
+// endpoints are the first n endpoints at a port.
+func endpoints(n int, v6 bool, port uint16) []netip.AddrPort {
+	var out []netip.AddrPort
+	for i := 1; i <= n; i++ {
+		out = append(out, netip.AddrPortFrom(endpointAddr(i, v6), port))
+	}
+	return out
+}
+
+// front is a frontend with even shares.
+func front(at netip.AddrPort, p model.Protocol, endpoints ...netip.AddrPort) service.Frontend {
+	f := service.Frontend{
+		Service: model.Name{Namespace: "shop", Name: "s-" + at.Addr().String()},
+		Kind:    service.ClusterIP, Addr: at, Protocol: p, Choice: service.Choice{Verdict: service.Balance},
+	}
+	for _, e := range endpoints {
+		f.Backends = append(f.Backends, service.Backend{Addr: e, Share: 1 / float64(len(endpoints))})
+		if p == model.UDP {
+			f.Keep = append(f.Keep, e)
+		}
+	}
+	if len(endpoints) == 0 {
+		f.Verdict = service.Reject
+	}
+	return f
+}
+
+func all(frontends ...service.Frontend) map[model.Name][]service.Frontend {
+	out := map[model.Name][]service.Frontend{}
+	for _, f := range frontends {
+		out[f.Service] = append(out[f.Service], f)
+	}
+	return out
+}
+
+func apply(t testing.TB, a *Applier, frontends ...service.Frontend) {
+	t.Helper()
+	if err := a.Apply(all(frontends...), true); err != nil {
+		t.Fatal(err)
+	}
+}
