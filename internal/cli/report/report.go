@@ -28,7 +28,7 @@ type Port struct {
 	Nodes    []Node `json:"nodes"`
 }
 
-// Node is what one node does with the port. Verdict, why and shares are those of the ClusterIP;
+// Node is what one node does with the port. Verdict, why and shares are those of the first ClusterIP;
 // connections and bytes are summed over every address at which the node answers for the port.
 // Frontends has each of these addresses by itself.
 type Node struct {
@@ -64,24 +64,28 @@ func Merge(name model.Name, views []view.Service) Service {
 
 func node(v view.Service, p view.Port) Node {
 	out := Node{Node: v.Node, Zone: v.Zone, Endpoints: []view.Endpoint{}, Frontends: p.Frontends}
-	for _, f := range p.Frontends {
-		if f.Kind == clusterIP {
-			out.Verdict, out.Why = f.Verdict, f.Why
-			out.Endpoints = append(out.Endpoints, f.Endpoints...)
-		}
+	if i := slices.IndexFunc(p.Frontends, func(f view.Frontend) bool { return f.Kind == clusterIP }); i >= 0 {
+		f := p.Frontends[i]
+		out.Verdict, out.Why = f.Verdict, f.Why
+		out.Endpoints = append(out.Endpoints, f.Endpoints...)
 	}
 	for i := range out.Endpoints {
 		e := &out.Endpoints[i]
-		e.Connections, e.Bytes = 0, 0
+		e.Connections, e.AtSocket, e.Bytes = 0, 0, 0
 		for _, f := range p.Frontends {
 			e.Connections += total(f, e.Address, func(e view.Endpoint) uint64 { return e.Connections })
+			e.AtSocket += total(f, e.Address, func(e view.Endpoint) uint64 { return e.AtSocket })
 			e.Bytes += total(f, e.Address, func(e view.Endpoint) uint64 { return e.Bytes })
 		}
 	}
 	return out
 }
 
-const clusterIP = "ClusterIP"
+// Kinds of frontends.
+const (
+	clusterIP = "ClusterIP"
+	nodePort  = "NodePort"
+)
 
 // total returns one frontend's count for an endpoint. Inside and outside share a counter, and an
 // endpoint may be in either.

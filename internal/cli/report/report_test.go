@@ -75,3 +75,35 @@ func TestSize(t *testing.T) {
 		}
 	}
 }
+
+// Bytes that nobody counted are not told as none.
+func TestTrafficOfTheSocketPath(t *testing.T) {
+	for want, e := range map[string]view.Endpoint{
+		"1.0 kB":   {Connections: 5, Bytes: 1000},
+		"n/a":      {Connections: 5, AtSocket: 5},
+		"≥ 1.0 kB": {Connections: 5, AtSocket: 4, Bytes: 1000},
+		"0 B":      {},
+	} {
+		if got := traffic(e); got != want {
+			t.Errorf("%+v: %q, want %q", e, got, want)
+		}
+	}
+}
+
+// Of a Service with two families the first is in front, and the other below where it is another.
+func TestTableOfTwoFamilies(t *testing.T) {
+	choice := func(address string) view.Choice {
+		return balance("all endpoints: no hints", endpoint(address, "a", 1, 1, 1))
+	}
+	s := view.Service{Namespace: "default", Name: "web", Node: "n1", Zone: "a", Ports: []view.Port{{Port: 80, Protocol: "TCP", Frontends: []view.Frontend{
+		{Kind: "ClusterIP", Address: "10.100.7.7:80", Choice: choice("192.168.1.11:80")},
+		{Kind: "ClusterIP", Address: "[fd00:10::7]:80", Choice: choice("[fd00::11]:80")},
+		{Kind: "ExternalIP", Address: "1.2.3.4:80", Choice: choice("192.168.1.11:80")},
+		{Kind: "LoadBalancer", Address: "1.2.3.5:80", Choice: view.Choice{Verdict: "drop", Why: "externalTrafficPolicy Local"}},
+	}}}}
+	var b bytes.Buffer
+	if err := Table(&b, Merge(model.Name{Namespace: "default", Name: "web"}, []view.Service{s})); err != nil {
+		t.Fatal(err)
+	}
+	golden.Check(t, "table_families.txt", b.String())
+}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -38,7 +39,11 @@ func port(w io.Writer, s Service, p Port) error {
 	fmt.Fprintln(t, "NODE\tZONE\tENDPOINT\tENDPOINT-ZONE\tSHARE\tCONNECTIONS\tBYTES\tWHY")
 	for _, n := range p.Nodes {
 		group(t, n.Node, orNone(n.Zone), view.Choice{Verdict: n.Verdict, Why: n.Why, Endpoints: n.Endpoints})
-		for _, f := range n.Frontends {
+		first := slices.IndexFunc(n.Frontends, func(f view.Frontend) bool { return f.Kind == clusterIP })
+		for i, f := range n.Frontends {
+			if i == first {
+				continue
+			}
 			for label, c := range others(n, f) {
 				group(t, "  "+label, "", c)
 			}
@@ -55,13 +60,13 @@ func port(w io.Writer, s Service, p Port) error {
 	return nil
 }
 
-// others yields what an address does otherwise than the ClusterIP does, and for whom.
+// others yields what an address does otherwise than the first ClusterIP does, and for whom.
 func others(n Node, f view.Frontend) func(func(string, view.Choice) bool) {
 	return func(yield func(string, view.Choice) bool) {
-		if f.Kind == clusterIP {
-			return
+		label := f.Kind + " " + f.Address
+		if f.Kind == nodePort && strings.Contains(f.Address, ".") { // the same on all of the node's addresses, as a rule
+			label = f.Kind + " " + f.Address[strings.LastIndexByte(f.Address, ':')+1:]
 		}
-		label := f.Kind + " " + f.Address[strings.LastIndexByte(f.Address, ':')+1:]
 		if f.Inside != nil {
 			label += " from outside"
 		}
@@ -96,8 +101,20 @@ func group(w io.Writer, who, zone string, c view.Choice) {
 		if i > 0 {
 			who, zone, why = "", "", ""
 		}
-		line(w, who, zone, e.Address, orNone(e.Zone), percent(e.Share), strconv.FormatUint(e.Connections, 10), size(e.Bytes), why)
+		line(w, who, zone, e.Address, orNone(e.Zone), percent(e.Share), strconv.FormatUint(e.Connections, 10), traffic(e), why)
 	}
+}
+
+// traffic is the bytes that were counted. Those of connections that went by the socket path pass by no
+// counter: what was counted is then the least that there was.
+func traffic(e view.Endpoint) string {
+	switch {
+	case e.AtSocket == 0:
+		return size(e.Bytes)
+	case e.Bytes == 0:
+		return "n/a"
+	}
+	return "≥ " + size(e.Bytes)
 }
 
 func line(w io.Writer, cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")) }
