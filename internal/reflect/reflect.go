@@ -195,6 +195,7 @@ func serviceStore(t *state.Tables, now func() time.Time) *store[*corev1.Service,
 		tables: t, now: now, source: state.Services,
 		convert: func(s *corev1.Service) (servedOrNot, bool) {
 			if out, ok := Service(s); ok {
+				compactService(&out)
 				return servedOrNot{Service: out}, true
 			}
 			why := Unserved(s)
@@ -222,7 +223,12 @@ func serviceStore(t *state.Tables, now func() time.Time) *store[*corev1.Service,
 
 func sliceStore(t *state.Tables, now func() time.Time) *store[*discoveryv1.EndpointSlice, model.Slice] {
 	return &store[*discoveryv1.EndpointSlice, model.Slice]{
-		tables: t, now: now, source: state.Slices, convert: Slice,
+		tables: t, now: now, source: state.Slices,
+		convert: func(s *discoveryv1.EndpointSlice) (model.Slice, bool) {
+			out, ok := Slice(s)
+			compactSlice(&out)
+			return out, ok
+		},
 		put: (*state.Tx).PutSlice, remove: (*state.Tx).DeleteSlice,
 		have: func(s *state.Snapshot) (out []model.Name) {
 			for v := range s.AllSlices() {

@@ -6,9 +6,11 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/reflect/apitest"
@@ -79,5 +81,27 @@ func TestReplaceByWhatWasStreamed(t *testing.T) {
 	}
 	if _, err := keep(webService(t)); err == nil {
 		t.Error("a Service among the slices is an error")
+	}
+}
+
+// Values that many rows share are kept once, and nothing is kept that no row needs.
+func TestRowsShareWhatIsEqual(t *testing.T) {
+	two := []model.Slice{}
+	for i := range 2 {
+		list := apitest.Cluster(1, 3)["endpointslices"].(*discoveryv1.EndpointSliceList)
+		row, ok := sliceStore(state.New(), time.Now).convert(&list.Items[0])
+		if !ok || cap(row.Endpoints) != 3 {
+			t.Fatalf("slice %d: %v, room for %d endpoints", i, ok, cap(row.Endpoints))
+		}
+		two = append(two, row)
+	}
+	a, b := two[0], two[1]
+	for what, texts := range map[string][2]string{
+		"namespace": {a.Namespace, b.Namespace}, "port": {a.Ports[0].Name, b.Ports[0].Name},
+		"node": {a.Endpoints[2].Node, b.Endpoints[2].Node}, "zone": {a.Endpoints[2].Zone, b.Endpoints[2].Zone},
+	} {
+		if texts[0] == "" || texts[0] != texts[1] || unsafe.StringData(texts[0]) != unsafe.StringData(texts[1]) {
+			t.Errorf("%s: %q is kept twice", what, texts)
+		}
 	}
 }
