@@ -21,12 +21,15 @@ type Flow struct {
 // Conn reaches the flow table of the network namespace of the calling thread.
 type Conn struct{}
 
-// CutUDP forgets the IPv4 UDP flows that the function names, so that their next packet is a
-// first one again. It reads the whole table, once. It returns how many flows it cut.
-func (Conn) CutUDP(cut func(Flow) bool) (int, error) {
-	total := 0
+// CutUDP forgets the UDP flows of a family that the function names, so that their next packet is a
+// first one again. It reads all flows of the family, once. It returns how many it cut.
+func (Conn) CutUDP(v6 bool, cut func(Flow) bool) (int, error) {
+	total, family := 0, netlink.InetFamily(unix.AF_INET)
+	if v6 {
+		family = unix.AF_INET6
+	}
 	for try := 0; ; try++ {
-		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter(cut))
+		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, filter(cut))
 		total += int(n)
 		// A table that changes while it is read may hide a flow: read it again.
 		if errors.Is(err, netlink.ErrDumpInterrupted) && try < 3 {

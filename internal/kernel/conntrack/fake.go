@@ -13,11 +13,11 @@ type Fake struct {
 }
 
 // CutUDP is Conn.CutUDP.
-func (f *Fake) CutUDP(cut func(Flow) bool) (int, error) {
+func (f *Fake) CutUDP(v6 bool, cut func(Flow) bool) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.Reads++
 	before := len(f.Flows)
-	f.Flows = slices.DeleteFunc(f.Flows, cut)
+	f.Flows = slices.DeleteFunc(f.Flows, func(w Flow) bool { return w.To.Addr().Is6() == v6 && cut(w) })
 	return before - len(f.Flows), nil
 }

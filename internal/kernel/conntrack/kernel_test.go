@@ -16,20 +16,32 @@ import (
 
 // flow makes a tracked flow that was sent to one address and is answered from another.
 func flow(protocol uint8, port uint16, to, from string) error {
-	client := net.IPv4(10, 0, 0, 1).To4()
+	client, family := net.ParseIP("10.0.0.1"), netlink.InetFamily(unix.AF_INET)
+	if net.ParseIP(to).To4() == nil {
+		client, family = net.ParseIP("fd00::1"), unix.AF_INET6
+	}
 	f := &netlink.ConntrackFlow{
-		FamilyType: unix.AF_INET, TimeOut: 100,
+		FamilyType: uint8(family), TimeOut: 100,
 		Forward: netlink.IPTuple{
-			SrcIP: client, SrcPort: port, DstIP: net.ParseIP(to).To4(), DstPort: 53, Protocol: protocol,
+			SrcIP: addr(client.String()), SrcPort: port, DstIP: addr(to), DstPort: 53, Protocol: protocol,
 		},
 		Reverse: netlink.IPTuple{
-			SrcIP: net.ParseIP(from).To4(), SrcPort: 5353, DstIP: client, DstPort: port, Protocol: protocol,
+			SrcIP: addr(from), SrcPort: 5353, DstIP: addr(client.String()), DstPort: port, Protocol: protocol,
 		},
 	}
 	if protocol == unix.IPPROTO_TCP {
 		f.ProtoInfo = &netlink.ProtoInfoTCP{State: nfctEstablished}
 	}
-	return netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, f)
+	return netlink.ConntrackCreate(netlink.ConntrackTable, family, f)
+}
+
+// addr is the address in as many bytes as its family has.
+func addr(s string) net.IP {
+	ip := net.ParseIP(s)
+	if four := ip.To4(); four != nil {
+		return four
+	}
+	return ip
 }
 
 const nfctEstablished = 3
@@ -49,6 +61,8 @@ func TestCutUDP(t *testing.T) {
 			{unix.IPPROTO_UDP, "10.100.0.10", "10.0.0.3"},
 			{unix.IPPROTO_UDP, "10.100.0.11", "10.0.0.2"},
 			{unix.IPPROTO_TCP, "10.100.0.10", "10.0.0.2"},
+			{unix.IPPROTO_UDP, "fd00:100::a", "fd00::2"},
+			{unix.IPPROTO_UDP, "fd00:100::a", "fd00::3"},
 		} {
 			if err := flow(f.protocol, uint16(1000+i), f.to, f.from); err != nil {
 				return err
@@ -56,7 +70,7 @@ func TestCutUDP(t *testing.T) {
 		}
 		gone := conntrack.Flow{To: netip.MustParseAddrPort("10.100.0.10:53"), From: netip.MustParseAddrPort("10.0.0.2:5353")}
 		var offered int
-		n, err := conntrack.Conn{}.CutUDP(func(f conntrack.Flow) bool {
+		n, err := conntrack.Conn{}.CutUDP(false, func(f conntrack.Flow) bool {
 			offered++
 			return f == gone
 		})
@@ -66,6 +80,15 @@ func TestCutUDP(t *testing.T) {
 		left, e := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
 		if len(left) != 3 || e != nil {
 			t.Errorf("%d flows are left: %v", len(left), e)
+		}
+		gone = conntrack.Flow{To: netip.MustParseAddrPort("[fd00:100::a]:53"), From: netip.MustParseAddrPort("[fd00::3]:5353")}
+		offered = 0
+		six, e := conntrack.Conn{}.CutUDP(true, func(f conntrack.Flow) bool {
+			offered++
+			return f == gone
+		})
+		if six != 1 || offered != 2 || e != nil {
+			t.Errorf("IPv6: cut %d of %d UDP flows, want 1 of 2: %v", six, offered, e)
 		}
 		return err
 	})

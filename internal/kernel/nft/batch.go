@@ -1,5 +1,5 @@
 // Package nft is a thin door to the kernel's nf_tables: one transaction in, tables and elements
-// out. It knows IPv4 tables only and decides nothing. Fake stands in for the kernel in tests.
+// out. It decides nothing. Fake stands in for the kernel in tests.
 //
 // It writes and reads netlink messages itself, on a socket of mdlayher/netlink, and takes of
 // google/nftables the instructions of rules alone. That library's transactions cannot carry an
@@ -8,6 +8,35 @@
 // which one was refused; and they make some ten small allocations for an element, of which a
 // cold start writes hundreds of thousands. The messages in use are few and never change.
 package nft
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Table is a table of one address family. Names of two families have nothing to do with each other.
+type Table struct {
+	Family Family
+	Name   string
+}
+
+// String returns the table as nft has it: "ip zonewise".
+func (t Table) String() string {
+	if t.Family == IPv6 {
+		return "ip6 " + t.Name
+	}
+	return "ip " + t.Name
+}
+
+// Family is an address family, by netfilter's number.
+type Family uint8
+
+// The families of tables.
+const (
+	IPv4 Family = unix.NFPROTO_IPV4
+	IPv6 Family = unix.NFPROTO_IPV6
+)
 
 // Chain is a place for rules. Without a hook it is reached by jumps alone.
 type Chain struct {
@@ -57,15 +86,18 @@ type Rule struct {
 	Exprs   []Expr
 }
 
-// Field is a part of a key or a value. Every field takes a multiple of four bytes.
+// Field is a part of a key or a value. Every field takes a multiple of four bytes: an address four
+// or sixteen, by the table's family, a label sixteen, every other field four.
 type Field uint8
 
-// The fields in use. Mark is a number in host byte order, the rest are as on the wire.
+// The fields in use. Mark is a number in host byte order, Label means nothing to the kernel (nft
+// shows it as an IPv6 address), the rest are as on the wire.
 const (
 	Addr Field = iota
 	Protocol
 	Port
 	Mark
+	Label
 )
 
 // Set is a set (no Data, no Verdicts), a map (Data) or a verdict map (Verdicts). The comment (at
@@ -76,6 +108,7 @@ type Set struct {
 	Data     []Field
 	Verdicts bool
 	Dynamic  bool   // rules add elements
+	Timeouts bool   // elements can expire: the rules that add them say when
 	Size     uint32 // most elements; 0 for no limit
 	Comment  string
 }
@@ -87,6 +120,8 @@ type Element struct {
 	Verdict Verdict
 	// Counter is what the kernel counted on the element; it is read, never written.
 	Counter Counter
+	// Expires is how long the element still has, 0 if it has no end. It is read, never written.
+	Expires time.Duration
 }
 
 // Verdict is Drop, or the name of a chain to go to.
@@ -106,13 +141,13 @@ type Contents struct {
 
 // Batch is a list of changes to one table that take effect together or not at all, in order.
 type Batch struct {
-	table string
+	table Table
 	ops   []op
 	size  int
 }
 
 // NewBatch returns an empty list of changes to the table.
-func NewBatch(table string) *Batch { return &Batch{table: table} }
+func NewBatch(table Table) *Batch { return &Batch{table: table} }
 
 // Len returns the number of changes; each element counts.
 func (b *Batch) Len() int { return b.size }

@@ -106,12 +106,12 @@ func (c *Conn) Commit(b *Batch) error {
 }
 
 func (c *Conn) commit(b *Batch) error {
-	e := encoder{b: slices.Grow(c.out[:0], b.size*elementSize), seq: c.seq}
+	e := encoder{b: slices.Grow(c.out[:0], b.size*elementSize), seq: c.seq, family: b.table.Family}
 	e.bracket(unix.NFNL_MSG_BATCH_BEGIN)
 	first := e.seq
 	ends := make([]uint32, len(b.ops)) // the number of each change's last message, from 1
 	for i, o := range b.ops {
-		if err := e.encode(b.table, o); err != nil {
+		if err := e.encode(b.table.Name, o); err != nil {
 			return err
 		}
 		ends[i] = e.seq - first
@@ -153,7 +153,7 @@ func (c *Conn) verdict(ops []op, first uint32, ends []uint32) error {
 func (c *Conn) Generation() (id uint32, err error) {
 	err = c.with(func() error {
 		there := false
-		err := c.ask(unix.NFT_MSG_GETGEN, unix.NLM_F_ACK, nil, func(attrs []byte) {
+		err := c.ask(unix.NFT_MSG_GETGEN, unix.NLM_F_ACK, unix.AF_UNSPEC, nil, func(attrs []byte) {
 			if v := at(attrs, unix.NFTA_GEN_ID); len(v) == 4 {
 				id, there = binary.BigEndian.Uint32(v), true
 			}
@@ -170,20 +170,20 @@ func (c *Conn) Generation() (id uint32, err error) {
 }
 
 // Read returns the contents of the table, and false if there is no such table.
-func (c *Conn) Read(name string) (contents Contents, there bool, err error) {
+func (c *Conn) Read(t Table) (contents Contents, there bool, err error) {
 	err = c.with(func() error {
-		contents, there, err = c.read(name)
+		contents, there, err = c.read(t)
 		return err
 	})
 	if err != nil {
-		return Contents{}, false, fmt.Errorf("nft table %s: %w", name, err)
+		return Contents{}, false, fmt.Errorf("nft table %s: %w", t, err)
 	}
 	return contents, there, nil
 }
 
-func (c *Conn) read(name string) (out Contents, there bool, err error) {
-	err = c.dump(unix.NFT_MSG_GETTABLE, nil, func(attrs []byte) {
-		there = there || text(at(attrs, unix.NFTA_TABLE_NAME)) == name
+func (c *Conn) read(t Table) (out Contents, there bool, err error) {
+	err = c.dump(unix.NFT_MSG_GETTABLE, t.Family, nil, func(attrs []byte) {
+		there = there || text(at(attrs, unix.NFTA_TABLE_NAME)) == t.Name
 	})
 	if err != nil {
 		return Contents{}, false, fmt.Errorf("tables: %w", err)
@@ -210,9 +210,9 @@ func (c *Conn) read(name string) (out Contents, there bool, err error) {
 		}},
 	} {
 		// Not every kernel leaves out other tables when it is asked for one: all look at them.
-		of := func(e *encoder) { e.text(list.table, name) }
-		err := c.dump(list.kind, of, func(attrs []byte) {
-			if text(at(attrs, list.table)) == name {
+		of := func(e *encoder) { e.text(list.table, t.Name) }
+		err := c.dump(list.kind, t.Family, of, func(attrs []byte) {
+			if text(at(attrs, list.table)) == t.Name {
 				list.enter(attrs)
 			}
 		})
@@ -224,18 +224,18 @@ func (c *Conn) read(name string) (out Contents, there bool, err error) {
 }
 
 // Elements returns the elements of a set or map.
-func (c *Conn) Elements(table string, s Set) ([]Element, error) {
+func (c *Conn) Elements(t Table, s Set) ([]Element, error) {
 	var out []Element
 	err := c.with(func() (err error) {
 		for range attempts {
-			if out, err = c.elements(table, s.Name); !errors.Is(err, errMoving) {
+			if out, err = c.elements(t, s.Name); !errors.Is(err, errMoving) {
 				return err
 			}
 		}
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("nft set %s: %w", s.Name, err)
+		return nil, fmt.Errorf("nft table %s: set %s: %w", t, s.Name, err)
 	}
 	return out, nil
 }
@@ -243,14 +243,14 @@ func (c *Conn) Elements(table string, s Set) ([]Element, error) {
 // elements reads a set once. While the kernel moves a set to a bigger hash table, which it does
 // in the background, the pieces of the list differ in order: then what comes twice is a sign of
 // others that were left out.
-func (c *Conn) elements(table, set string) ([]Element, error) {
+func (c *Conn) elements(t Table, set string) ([]Element, error) {
 	var out []Element
 	seen, moving := map[string]bool{}, false
 	of := func(e *encoder) {
-		e.text(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+		e.text(unix.NFTA_SET_ELEM_LIST_TABLE, t.Name)
 		e.text(unix.NFTA_SET_ELEM_LIST_SET, set)
 	}
-	err := c.dump(unix.NFT_MSG_GETSETELEM, of, func(attrs []byte) {
+	err := c.dump(unix.NFT_MSG_GETSETELEM, t.Family, of, func(attrs []byte) {
 		for _, b := range attributes(at(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			e := decodeElement(b)
 			moving = moving || seen[e.Key]

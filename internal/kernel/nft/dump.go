@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,13 +22,13 @@ var errMoving = errors.New("it kept changing while it was read")
 
 // dump asks for a list and hands over the attributes of each message that comes. What f
 // keeps it must copy.
-func (c *Conn) dump(kind uint16, request func(*encoder), f func(attrs []byte)) error {
-	return c.ask(kind, unix.NLM_F_DUMP, request, f)
+func (c *Conn) dump(kind uint16, of Family, request func(*encoder), f func(attrs []byte)) error {
+	return c.ask(kind, unix.NLM_F_DUMP, of, request, f)
 }
 
 // ask sends a question of attributes, which may be nil, and hands over those of the answers.
-func (c *Conn) ask(kind, flags uint16, request func(*encoder), f func(attrs []byte)) error {
-	e := encoder{seq: c.seq}
+func (c *Conn) ask(kind, flags uint16, of Family, request func(*encoder), f func(attrs []byte)) error {
+	e := encoder{seq: c.seq, family: of}
 	e.message(kind, flags)
 	if request != nil {
 		request(&e)
@@ -165,6 +166,8 @@ func decodeElement(b []byte) Element {
 		case unix.NFTA_SET_ELEM_DATA:
 			e.Data = string(at(v, unix.NFTA_DATA_VALUE))
 			e.Verdict = decodeVerdict(at(v, unix.NFTA_DATA_VERDICT))
+		case unix.NFTA_SET_ELEM_EXPIRATION:
+			e.Expires = time.Duration(number(v)) * time.Millisecond
 		case unix.NFTA_SET_ELEM_EXPR:
 			e.Counter.Bytes = number(at(v, unix.NFTA_EXPR_DATA, unix.NFTA_COUNTER_BYTES))
 			e.Counter.Packets = number(at(v, unix.NFTA_EXPR_DATA, unix.NFTA_COUNTER_PACKETS))

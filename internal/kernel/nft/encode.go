@@ -9,9 +9,10 @@ import (
 
 // encoder appends messages of nf_tables to one buffer.
 type encoder struct {
-	b     []byte
-	seq   uint32 // of the last message
-	start int    // where the last message begins
+	b      []byte
+	seq    uint32 // of the last message
+	start  int    // where the last message begins
+	family Family
 }
 
 const (
@@ -22,7 +23,7 @@ const (
 
 // message begins a message, which lasts until done.
 func (e *encoder) message(kind, flags uint16) {
-	e.raw(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags, unix.NFPROTO_IPV4, 0)
+	e.raw(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags, e.family, 0)
 }
 
 // bracket is a message that begins or ends a transaction.
@@ -31,14 +32,14 @@ func (e *encoder) bracket(kind uint16) {
 	e.done()
 }
 
-func (e *encoder) raw(kind, flags uint16, family byte, resource uint16) {
+func (e *encoder) raw(kind, flags uint16, family Family, resource uint16) {
 	e.seq++
 	e.start = len(e.b)
 	e.b = append(e.b, 0, 0, 0, 0)
 	e.b = binary.NativeEndian.AppendUint16(e.b, kind)
 	e.b = binary.NativeEndian.AppendUint16(e.b, flags|unix.NLM_F_REQUEST)
 	e.b = binary.NativeEndian.AppendUint32(e.b, e.seq)
-	e.b = append(e.b, 0, 0, 0, 0, family, unix.NFNETLINK_V0)
+	e.b = append(e.b, 0, 0, 0, 0, byte(family), unix.NFNETLINK_V0)
 	e.b = binary.BigEndian.AppendUint16(e.b, resource)
 }
 

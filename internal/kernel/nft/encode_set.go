@@ -9,7 +9,7 @@ const (
 	// whose length is 16 bits.
 	messageLimit = 1<<16 - 1024
 	// elementSize is about what an element takes in a message, to make room beforehand.
-	elementSize = 80
+	elementSize = 96
 
 	setConcat  = 0x80 // NFT_SET_CONCAT
 	descConcat = 2    // NFTA_SET_DESC_CONCAT
@@ -19,22 +19,32 @@ const (
 // form is how nft knows a field: its number for the type, and the bytes that are in use.
 type form struct{ id, size uint32 }
 
-var forms = [...]form{Addr: {7, 4}, Protocol: {12, 1}, Port: {13, 2}, Mark: {19, 4}}
+var forms = [...]form{Addr: {7, 4}, Protocol: {12, 1}, Port: {13, 2}, Mark: {19, 4}, Label: {8, 16}}
 
-// fieldWidth is what a field takes in keys and values, with its padding.
-const fieldWidth = 4
+// form returns how nft knows the field in a table of the family.
+func (f Field) form(of Family) form {
+	if f == Addr && of == IPv6 {
+		return forms[Label] // which is what nft takes an IPv6 address for
+	}
+	return forms[f]
+}
+
+// Width is what the field takes in keys and values of a table of the family, with its padding.
+func (f Field) Width(of Family) int { return aligned(int(f.form(of).size)) }
 
 // kind returns nft's number for the fields together, and their length in bytes. The kernel keeps
 // the number for nft, which shows elements by it.
-func kind(fields []Field) (id, size uint32) {
+func kind(of Family, fields []Field) (id, size uint32) {
 	if len(fields) == 1 {
-		return forms[fields[0]].id, forms[fields[0]].size
+		f := fields[0].form(of)
+		return f.id, f.size
 	}
 	const bits = 6
 	for _, f := range fields {
-		id = id<<bits | forms[f].id
+		id = id<<bits | f.form(of).id
+		size += uint32(f.Width(of))
 	}
-	return id, fieldWidth * uint32(len(fields))
+	return id, size
 }
 
 func (e *encoder) set(s Set) {
@@ -45,12 +55,15 @@ func (e *encoder) set(s Set) {
 	if s.Dynamic {
 		flags |= unix.NFT_SET_EVAL
 	}
+	if s.Timeouts {
+		flags |= unix.NFT_SET_TIMEOUT
+	}
 	if len(s.Key) > 1 {
 		flags |= setConcat
 	}
 	e.text(unix.NFTA_SET_NAME, s.Name)
 	e.number(unix.NFTA_SET_FLAGS, flags)
-	id, size := kind(s.Key)
+	id, size := kind(e.family, s.Key)
 	e.number(unix.NFTA_SET_KEY_TYPE, id)
 	e.number(unix.NFTA_SET_KEY_LEN, size)
 	e.number(unix.NFTA_SET_ID, e.seq) // required, though we refer to sets by name
@@ -59,7 +72,7 @@ func (e *encoder) set(s Set) {
 		e.number(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
 		e.number(unix.NFTA_SET_DATA_LEN, 0)
 	case len(s.Data) > 0:
-		id, size := kind(s.Data)
+		id, size := kind(e.family, s.Data)
 		e.number(unix.NFTA_SET_DATA_TYPE, id)
 		e.number(unix.NFTA_SET_DATA_LEN, size)
 	}
@@ -80,7 +93,7 @@ func (e *encoder) description(s Set) {
 		fields := e.open(descConcat)
 		for _, f := range s.Key {
 			field := e.open(unix.NFTA_LIST_ELEM)
-			e.number(fieldLen, forms[f].size)
+			e.number(fieldLen, f.form(e.family).size)
 			e.close(field)
 		}
 		e.close(fields)

@@ -14,14 +14,14 @@ func Plain(x expr.Any) Expr { return plain{x} }
 type plain struct{ expr.Any }
 
 func (p plain) encode(e *encoder) error {
-	b, err := expr.Marshal(unix.NFPROTO_IPV4, p.Any)
+	b, err := expr.Marshal(byte(e.family), p.Any)
 	e.b = append(e.b, b...)
 	e.pad()
 	return err
 }
 
 // Tuple loads a field of the flow's address pair, as the first packet had it (before any
-// translation), or as answers to it have it. Addresses are loaded as ones of IPv4: by the keys
+// translation), or as answers to it have it. Addresses are loaded by the table's family: by the keys
 // that the library has, their length depends on the flow, and nft aborts when it has to show such
 // a field within a key.
 type Tuple struct {
@@ -45,7 +45,7 @@ func (t Tuple) encode(e *encoder) error {
 	e.text(unix.NFTA_EXPR_NAME, "ct")
 	at := e.open(unix.NFTA_EXPR_DATA)
 	e.number(unix.NFTA_CT_DREG, t.Register)
-	e.number(unix.NFTA_CT_KEY, uint32(t.Field))
+	e.number(unix.NFTA_CT_KEY, t.key(e.family))
 	direction := []byte{0}
 	if t.Reply {
 		direction[0] = 1
@@ -53,4 +53,15 @@ func (t Tuple) encode(e *encoder) error {
 	bytes(e, unix.NFTA_CT_DIRECTION, direction)
 	e.close(at)
 	return nil
+}
+
+// key is the kernel's number for the field of a flow of the family.
+func (t Tuple) key(of Family) uint32 {
+	switch {
+	case of == IPv6 && t.Field == Source:
+		return unix.NFT_CT_SRC_IP6
+	case of == IPv6 && t.Field == Destination:
+		return unix.NFT_CT_DST_IP6
+	}
+	return uint32(t.Field)
 }

@@ -12,7 +12,7 @@ import (
 // not at all. The zero Fake has no table. Fields may be set between calls.
 type Fake struct {
 	mu     sync.Mutex
-	tables map[string]fakeTable
+	tables map[Table]fakeTable
 
 	// Fail, if set, is asked before each batch and its error fails the batch.
 	Fail func(*Batch) error
@@ -54,7 +54,7 @@ func (f *Fake) Commit(b *Batch) error {
 		}
 	}
 	if f.tables == nil {
-		f.tables = map[string]fakeTable{}
+		f.tables = map[Table]fakeTable{}
 	}
 	delete(f.tables, b.table)
 	if t != nil {
@@ -150,7 +150,7 @@ func (f *Fake) Generation() (uint32, error) {
 }
 
 // Read is Conn.Read.
-func (f *Fake) Read(name string) (Contents, bool, error) {
+func (f *Fake) Read(name Table) (Contents, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t, ok := f.tables[name]
@@ -165,12 +165,12 @@ func (f *Fake) Read(name string) (Contents, bool, error) {
 }
 
 // Elements is Conn.Elements, in no order.
-func (f *Fake) Elements(name string, s Set) ([]Element, error) {
+func (f *Fake) Elements(name Table, s Set) ([]Element, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	elements, ok := f.tables[name].sets[s.Name]
 	if !ok {
-		return nil, fmt.Errorf("nft set %s: %w", s.Name, syscall.ENOENT)
+		return nil, fmt.Errorf("nft table %s: set %s: %w", name, s.Name, syscall.ENOENT)
 	}
 	return slices.Collect(maps.Values(elements)), nil
 }

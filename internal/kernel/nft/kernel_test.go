@@ -17,9 +17,12 @@ import (
 // door is what Conn and Fake have in common.
 type door interface {
 	Commit(*nft.Batch) error
-	Read(string) (nft.Contents, bool, error)
-	Elements(string, nft.Set) ([]nft.Element, error)
+	Read(nft.Table) (nft.Contents, bool, error)
+	Elements(nft.Table, nft.Set) ([]nft.Element, error)
 }
+
+// t4 is the table that the tests work on.
+var t4 = nft.Table{Family: nft.IPv4, Name: "t"}
 
 var (
 	addrs    = nft.Set{Name: "addrs", Key: []nft.Field{nft.Addr}}
@@ -88,7 +91,7 @@ func TestFakeIsLikeTheKernel(t *testing.T) {
 	fake := &nft.Fake{}
 	for _, s := range steps {
 		for _, d := range []door{conn, fake} {
-			b := nft.NewBatch("t")
+			b := nft.NewBatch(t4)
 			s.fill(b)
 			if err := d.Commit(b); !errors.Is(err, s.err) {
 				t.Errorf("%s: %T: %v, want %v", s.name, d, err, s.err)
@@ -120,30 +123,30 @@ func TestErrorNamesTheChange(t *testing.T) {
 		b.Add(addrs, many...)
 	}
 	for want, fill := range map[string]func(*nft.Batch){
-		"nft table t: add set addrs: no such file or directory": func(b *nft.Batch) { b.AddSet(addrs) },
-		"nft table t: delete from set addrs: no such file or directory": func(b *nft.Batch) {
+		"nft table ip t: add set addrs: no such file or directory": func(b *nft.Batch) { b.AddSet(addrs) },
+		"nft table ip t: delete from set addrs: no such file or directory": func(b *nft.Batch) {
 			frame(b)
 			b.Delete(addrs, nft.Element{Key: "none"})
 			b.Delete(addrs, append(slices.Clone(many), nft.Element{Key: "none"})...)
 			b.AddChain(nft.Chain{Name: "d"})
 		},
-		"nft table t: add rule to chain none: count: no such file or directory": func(b *nft.Batch) {
+		"nft table ip t: add rule to chain none: count: no such file or directory": func(b *nft.Batch) {
 			frame(b)
 			b.AddRule("none", nft.Rule{Comment: "count"})
 			b.DelChain("none")
 		},
-		"nft table t: delete chain none: no such file or directory": func(b *nft.Batch) {
+		"nft table ip t: delete chain none: no such file or directory": func(b *nft.Batch) {
 			frame(b)
 			b.DelChain("none")
 		},
 	} {
-		b := nft.NewBatch("t")
+		b := nft.NewBatch(t4)
 		fill(b)
 		if err := conn.Commit(b); err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
-	b := nft.NewBatch("t")
+	b := nft.NewBatch(t4)
 	frame(b)
 	if err := conn.Commit(b); err != nil {
 		t.Errorf("after all that: %v", err)
@@ -158,7 +161,7 @@ type seen struct {
 
 func look(t *testing.T, d door) seen {
 	t.Helper()
-	contents, there, err := d.Read("t")
+	contents, there, err := d.Read(t4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +170,7 @@ func look(t *testing.T, d door) seen {
 		if !contents.Sets[s.Name] {
 			continue
 		}
-		elements, err := d.Elements("t", s)
+		elements, err := d.Elements(t4, s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -193,24 +196,24 @@ func TestBigBatch(t *testing.T) {
 	for i := range elements {
 		elements[i].Key = string([]byte{byte(i), byte(i >> 8), byte(i >> 16), 0})
 	}
-	b := nft.NewBatch("t")
+	b := nft.NewBatch(t4)
 	b.AddTable()
 	b.AddSet(addrs)
 	b.Add(addrs, elements...)
 	if err := conn.Commit(b); err != nil {
 		t.Fatal(err)
 	}
-	got, err := conn.Elements("t", addrs)
+	got, err := conn.Elements(t4, addrs)
 	if err != nil || len(got) != n {
 		t.Fatalf("%d elements of %d: %v", len(got), n, err)
 	}
-	b = nft.NewBatch("t")
+	b = nft.NewBatch(t4)
 	b.Delete(addrs, elements...)
 	b.Delete(addrs, elements[7])
 	if err := conn.Commit(b); !errors.Is(err, syscall.ENOENT) {
 		t.Fatalf("a bad last message: %v", err)
 	}
-	if got, err = conn.Elements("t", addrs); err != nil || len(got) != n {
+	if got, err = conn.Elements(t4, addrs); err != nil || len(got) != n {
 		t.Fatalf("after a refused batch %d elements of %d: %v", len(got), n, err)
 	}
 }

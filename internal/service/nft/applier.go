@@ -1,11 +1,14 @@
-// Package nft makes the kernel do what the service room decided for this node: one nftables
-// table, written by element, so that the cost of a change does not depend on how many Services
-// there are. It programs IPv4; frontends of IPv6 are passed over.
+// Package nft makes the kernel do what the service room decided for this node: one nftables table
+// for each address family, written by element, so that the cost of a change does not depend on how
+// many Services there are.
 package nft
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -17,75 +20,92 @@ import (
 
 // kernel is nf_tables: kernel/nft's Conn, or its Fake.
 type kernel interface {
-	Read(table string) (nft.Contents, bool, error)
-	Elements(table string, s nft.Set) ([]nft.Element, error)
+	Read(nft.Table) (nft.Contents, bool, error)
+	Elements(nft.Table, nft.Set) ([]nft.Element, error)
 	Commit(*nft.Batch) error
 	Generation() (uint32, error)
 }
 
 // flows is the flow table: kernel/conntrack's Conn, or its Fake.
 type flows interface {
-	CutUDP(func(conntrack.Flow) bool) (int, error)
+	CutUDP(v6 bool, cut func(conntrack.Flow) bool) (int, error)
 }
 
 // Options of an Applier. The zero value is good.
 type Options struct {
 	// PodInterface is the prefix that names of interfaces to this node's pods have: "eni" if empty.
 	PodInterface string
+	// MasqueradeAll makes the source of every connection to a cluster IP the node's own address.
+	MasqueradeAll bool
 }
 
 // Applier programs the Services of one node. It is safe for concurrent use. Existing connections
-// are never touched, save UDP flows whose endpoint has gone.
+// are never touched, save UDP flows whose endpoint has gone. The families have nothing to do with
+// each other: an error in one leaves the other as it should be.
 type Applier struct {
-	kernel kernel
-	flows  flows
-	layout layout
-	lot    int // about how many elements go into one transaction when an empty table is filled
-
-	mu       sync.Mutex
-	want     map[model.Name][]service.Frontend
-	owners   map[service.Key][]model.Name // who wants a frontend, in order; the first has it
-	uses     map[use]int                  // elements that several frontends share
-	complete bool                         // what is not wanted may go
-
-	// have is what the kernel holds, or nil when that is not known: at the start, and after a
-	// failure. chains are the table's counted chains.
-	have   image
-	chains map[nft.Verdict]bool
-	crowd  int // so many chains are swept without waiting for the next Apply
-	// generation is nf_tables' as far as we know of it: as it was before have was read, and one
-	// more for each transaction of ours since.
-	generation uint32
-	applied    bool
-	// cut are the UDP frontends whose stale flows are still to be cut.
-	cut map[service.Key]bool
+	mu      sync.Mutex
+	door    *door
+	halves  [2]*half // IPv4, IPv6
+	applied bool
 }
 
-// use is an element of cluster-ips or hairpin.
-type use struct{ set, key string }
+// door is the kernel, and the number of its transactions as far as we know of them.
+type door struct {
+	kernel
+	// generation is as it was before a half was first read, and one more for each transaction of
+	// ours since.
+	generation uint32
+	known      bool
+}
+
+// write is where every transaction of ours goes through.
+func (d *door) write(b *nft.Batch) error {
+	err := d.Commit(b)
+	if err == nil {
+		d.generation++
+	}
+	return err
+}
+
+// look asks the kernel for its generation and remembers it.
+func (d *door) look() error {
+	now, err := d.Generation()
+	if err != nil {
+		return fmt.Errorf("service table: %w", err)
+	}
+	d.generation, d.known = now, true
+	return nil
+}
 
 // New returns an applier that has not looked at the kernel yet.
 func New(k kernel, f flows, o Options) *Applier {
-	return &Applier{
-		kernel: k, flows: f, lot: coldLot, crowd: fewChains,
-		layout: layout{podInterface: cmp.Or(o.PodInterface, "eni")},
-		want:   map[model.Name][]service.Frontend{},
-		cut:    map[service.Key]bool{},
+	a := &Applier{door: &door{kernel: k}}
+	for i, family := range []nft.Family{nft.IPv4, nft.IPv6} {
+		a.halves[i] = newHalf(a.door, f, layout{
+			family: family, podInterface: cmp.Or(o.PodInterface, "eni"), masqueradeAll: o.MasqueradeAll,
+		})
 	}
+	return a
 }
 
 // Apply makes want the whole of what the node does: it reads the kernel and writes the difference
-// in one transaction, or nothing if there is none. (An empty kernel is filled in several, and
-// chains for a number of endpoints that is new come in one before.) Unless complete, frontends of the table that want does not mention are left as they are: so a
-// new agent adopts what its predecessor left, before it has heard of every Service. A table that
-// was damaged or deleted is repaired. After an error the next call starts from the kernel again.
+// in one transaction for each family, or nothing if there is none. (An empty kernel is filled in
+// several, and chains for a number of endpoints that is new come in one before.) Unless complete,
+// frontends of the table that want does not mention are left as they are: so a new agent adopts
+// what its predecessor left, before it has heard of every Service. A table that was damaged or
+// deleted is repaired. After an error the next call starts from the kernel again. A Service that
+// the kernel refuses is no error, but a fault: all others are programmed.
 func (a *Applier) Apply(want map[model.Name][]service.Frontend, complete bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.take(want)
-	a.complete = complete
-	_, err := a.converge()
-	return err
+	a.applied = true
+	if err := a.door.look(); err != nil {
+		return err
+	}
+	return a.each(func(h *half) error {
+		h.complete = complete
+		return h.apply(h.part(want))
+	})
 }
 
 // Update replaces the frontends of the Services that it names (none: the Service is gone) and
@@ -94,156 +114,102 @@ func (a *Applier) Apply(want map[model.Name][]service.Frontend, complete bool) e
 func (a *Applier) Update(changed map[model.Name][]service.Frontend) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	before := a.touched(changed)
-	known := a.have != nil
-	for name, frontends := range changed {
-		a.replace(name, frontends)
+	a.applied = true
+	if !a.door.known {
+		if err := a.door.look(); err != nil {
+			return err
+		}
 	}
-	if !known {
-		_, err := a.converge()
-		return err
-	}
-	return a.step(before)
+	return a.each(func(h *half) error { return h.update(h.part(changed)) })
 }
 
-// Audit repairs the table if anyone but us has changed nf_tables since our last transaction,
+// ServiceCIDRs tells where cluster IPs come from: new connections to an address in one of these
+// that no Service has are dropped. Nil: none are.
+func (a *Applier) ServiceCIDRs(list []netip.Prefix) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.each(func(h *half) error { return h.allocate(list) })
+}
+
+// Audit repairs the tables if anyone but us has changed nf_tables since our last transaction,
 // and tells whether something of ours had to be repaired. It costs one question to the kernel
-// when nobody has. Before the first Apply or Update it does nothing.
+// when nobody has. What the kernel refused it tries again. Before the first Apply or Update it
+// does nothing.
 func (a *Applier) Audit() (repaired bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.applied {
 		return false, nil
 	}
-	if a.have != nil {
-		now, err := a.kernel.Generation()
-		if err != nil {
-			return false, fmt.Errorf("service table: %w", err)
-		}
-		if now == a.generation {
-			return false, nil
-		}
+	before, known := a.door.generation, a.door.known
+	if err := a.door.look(); err != nil {
+		return false, err
 	}
-	return a.converge()
+	changed := !known || a.door.generation != before
+	err = a.each(func(h *half) error {
+		did, err := h.audit(changed)
+		repaired = repaired || did
+		return err
+	})
+	return repaired, err
 }
 
-// Remove deletes the table. Without it the kernel translates no more: connections through
-// Services stop, unless another proxy's table translates in its place.
+// Faults returns what is not programmed as wanted, in order.
+func (a *Applier) Faults() []service.Fault {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []service.Fault
+	for _, h := range a.halves {
+		out = append(out, h.faults()...)
+	}
+	slices.SortFunc(out, service.Fault.Compare)
+	return slices.Compact(out)
+}
+
+// Remove deletes the tables. Without them the kernel translates no more: connections through
+// Services stop, unless another proxy's table translates in their place.
 func (a *Applier) Remove() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.take(nil)
-	a.have, a.chains, a.complete, a.applied = nil, nil, false, false
-	for _, table := range []string{tableName, interimTable} {
-		_, there, err := a.kernel.Read(table)
-		if err == nil && there {
-			b := nft.NewBatch(table)
-			b.DelTable()
-			err = a.write(b)
-		}
-		if err != nil {
-			return fmt.Errorf("service table: %w", err)
-		}
-	}
-	return nil
+	a.applied, a.door.known = false, false
+	return a.each((*half).remove)
 }
 
-// take makes want the whole of what is wanted.
-func (a *Applier) take(want map[model.Name][]service.Frontend) {
-	a.want = make(map[model.Name][]service.Frontend, len(want))
-	a.owners = make(map[service.Key][]model.Name, len(want))
-	a.uses = map[use]int{}
-	for name, frontends := range want {
-		a.replace(name, frontends)
+// Counters returns what the kernel counted for each frontend and backend that is wanted, since
+// the pair came to this node; pairs without traffic are left out. Counters outlive the agent.
+// Those of pairs that are wanted no more are deleted on the way.
+func (a *Applier) Counters() (map[service.Pair]service.Traffic, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := map[service.Pair]service.Traffic{}
+	err := a.each(func(h *half) error { return h.count(out) })
+	if err != nil {
+		return nil, err
 	}
+	return out, nil
 }
 
-// replace changes what one Service wants, and who owns its frontends.
-func (a *Applier) replace(name model.Name, frontends []service.Frontend) {
-	for _, f := range a.want[name] {
-		k := f.Key()
-		a.owners[k] = slices.DeleteFunc(a.owners[k], func(n model.Name) bool { return n == name })
-		if len(a.owners[k]) == 0 {
-			delete(a.owners, k)
-		}
+// AffinityTable returns whom the kernel remembers, and for how long still.
+func (a *Applier) AffinityTable() (map[Sticky]Stuck, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := map[Sticky]Stuck{}
+	err := a.each(func(h *half) error {
+		list, err := h.remembered()
+		maps.Copy(out, list)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	delete(a.want, name)
-	for _, f := range frontends {
-		if !f.Addr.Addr().Is4() {
-			continue
-		}
-		a.want[name] = append(a.want[name], f)
-		at, _ := slices.BinarySearchFunc(a.owners[f.Key()], name, model.Name.Compare)
-		a.owners[f.Key()] = slices.Insert(a.owners[f.Key()], at, name)
-	}
+	return out, nil
 }
 
-// wanted returns what is wanted at an address. Two Services can claim one for a moment, while
-// one that was deleted makes room for another.
-func (a *Applier) wanted(k service.Key) (service.Frontend, bool) {
-	owners := a.owners[k]
-	if len(owners) == 0 {
-		return service.Frontend{}, false
+// each does something with both halves, whatever becomes of the first.
+func (a *Applier) each(do func(*half) error) error {
+	var errs []error
+	for _, h := range a.halves {
+		errs = append(errs, do(h))
 	}
-	for _, f := range a.want[owners[0]] {
-		if f.Key() == k {
-			return f, true
-		}
-	}
-	return service.Frontend{}, false
-}
-
-// touched returns what is wanted now at every address that the change is about.
-func (a *Applier) touched(changed map[model.Name][]service.Frontend) map[service.Key]service.Frontend {
-	before := map[service.Key]service.Frontend{}
-	for name, frontends := range changed {
-		for _, list := range [][]service.Frontend{a.want[name], frontends} {
-			for _, f := range list {
-				if f.Addr.Addr().Is4() {
-					before[f.Key()], _ = a.wanted(f.Key())
-				}
-			}
-		}
-	}
-	return before
-}
-
-// transact writes what is in the batch and the difference. Chains that are new come in a
-// transaction before the elements that lead to them: a packet that is under way decides once
-// which generation of rules it sees, and at each look-up anew which elements.
-func (a *Applier) transact(b *nft.Batch, d difference) (wrote bool, err error) {
-	d.writeChains(b, a.layout, a.chains)
-	if len(d.chains) > 0 {
-		if err := a.commit(b, difference{chains: d.chains}); err != nil {
-			return false, err
-		}
-		wrote, b = true, nft.NewBatch(tableName)
-	}
-	d.writeElements(b)
-	return wrote || b.Len() > 0, a.commit(b, d)
-}
-
-// commit writes the batch and, if the kernel took it, the image. Otherwise the image is void.
-func (a *Applier) commit(b *nft.Batch, d difference) error {
-	if b.Len() == 0 {
-		return nil
-	}
-	if err := a.write(b); err != nil {
-		a.have, a.chains = nil, nil
-		return fmt.Errorf("service table: %w", err)
-	}
-	d.enter(a.have)
-	for v := range d.chains {
-		a.chains[v] = true
-	}
-	return nil
-}
-
-// write is where every transaction of ours goes through.
-func (a *Applier) write(b *nft.Batch) error {
-	err := a.kernel.Commit(b)
-	if err == nil {
-		a.generation++
-	}
-	return err
+	return errors.Join(errs...)
 }

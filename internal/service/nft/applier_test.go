@@ -18,6 +18,9 @@ import (
 	"github.com/zonewise/zonewise/internal/service"
 )
 
+// table4 is where the tests look.
+var table4 = layout{family: nft.IPv4}.table()
+
 type desired = map[model.Name][]service.Frontend
 
 // means is what a table means to packets: slots are drawn at random, so that their order among
@@ -31,7 +34,7 @@ type means struct {
 func meaning(t *testing.T, k *nft.Fake) means {
 	t.Helper()
 	out := means{Frontends: map[string]string{}, Sets: map[string][]string{}}
-	contents, there, err := k.Read(tableName)
+	contents, there, err := k.Read(table4)
 	if err != nil || !there {
 		t.Fatalf("table: %v %v", there, err)
 	}
@@ -39,25 +42,25 @@ func meaning(t *testing.T, k *nft.Fake) means {
 		out.Chains = append(out.Chains, fmt.Sprint(c, rules))
 	}
 	slices.Sort(out.Chains)
-	list := func(s nft.Set) []nft.Element {
-		elements, err := k.Elements(tableName, s)
+	list := func(s set) []nft.Element {
+		elements, err := k.Elements(table4, sets[s])
 		if err != nil {
 			t.Fatal(err)
 		}
 		slices.SortFunc(elements, func(a, b nft.Element) int { return cmpString(a.Data+a.Key, b.Data+b.Key) })
 		return elements
 	}
-	for _, s := range []nft.Set{services, inside, unreachable} {
+	for _, s := range []set{services, inside, unreachable} {
 		for _, e := range list(s) {
-			out.Frontends[fmt.Sprintf("%x", e.Key)] += fmt.Sprintf(" %s=%s", s.Name, e.Verdict)
+			out.Frontends[fmt.Sprintf("%x", e.Key)] += fmt.Sprintf(" %s=%s", sets[s].Name, e.Verdict)
 		}
 	}
 	sizes := map[string]sizes{} // of both
-	for _, s := range []nft.Set{services, inside} {
+	for _, s := range []set{services, inside} {
 		for _, e := range list(s) {
 			_, text, _ := strings.Cut(string(e.Verdict), "-")
 			which := "out"
-			if s.Name == inside.Name {
+			if s == inside {
 				which = "in"
 			}
 			sizes[e.Key+which], _ = parseSizes(text)
@@ -78,9 +81,9 @@ func meaning(t *testing.T, k *nft.Fake) means {
 		k := fmt.Sprintf("%x %s %d", e.Key[:12], which, tier)
 		out.Sets[k] = append(out.Sets[k], fmt.Sprintf("%x", e.Data))
 	}
-	for _, s := range []nft.Set{clusterIPs, hairpin, weights} {
+	for _, s := range []set{clusterIPs, hairpin, weights} {
 		for _, e := range list(s) {
-			out.Sets[s.Name] = append(out.Sets[s.Name], fmt.Sprintf("%x", e.Key))
+			out.Sets[sets[s].Name] = append(out.Sets[sets[s].Name], fmt.Sprintf("%x", e.Key))
 		}
 	}
 	for _, l := range out.Sets {
@@ -208,12 +211,12 @@ func TestConformance(t *testing.T) {
 
 		ok(t, a.Apply(nil, true))
 		clean := meaning(t, k)
-		if len(clean.Frontends)+len(clean.Sets) > 0 || len(clean.Chains) != len(a.layout.chains()) {
+		if len(clean.Frontends)+len(clean.Sets) > 0 || len(clean.Chains) != len(a.halves[0].layout.chains()) {
 			t.Fatalf("seed %d: empty is not clean: %v", seed, clean)
 		}
 		ok(t, a.Remove())
 		ok(t, a.Remove())
-		if _, there, _ := k.Read(tableName); there {
+		if _, there, _ := k.Read(table4); there {
 			t.Fatal("the table outlived Remove")
 		}
 	}
@@ -227,7 +230,7 @@ func TestColdStartInLots(t *testing.T) {
 	ok(t, a.Apply(want, true))
 	for fail := range 5 {
 		k, b := world(t)
-		b.lot = 4
+		b.halves[0].lot = 4
 		n := 0
 		k.Fail = func(*nft.Batch) error {
 			if n++; n == fail+1 {
@@ -243,7 +246,7 @@ func TestColdStartInLots(t *testing.T) {
 		if d := cmp.Diff(meaning(t, whole), meaning(t, k)); d != "" {
 			t.Fatalf("failed in lot %d:\n%s", fail, d)
 		}
-		if d := cmp.Diff(a.uses, b.uses); d != "" {
+		if d := cmp.Diff(a.halves[0].uses, b.halves[0].uses); d != "" {
 			t.Fatalf("uses:\n%s", d)
 		}
 	}
@@ -259,7 +262,7 @@ func TestUpdatesLeadWhereApplyDoes(t *testing.T) {
 		for range 6 {
 			now = random(r)
 			change := desired{}
-			for name := range a.want {
+			for name := range a.halves[0].want {
 				change[name] = now[name]
 			}
 			for name := range now {
@@ -284,13 +287,13 @@ func TestUpdatesLeadWhereApplyDoes(t *testing.T) {
 				k.Fail = nil
 			}
 		}
-		ok(t, a.sweep())
+		ok(t, a.halves[0].sweep())
 		fresh, b := world(t)
 		ok(t, b.Apply(now, true))
 		if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" {
 			t.Fatalf("seed %d (-applied +updated):\n%s", seed, d)
 		}
-		if d := cmp.Diff(b.uses, a.uses); d != "" {
+		if d := cmp.Diff(b.halves[0].uses, a.halves[0].uses); d != "" {
 			t.Fatalf("seed %d: uses:\n%s", seed, d)
 		}
 	}
@@ -383,12 +386,12 @@ func TestAudit(t *testing.T) {
 		t.Error("an audit wrote")
 	}
 
-	stranger := nft.NewBatch("strangers")
+	stranger := nft.NewBatch(nft.Table{Family: nft.IPv4, Name: "strangers"})
 	stranger.AddTable()
 	ok(t, k.Commit(stranger))
 	audit("someone changed another table", false)
 
-	vandal := nft.NewBatch(tableName)
+	vandal := nft.NewBatch(table4)
 	vandal.DelTable()
 	ok(t, k.Commit(vandal))
 	audit("the table was deleted", true)
@@ -418,7 +421,7 @@ func TestAnotherLayoutIsReplacedWhenComplete(t *testing.T) {
 	k, a := world(t)
 	ok(t, a.Apply(want, true))
 	good := meaning(t, k)
-	other := nft.NewBatch(tableName)
+	other := nft.NewBatch(table4)
 	other.FlushChain(layoutChain)
 	other.DelChain(layoutChain)
 	other.AddChain(nft.Chain{Name: "layout-0"})
@@ -450,7 +453,7 @@ func TestAnotherLayoutIsReplacedWhenComplete(t *testing.T) {
 		if d := cmp.Diff(good, meaning(t, k)); d != "" {
 			t.Fatalf("replaced:\n%s", d)
 		}
-		if _, there, _ := k.Read(interimTable); there {
+		if _, there, _ := k.Read(a.halves[0].layout.interim()); there {
 			t.Fatal("the interim table was left behind")
 		}
 		if fail < 2 {
@@ -496,27 +499,27 @@ func TestTheLayoutBeforeWeightsIsAdopted(t *testing.T) {
 // elder is a kernel with what the applier has programmed, as the version before weights had it.
 func elder(t *testing.T, a *Applier) *nft.Fake {
 	t.Helper()
-	b := nft.NewBatch(tableName)
+	b := nft.NewBatch(table4)
 	b.AddTable()
-	for _, s := range append([]nft.Set{connections, traffic}, programmed...) {
-		if s.Name != weights.Name {
+	for _, s := range sets {
+		if s.Name != sets[weights].Name {
 			b.AddSet(s)
 		}
 	}
-	for _, c := range a.layout.chains() {
+	for _, c := range a.halves[0].layout.chains() {
 		if c.Name == layoutChain {
-			c.Name = elderChain
+			c.Name = elderChains[0]
 		}
 		addChain(b, c)
 	}
-	for v := range a.chains {
-		for _, c := range a.layout.build(v) {
+	for v := range a.halves[0].chains {
+		for _, c := range a.halves[0].layout.build(v) {
 			addChain(b, c)
 		}
 	}
-	for _, s := range programmed {
-		for _, e := range a.have[s.Name] {
-			b.Add(s, e)
+	for s := range programmed {
+		for key, v := range a.halves[0].have[s] {
+			b.Add(sets[s], s.element(key, v))
 		}
 	}
 	k := &nft.Fake{}
@@ -575,7 +578,7 @@ func TestIdleChainsAreSwept(t *testing.T) {
 		}
 		ok(t, a.Update(desired{f.Service: {f}}))
 	}
-	contents, _, err := k.Read(tableName)
+	contents, _, err := k.Read(table4)
 	ok(t, err)
 	if n := len(contents.Chains); n > 3*fewChains {
 		t.Errorf("%d chains for one Service", n)
@@ -595,7 +598,7 @@ func TestTwoServicesClaimOneAddress(t *testing.T) {
 	ok(t, a.Update(front("old", "10.0.0.1:80")))
 	ok(t, a.Update(front("new", "10.0.0.2:80")))
 	ok(t, a.Update(desired{{Namespace: "t", Name: "old"}: nil}))
-	ok(t, a.sweep())
+	ok(t, a.halves[0].sweep())
 	fresh, b := world(t)
 	ok(t, b.Apply(front("new", "10.0.0.2:80"), true))
 	if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" {
@@ -642,7 +645,7 @@ func TestPairKey(t *testing.T) {
 		Frontend: service.Key{Addr: netip.MustParseAddrPort("10.100.0.1:443"), Protocol: model.UDP},
 		Backend:  netip.MustParseAddrPort("192.168.1.11:65535"),
 	}
-	if got := pairOf(frontend(p.Frontend) + target(p.Backend)); got != p {
+	if got := (&half{layout: layout{family: nft.IPv4}}).pairOf(frontend(p.Frontend) + target(p.Backend)); got != p {
 		t.Errorf("%v became %v", p, got)
 	}
 }

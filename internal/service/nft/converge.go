@@ -1,142 +1,182 @@
 package nft
 
 import (
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
-	"syscall"
 
 	"github.com/zonewise/zonewise/internal/kernel/nft"
 	"github.com/zonewise/zonewise/internal/model"
-	"github.com/zonewise/zonewise/internal/service"
 )
 
 // coldLot is how many elements go into one transaction when an empty table is filled: the kernel
 // serves nobody else's changes while it works on one.
 const coldLot = 32768
 
-// converge reads the kernel and makes it hold what is wanted. It tells whether it had to write.
-func (a *Applier) converge() (wrote bool, err error) {
-	a.have, a.chains, a.applied = nil, nil, true
-	if a.generation, err = a.kernel.Generation(); err != nil {
-		return false, fmt.Errorf("service table: %w", err)
+// settle reads the kernel and makes it hold what is wanted, as far as it takes that. It tells
+// whether it had to write.
+func (h *half) settle() (wrote bool, err error) {
+	wrote, err = h.converge()
+	if refuses(err) {
+		wrote, err = true, h.isolate()
 	}
-	contents, there, err := a.kernel.Read(tableName)
+	if err != nil {
+		h.forgetKernel()
+		return wrote, err
+	}
+	if h.complete && h.have != nil && h.there {
+		if err := h.sweep(); err != nil {
+			return wrote, err
+		}
+	}
+	return wrote, h.cutFlows()
+}
+
+// isolate puts everything aside and brings it back as far as the kernel takes it. What is there
+// already stays meanwhile.
+func (h *half) isolate() error {
+	all, unfit, complete := h.want, h.refused, h.complete
+	h.take(nil)
+	h.complete = false
+	_, err := h.converge()
+	h.complete = complete
+	if err == nil && h.have == nil { // another layout's table
+		_, err = h.converge()
+	}
+	if err == nil && h.have != nil && !h.there {
+		err = h.install(nft.NewBatch(h.layout.table()), h.layout.table())
+	}
+	if err == nil && h.have != nil {
+		h.refused = unfit
+		err = h.bring(all)
+	}
+	if err != nil {
+		refused := h.refused
+		h.take(all)
+		h.refused = refused
+		return err
+	}
+	_, err = h.converge()
+	return err
+}
+
+// converge reads the kernel and makes it hold what is wanted, or nothing of it.
+func (h *half) converge() (wrote bool, err error) {
+	h.forgetKernel()
+	h.there = false
+	contents, there, err := h.door.Read(h.layout.table())
 	if err != nil {
 		return false, fmt.Errorf("service table: %w", err)
 	}
-	_, ours := contents.Chains[layoutChain]
-	_, elder := contents.Chains[elderChain]
 	switch {
-	case ours || elder:
-		wrote, err = a.adopt(contents)
+	case there && ours(contents):
+		wrote, err = h.adopt(contents)
+	case !there && h.idleFamily():
+		h.have, h.chains = newImage(), map[nft.Verdict]bool{}
+		return false, h.drop(h.layout.interim())
 	case !there:
-		wrote, err = true, a.install(nft.NewBatch(tableName), tableName)
-	case a.complete:
-		wrote, err = true, a.supplant()
+		wrote, err = true, h.install(nft.NewBatch(h.layout.table()), h.layout.table())
+	case h.complete:
+		wrote, err = true, h.supplant()
 	default:
 		return false, nil // another layout's: it serves better than what we know of so far
 	}
 	if err == nil {
-		err = a.stepOut()
+		err = h.drop(h.layout.interim()) // ours, or one that a predecessor left when it was killed
 	}
 	if err != nil {
 		return false, err
 	}
-	for k := range a.owners {
+	for k := range h.owners {
 		if k.Protocol == model.UDP {
-			a.cut[k] = true
+			h.cut[k] = true
 		}
 	}
-	if a.complete {
-		if err := a.sweep(); err != nil {
-			return wrote, err
+	return wrote, nil
+}
+
+// ours tells that the table can be adopted.
+func ours(contents nft.Contents) bool {
+	for _, name := range append(slices.Clone(elderChains), layoutChain) {
+		if _, ok := contents.Chains[name]; ok {
+			return true
 		}
 	}
-	return wrote, a.cutFlows()
+	return false
 }
 
 // adopt brings a table of our layout to what is wanted.
-func (a *Applier) adopt(contents nft.Contents) (wrote bool, err error) {
-	have, err := a.read(contents)
+func (h *half) adopt(contents nft.Contents) (wrote bool, err error) {
+	have, err := h.read(contents)
 	if err != nil {
 		return false, err
 	}
-	b := nft.NewBatch(tableName)
-	a.have, a.chains = have, a.repair(b, contents)
-	if _, elder := contents.Chains[elderChain]; elder {
-		b.DelChain(elderChain)
+	b := nft.NewBatch(h.layout.table())
+	h.have, h.chains, h.there = have, h.repair(b, contents), true
+	for _, elder := range elderChains {
+		if _, ok := contents.Chains[elder]; ok {
+			b.DelChain(elder)
+		}
 	}
-	return a.transact(b, diff(have, a.compile(have), a.prunable()))
+	return h.transact(b, diff(have, h.compile(have), h.prunable()))
 }
 
 // install makes the table, after what is in the batch already.
-func (a *Applier) install(b *nft.Batch, table string) error {
+func (h *half) install(b *nft.Batch, table nft.Table) error {
 	slots := 0
-	for _, frontends := range a.want {
-		for _, f := range frontends {
-			slots += len(f.Backends)
+	for _, frontends := range h.want {
+		for i := range frontends {
+			slots += len(frontends[i].Backends)
 		}
 	}
-	a.have, a.chains = newImageFor(len(a.owners), slots), a.repair(b, nft.Contents{})
-	return a.fill(b, table)
+	h.have, h.chains = newImageFor(len(h.owners), slots), h.repair(b, nft.Contents{})
+	if err := h.fill(b, table); err != nil {
+		return err
+	}
+	h.there = true
+	return nil
 }
 
 // supplant replaces a table of another layout. Another table serves meanwhile: a packet that is
 // between the chains of the old one and the new one would be served by neither.
-func (a *Applier) supplant() error {
-	if err := a.stepOut(); err != nil {
+func (h *half) supplant() error {
+	if err := h.drop(h.layout.interim()); err != nil {
 		return err
 	}
-	if err := a.install(nft.NewBatch(interimTable), interimTable); err != nil {
+	if err := h.install(nft.NewBatch(h.layout.interim()), h.layout.interim()); err != nil {
 		return err
 	}
-	b := nft.NewBatch(tableName)
+	b := nft.NewBatch(h.layout.table())
 	b.DelTable()
-	return a.install(b, tableName)
-}
-
-// stepOut deletes the interim table: ours, or one that a predecessor left when it was killed.
-func (a *Applier) stepOut() error {
-	_, there, err := a.kernel.Read(interimTable)
-	if err == nil && there {
-		b := nft.NewBatch(interimTable)
-		b.DelTable()
-		err = a.write(b)
-	}
-	if err != nil {
-		a.have, a.chains = nil, nil
-		return fmt.Errorf("service table: interim: %w", err)
-	}
-	return nil
+	return h.install(b, h.layout.table())
 }
 
 // read fetches the elements of the sets that are there.
-func (a *Applier) read(contents nft.Contents) (image, error) {
+func (h *half) read(contents nft.Contents) (*image, error) {
 	m := newImage()
-	for _, s := range programmed {
-		if !contents.Sets[s.Name] {
+	for s := range programmed {
+		if !contents.Sets[sets[s].Name] {
 			continue
 		}
-		elements, err := a.kernel.Elements(tableName, s)
+		elements, err := h.door.Elements(h.layout.table(), sets[s])
 		if err != nil {
 			return nil, fmt.Errorf("service table: %w", err)
 		}
+		m[s] = make(map[string]string, len(elements))
 		for _, e := range elements {
-			m[s.Name][e.Key] = e
+			m.put(s, e.Key, s.value(e))
 		}
 	}
 	return m, nil
 }
 
 // repair queues whatever of the table's frame is missing or was tampered with, and returns the
-// counted chains that are sound.
-func (a *Applier) repair(b *nft.Batch, contents nft.Contents) map[nft.Verdict]bool {
+// counted chains that are sound. While inputs are incomplete nobody's address counts as unallocated
+// unless the predecessor knew it.
+func (h *half) repair(b *nft.Batch, contents nft.Contents) map[nft.Verdict]bool {
 	if contents.Chains == nil {
 		b.AddTable()
 	}
-	for _, s := range append(slices.Clone(programmed), connections, traffic) {
+	for _, s := range sets {
 		if !contents.Sets[s.Name] {
 			b.AddSet(s)
 		}
@@ -153,12 +193,18 @@ func (a *Applier) repair(b *nft.Batch, contents nft.Contents) map[nft.Verdict]bo
 			}
 		}
 	}
-	for _, c := range a.layout.chains() {
+	for _, c := range h.layout.chains() {
+		if _, ok := contents.Chains[c.Name]; c.Name == unallocatedChain && !h.complete {
+			if !ok {
+				addChain(b, chain{Chain: c.Chain})
+			}
+			continue
+		}
 		fix(c)
 	}
 	sound := map[nft.Verdict]bool{}
 	for name := range contents.Chains {
-		for _, c := range a.layout.build(nft.Verdict(name)) {
+		for _, c := range h.layout.build(nft.Verdict(name)) {
 			if !sound[nft.Verdict(c.Name)] {
 				sound[nft.Verdict(c.Name)] = true
 				fix(c)
@@ -169,155 +215,88 @@ func (a *Applier) repair(b *nft.Batch, contents nft.Contents) map[nft.Verdict]bo
 }
 
 // compile returns the elements that everything wanted needs, and counts those that are shared.
-func (a *Applier) compile(have image) image {
-	want := newImage()
-	a.uses = map[use]int{}
-	for k := range a.owners {
-		f, _ := a.wanted(k)
-		have.place(f, want)
-		a.share(f, +1)
+func (h *half) compile(have *image) *image {
+	want := newImageFor(len(h.owners), len(have[backends]))
+	h.uses = map[use]int{}
+	for k := range h.owners {
+		f := h.wanted(k)
+		have.place(f, want.put)
+		h.share(f, +1)
 	}
 	return want
 }
 
 // prunable tells what may go. While inputs are incomplete that is only what belongs to frontends
 // that are wanted: an endpoint more than they have now.
-func (a *Applier) prunable() func(set, key string) bool {
-	if a.complete {
-		return func(set, _ string) bool { return set != hairpin.Name }
+func (h *half) prunable() func(s set, key string) bool {
+	if h.complete {
+		return func(s set, _ string) bool { return s != hairpin }
 	}
-	mine := make(map[string]bool, len(a.owners))
-	for k := range a.owners {
+	mine := make(map[string]bool, len(h.owners))
+	for k := range h.owners {
 		mine[frontend(k)] = true
 	}
-	const keyLength = 12
-	return func(set, key string) bool {
-		return set != clusterIPs.Name && set != hairpin.Name && mine[key[:keyLength]]
+	n := frontendLength(h.layout.family)
+	return func(s set, key string) bool {
+		switch s {
+		case clusterIPs, hairpin:
+			return false
+		case eligible, eligibleInside:
+			return mine[key[len(key)-n:]]
+		}
+		return mine[key[:n]]
 	}
 }
 
-// fill writes everything into an empty table, a lot of Services at a time. b makes the table.
-func (a *Applier) fill(b *nft.Batch, table string) error {
-	empty, lot := newImage(), newImage()
-	a.uses = map[use]int{}
-	flush := func() error {
-		d := diff(a.have, lot, nil)
-		d.writeChains(b, a.layout, a.chains)
+// fill writes everything into an empty table, a lot of Services at a time. b makes the table. The
+// next lot is made while the kernel takes the last one.
+func (h *half) fill(b *nft.Batch, table nft.Table) error {
+	h.uses = map[use]int{}
+	lots, result := make(chan *nft.Batch), make(chan error, 1)
+	go func() {
+		var err error
+		for b := range lots {
+			if err == nil {
+				err = h.door.write(b)
+			}
+		}
+		result <- err
+	}()
+	d, size := &difference{chains: map[nft.Verdict]bool{}}, 0
+	empty := newImage()
+	put := func(s set, key, value string) {
+		if _, ok := h.have[s][key]; !ok {
+			h.have[s][key] = value
+			d.add[s] = append(d.add[s], s.element(key, value))
+			size++
+		}
+	}
+	flush := func() {
+		d.writeChains(b, h.layout, h.chains)
 		d.writeElements(b)
-		err := a.commit(b, d)
-		b = nft.NewBatch(table)
-		lot.empty()
-		return err
+		for v := range d.chains {
+			h.chains[v] = true
+		}
+		lots <- b
+		b, d, size = nft.NewBatch(table), &difference{chains: map[nft.Verdict]bool{}}, 0
 	}
-	for _, frontends := range a.want {
+	for _, frontends := range h.want {
 		// A Service goes whole: a cluster IP refuses the ports that it does not have yet.
-		for _, f := range frontends {
-			if w, ok := a.wanted(f.Key()); ok && w.Service == f.Service {
-				empty.place(f, lot)
-				a.share(f, +1)
+		for i := range frontends {
+			if f := &frontends[i]; h.wanted(f.Key()) == f {
+				empty.place(f, put)
+				h.share(f, +1)
 			}
 		}
-		if lot.size() >= a.lot {
-			if err := flush(); err != nil {
-				return err
-			}
+		if size >= h.lot {
+			flush()
 		}
 	}
-	return flush()
-}
-
-// sweep deletes what nothing uses any more, in a transaction after the one that ended its use: a
-// packet that is on its way may still need it. That is counted chains, and hairpins, which do
-// nothing unless an endpoint reaches itself.
-func (a *Applier) sweep() error {
-	var gone []nft.Element
-	for key, e := range a.have[hairpin.Name] {
-		if a.uses[use{hairpin.Name, key}] == 0 {
-			gone = append(gone, e)
-		}
-	}
-	idle := a.idle()
-	if len(gone)+len(idle) == 0 {
-		return nil
-	}
-	b := nft.NewBatch(tableName)
-	b.Delete(hairpin, gone...)
-	for _, name := range idle {
-		b.FlushChain(name)
-	}
-	for _, name := range idle {
-		b.DelChain(name)
-	}
-	err := a.write(b)
-	if errors.Is(err, syscall.EBUSY) {
-		return nil // a kernel before 6.2 holds on to a chain for a moment longer: next time
-	}
-	if err != nil {
-		a.have, a.chains = nil, nil
-		return fmt.Errorf("service table: sweep: %w", err)
-	}
-	for _, e := range gone {
-		delete(a.have[hairpin.Name], e.Key)
-	}
-	for _, name := range idle {
-		delete(a.chains, nft.Verdict(name))
+	flush()
+	close(lots)
+	if err := <-result; err != nil {
+		h.forgetKernel()
+		return fmt.Errorf("service table: %w", err)
 	}
 	return nil
-}
-
-// idle returns the counted chains that nothing goes to, lb-N last: ext-N and local-N go there.
-func (a *Applier) idle() []string {
-	used := map[nft.Verdict]bool{}
-	for _, s := range []nft.Set{services, inside} {
-		for _, e := range a.have[s.Name] {
-			if used[e.Verdict] {
-				continue
-			}
-			for _, c := range a.layout.build(e.Verdict) {
-				used[nft.Verdict(c.Name)] = true
-			}
-		}
-	}
-	var out []string
-	for v := range a.chains {
-		if !used[v] {
-			out = append(out, string(v))
-		}
-	}
-	slices.SortFunc(out, func(x, y string) int { return strings.Compare(rank(x), rank(y)) })
-	return out
-}
-
-// rank sorts lb- chains behind all others.
-func rank(name string) string {
-	if strings.HasPrefix(name, string(balance)) {
-		return "1" + name
-	}
-	return "0" + name
-}
-
-// share notes that a frontend uses, or no longer uses, elements that others may use too.
-func (a *Applier) share(f service.Frontend, by int) []use {
-	var list []use
-	if f.Kind == service.ClusterIP {
-		list = append(list, use{clusterIPs.Name, address4(f.Addr.Addr())})
-	}
-	choices := []service.Choice{f.Choice}
-	if f.Inside != nil {
-		choices = append(choices, *f.Inside)
-	}
-	for _, c := range choices {
-		for _, b := range c.Backends {
-			if b.Local {
-				ip := address4(b.Addr.Addr())
-				list = append(list, use{hairpin.Name, ip + ip})
-			}
-		}
-	}
-	for _, u := range list {
-		if a.uses[u] += by; a.uses[u] == 0 {
-			delete(a.uses, u)
-		}
-	}
-	return list
 }

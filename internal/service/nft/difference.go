@@ -8,47 +8,45 @@ import (
 
 // difference is what has to change in the programmed sets.
 type difference struct {
-	add, del map[string][]nft.Element // by set
-	chains   map[nft.Verdict]bool     // counted chains that must be made first
+	add, del [programmed][]nft.Element
+	chains   map[nft.Verdict]bool // counted chains that must be made first
 }
 
 // diff compares element by element. What is only in have goes if prune says so; without prune
 // it stays.
-func diff(have, want image, prune func(set, key string) bool) difference {
-	d := difference{add: map[string][]nft.Element{}, del: map[string][]nft.Element{}, chains: map[nft.Verdict]bool{}}
-	for _, s := range programmed {
-		old, goal := have[s.Name], want[s.Name]
+func diff(have, want *image, prune func(s set, key string) bool) *difference {
+	d := &difference{chains: map[nft.Verdict]bool{}}
+	for s := range programmed {
+		old, goal := have[s], want[s]
 		var add, del []nft.Element
-		if prune == nil { // then an empty table is filled
-			add = make([]nft.Element, 0, len(goal))
-		}
-		for key, e := range goal {
+		for key, v := range goal {
 			o, ok := old[key]
-			if ok && same(e, o) {
+			if ok && v == o {
 				continue
 			}
 			if ok {
-				del = append(del, o)
+				del = append(del, s.element(key, o))
 			}
-			add = append(add, e)
+			add = append(add, s.element(key, v))
 		}
-		if prune != nil {
-			for key, e := range old {
-				if _, ok := goal[key]; !ok && prune(s.Name, key) {
-					del = append(del, e)
-				}
+		for key, v := range old {
+			if _, ok := goal[key]; !ok && prune(s, key) {
+				del = append(del, s.element(key, v))
 			}
 		}
-		d.add[s.Name], d.del[s.Name] = add, del
+		d.add[s], d.del[s] = add, del
 	}
 	return d
 }
 
 // missing notes the counted chains that the added verdicts need and the table lacks.
-func (d difference) missing(chains map[nft.Verdict]bool) {
-	for _, list := range d.add {
-		for _, e := range list {
-			if e.Verdict != "" && e.Verdict != nft.Drop && e.Verdict != rejectChain && !chains[e.Verdict] {
+func (d *difference) missing(chains map[nft.Verdict]bool) {
+	for s := range programmed {
+		if !s.verdicts() {
+			continue
+		}
+		for _, e := range d.add[s] {
+			if e.Verdict != nft.Drop && e.Verdict != rejectChain && !chains[e.Verdict] {
 				d.chains[e.Verdict] = true
 			}
 		}
@@ -56,7 +54,7 @@ func (d difference) missing(chains map[nft.Verdict]bool) {
 }
 
 // writeChains queues the counted chains that are missing.
-func (d difference) writeChains(b *nft.Batch, l layout, chains map[nft.Verdict]bool) {
+func (d *difference) writeChains(b *nft.Batch, l layout, chains map[nft.Verdict]bool) {
 	d.missing(chains)
 	made := map[nft.Verdict]bool{}
 	for v := range d.chains {
@@ -71,25 +69,23 @@ func (d difference) writeChains(b *nft.Batch, l layout, chains map[nft.Verdict]b
 }
 
 // writeElements queues what goes, then what comes.
-func (d difference) writeElements(b *nft.Batch) {
-	for _, s := range programmed {
-		b.Delete(s, d.del[s.Name]...)
+func (d *difference) writeElements(b *nft.Batch) {
+	for s := range programmed {
+		b.Delete(sets[s], d.del[s]...)
 	}
-	for _, s := range programmed {
-		b.Add(s, d.add[s.Name]...)
+	for s := range programmed {
+		b.Add(sets[s], d.add[s]...)
 	}
 }
 
 // enter brings the image up to the kernel.
-func (d difference) enter(m image) {
-	for set, list := range d.del {
-		for _, e := range list {
-			delete(m[set], e.Key)
+func (d *difference) enter(m *image) {
+	for s := range programmed {
+		for _, e := range d.del[s] {
+			delete(m[s], e.Key)
 		}
-	}
-	for set, list := range d.add {
-		for _, e := range list {
-			m[set][e.Key] = e
+		for _, e := range d.add[s] {
+			m[s][e.Key] = s.value(e)
 		}
 	}
 }

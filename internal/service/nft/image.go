@@ -3,172 +3,236 @@ package nft
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/zonewise/zonewise/internal/kernel/nft"
+	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
 )
 
-// image is what the programmed sets hold: set name, key, element. It is our copy of the kernel.
-type image map[string]map[string]nft.Element
+// image is what the programmed sets hold: by set, key and value. The value is data, or the chain
+// that a verdict goes to. It is our copy of the kernel.
+type image [programmed]map[string]string
 
-func newImage() image { return newImageFor(0, 0) }
+func newImage() *image { return newImageFor(0, 0) }
 
 // newImageFor returns an empty image with room for that many frontends and slots.
-func newImageFor(frontends, slots int) image {
-	m := image{}
-	for _, s := range programmed {
-		m[s.Name] = map[string]nft.Element{}
+func newImageFor(frontends, slots int) *image {
+	m := &image{}
+	for s := range m {
+		m[s] = map[string]string{}
 	}
-	m[services.Name] = make(map[string]nft.Element, frontends)
-	m[clusterIPs.Name] = make(map[string]nft.Element, frontends)
-	m[backends.Name] = make(map[string]nft.Element, slots)
+	m[services] = make(map[string]string, frontends)
+	m[clusterIPs] = make(map[string]string, frontends)
+	m[backends] = make(map[string]string, slots)
 	return m
 }
 
-// empty forgets the elements and keeps the room.
-func (m image) empty() {
-	for _, s := range m {
-		clear(s)
-	}
-}
+// put enters an element.
+func (m *image) put(s set, key, value string) { m[s][key] = value }
 
-// size is the number of elements.
-func (m image) size() int {
-	n := 0
-	for _, s := range m {
-		n += len(s)
-	}
-	return n
-}
-
-// same tells that two elements mean the same to a packet.
-func same(a, b nft.Element) bool { return a.Data == b.Data && a.Verdict == b.Verdict }
+// emit is where elements go.
+type emit func(s set, key, value string)
 
 // frontend is the key of an address, protocol and port in the sets.
 func frontend(k service.Key) string {
-	var b [12]byte
-	put(b[:4], k.Addr.Addr())
-	b[4] = byte(k.Protocol)
-	binary.BigEndian.PutUint16(b[8:], k.Addr.Port())
-	return string(b[:])
+	b := make([]byte, 0, 24)
+	b = appendAddr(b, k.Addr.Addr())
+	b = append(b, byte(k.Protocol), 0, 0, 0)
+	return string(appendPort(b, k.Addr.Port()))
 }
+
+// keyOf is the inverse of frontend; the address has n bytes.
+func keyOf(key string, n int) service.Key {
+	return service.Key{Addr: addrPortAt(key, 0, n, n+4), Protocol: protocolAt(key, n)}
+}
+
+func protocolAt(key string, at int) model.Protocol { return model.Protocol(key[at]) }
+
+// addrPortAt reads an address of n bytes and a port out of a key.
+func addrPortAt(key string, addr, n, port int) netip.AddrPort {
+	ip, _ := netip.AddrFromSlice([]byte(key[addr : addr+n]))
+	return netip.AddrPortFrom(ip, binary.BigEndian.Uint16([]byte(key[port:port+2])))
+}
+
+// frontendLength is the length of a frontend's key.
+func frontendLength(family nft.Family) int { return nft.Addr.Width(family) + 8 }
 
 func target(a netip.AddrPort) string {
-	var b [8]byte
-	put(b[:4], a.Addr())
-	binary.BigEndian.PutUint16(b[4:], a.Port())
-	return string(b[:])
+	b := make([]byte, 0, 20)
+	return string(appendPort(appendAddr(b, a.Addr()), a.Port()))
 }
 
-func address4(a netip.Addr) string {
-	b := a.As4()
-	return string(b[:])
+func address(a netip.Addr) string { return string(appendAddr(make([]byte, 0, 16), a)) }
+
+func appendAddr(b []byte, a netip.Addr) []byte {
+	if a.Is4() {
+		ip := a.As4()
+		return append(b, ip[:]...)
+	}
+	ip := a.As16()
+	return append(b, ip[:]...)
 }
 
-func put(b []byte, a netip.Addr) {
-	ip := a.As4()
-	copy(b, ip[:])
+func appendPort(b []byte, port uint16) []byte {
+	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
 }
 
 // withSlot is the key of a slot of a frontend.
 func withSlot(frontend string, slot int) string {
-	var b [16]byte
-	copy(b[:], frontend)
-	binary.NativeEndian.PutUint32(b[12:], uint32(slot))
-	return string(b[:])
+	b := make([]byte, 0, 28)
+	return string(binary.NativeEndian.AppendUint32(append(b, frontend...), uint32(slot)))
 }
 
-// place puts what the frontend means into want. Each backend that is in the kernel already
-// stays in its slot where it can, so that a change of one endpoint is a change of few elements.
-func (m image) place(f service.Frontend, want image) {
+// place emits what the frontend means. Each backend that is in the kernel already stays in its
+// slot where it can, so that a change of one endpoint is a change of few elements.
+func (m *image) place(f *service.Frontend, put emit) {
 	k := frontend(f.Key())
-	set := func(s nft.Set, e nft.Element) { want[s.Name][e.Key] = e }
 	if f.Kind == service.ClusterIP {
-		set(clusterIPs, nft.Element{Key: address4(f.Addr.Addr())})
+		put(clusterIPs, address(f.Addr.Addr()), "")
 	}
-	sizes := sizes{0}
+	keeps := f.Affinity > 0
+	size := sizes{0}
 	if len(f.Backends) > 0 {
-		sizes = m.draws(k, 0, 0, f.Backends, want)
+		size = m.draws(k, 0, 0, f.Backends, put)
 	}
+	var to nft.Verdict
 	switch {
 	case f.Inside != nil && len(f.Inside.Backends) > 0:
-		set(services, nft.Element{Key: k, Verdict: local.of(sizes...)})
-		within := m.draws(k, insideSlots, insideWeights, f.Inside.Backends, want)
-		set(inside, nft.Element{Key: k, Verdict: balanceInner.of(within...)})
+		to = local.where(keeps && len(f.Backends) > 0, size)
+		within := m.draws(k, insideSlots, insideWeights, f.Inside.Backends, put)
+		put(inside, k, string(balanceInner.where(keeps, within)))
 	case f.Verdict == service.Balance && f.Masquerade:
-		set(services, nft.Element{Key: k, Verdict: external.of(sizes...)})
+		to = external.where(keeps, size)
 	case f.Verdict == service.Balance:
-		set(services, nft.Element{Key: k, Verdict: balance.of(sizes...)})
+		to = balance.where(keeps, size)
+	}
+	if to != "" {
+		put(services, k, string(to))
 	}
 	switch f.Verdict {
 	case service.Reject:
-		set(unreachable, nft.Element{Key: k, Verdict: rejectChain})
+		put(unreachable, k, rejectChain)
 	case service.Drop:
-		set(unreachable, nft.Element{Key: k, Verdict: nft.Drop})
+		put(unreachable, k, string(nft.Drop))
+	}
+	describe(f, k, put)
+}
+
+// describe emits what follows from the frontend alone: who may use it, and how clients are
+// remembered.
+func describe(f *service.Frontend, k string, put emit) {
+	if lengths, bound := prefixLengths(f.Sources); bound {
+		put(firewalled, k, string(fromLengths(lengths)))
+		for _, p := range f.Sources {
+			put(sources, withSlot(k, p.Bits())+address(p.Masked().Addr()), "")
+		}
+	}
+	within := f.Inside != nil && len(f.Inside.Backends) > 0
+	if f.Affinity <= 0 || len(f.Backends) == 0 && !within {
+		return
+	}
+	g := frontend(f.Group)
+	n := len(g) - 8
+	put(groups, k, g[n:n+4]+g[:n]+g[n+4:]) // protocol . address . port
+	put(affinity, k, string(rememberFor(f.Affinity)))
+	for _, b := range f.Backends {
+		put(eligible, target(b.Addr)+k, "")
+	}
+	if within {
+		for _, b := range f.Inside.Backends {
+			put(eligibleInside, target(b.Addr)+k, "")
+		}
 	}
 }
 
-// draws puts slots and odds into want, and a hairpin for each of this node's own; it returns the
-// sizes of the draws.
-func (m image) draws(k string, slots, numbers int, list []service.Backend, want image) sizes {
+// prefixLengths returns the lengths of the prefixes, the longest first, and false if everybody is in
+// one of them.
+func prefixLengths(list []netip.Prefix) (lengths []int, bound bool) {
+	for _, p := range list {
+		lengths = append(lengths, p.Bits())
+	}
+	slices.SortFunc(lengths, func(a, b int) int { return b - a })
+	lengths = slices.Compact(lengths)
+	everybody := len(lengths) > 0 && lengths[len(lengths)-1] == 0
+	return lengths, list != nil && !everybody
+}
+
+// draws emits slots and odds, and a hairpin for each of this node's own; it returns the sizes of
+// the draws.
+func (m *image) draws(k string, slots, numbers int, list []service.Backend, put emit) sizes {
 	for _, b := range list {
 		if b.Local {
-			a := address4(b.Addr.Addr())
-			want[hairpin.Name][a+a] = nft.Element{Key: a + a}
+			a := address(b.Addr.Addr())
+			put(hairpin, a+a, "")
 		}
 	}
 	mixed := mix(list)
 	for _, t := range mixed.tiers {
-		m.slots(k, slots, t, want)
+		m.slots(k, slots, t, put)
 		slots += len(t)
 	}
-	mixed.weigh(k, numbers, want)
+	mixed.weigh(k, numbers, put)
 	return mixed.sizes
 }
 
 // slots gives each backend a slot from first on.
-func (m image) slots(k string, first int, list []service.Backend, want image) {
+func (m *image) slots(k string, first int, list []service.Backend, put emit) {
+	have := m[backends]
+	if _, known := have[withSlot(k, first)]; !known {
+		for i, b := range list {
+			put(backends, withSlot(k, first+i), target(b.Addr))
+		}
+		return
+	}
 	waiting := make(map[string]bool, len(list))
 	for _, b := range list {
 		waiting[target(b.Addr)] = true
 	}
-	have, put := m[backends.Name], want[backends.Name]
 	var free []string
 	for i := range list {
 		slot := withSlot(k, first+i)
-		if e, ok := have[slot]; ok && waiting[e.Data] {
-			put[slot] = e
-			delete(waiting, e.Data)
+		if t, ok := have[slot]; ok && waiting[t] {
+			put(backends, slot, t)
+			delete(waiting, t)
 			continue
 		}
 		free = append(free, slot)
 	}
 	for _, b := range list {
 		if t := target(b.Addr); waiting[t] {
-			put[free[0]] = nft.Element{Key: free[0], Data: t}
+			put(backends, free[0], t)
 			free = free[1:]
 		}
 	}
 }
 
-// holds copies into out what the image has of the frontend: its own elements, not those that it
-// may share with others.
-func (m image) holds(k string, out image) {
-	for _, s := range []nft.Set{services, inside, unreachable} {
-		if e, ok := m[s.Name][k]; ok {
-			out[s.Name][k] = e
+// holds emits what the image has of the frontend at k, which was programmed as old says (nil: it
+// is not known how): its own elements, not those that it may share with others.
+func (m *image) holds(k string, old *service.Frontend, put emit) {
+	for _, s := range []set{services, inside, unreachable, firewalled, groups, affinity} {
+		if v, ok := m[s][k]; ok {
+			put(s, k, v)
 		}
 	}
 	for _, first := range []int{0, insideSlots} {
 		for i := first; ; i++ {
 			slot := withSlot(k, i)
-			e, ok := m[backends.Name][slot]
+			v, ok := m[backends][slot]
 			if !ok {
 				break
 			}
-			out[backends.Name][slot] = e
+			put(backends, slot, v)
 		}
 	}
-	m.holdsWeights(k, 0, out)
-	m.holdsWeights(k, insideWeights, out)
+	m.holdsWeights(k, 0, put)
+	m.holdsWeights(k, insideWeights, put)
+	if old == nil {
+		return
+	}
+	describe(old, k, func(s set, key, _ string) {
+		if v, ok := m[s][key]; ok {
+			put(s, key, v)
+		}
+	})
 }

@@ -301,9 +301,9 @@ func TestAdoptAndRepair(t *testing.T) {
 		"weights emptied":  func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "weights"}) },
 		"a toss":           func(b *kernelnft.Batch) { b.FlushChain("lb-1-2") },
 		"services emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "services", Verdicts: true}) },
-		unknown:            func(b *kernelnft.Batch) { b.DelChain("layout-3") },
+		unknown:            func(b *kernelnft.Batch) { b.DelChain("layout-4") },
 	} {
-		b := kernelnft.NewBatch("zonewise")
+		b := kernelnft.NewBatch(table4)
 		damage(b)
 		if err := kernelnft.Dial(w.node.FD()).Commit(b); err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -327,7 +327,7 @@ func TestAdoptAndRepair(t *testing.T) {
 }
 
 func empty(t *testing.T, w world, b *kernelnft.Batch, s kernelnft.Set) {
-	elements, err := kernelnft.Dial(w.node.FD()).Elements("zonewise", s)
+	elements, err := kernelnft.Dial(w.node.FD()).Elements(table4, s)
 	if err != nil || len(elements) == 0 {
 		t.Fatalf("set %s: %d elements, %v", s.Name, len(elements), err)
 	}
@@ -356,7 +356,7 @@ func TestAuditAgainstTheKernel(t *testing.T) {
 		})
 	}
 	audit("nobody else was there", false)
-	b := kernelnft.NewBatch("zonewise")
+	b := kernelnft.NewBatch(table4)
 	b.DelTable()
 	door := kernelnft.Dial(w.node.FD())
 	defer door.Close()
@@ -390,15 +390,12 @@ func TestUpdateAfterTheTableWasDeleted(t *testing.T) {
 	d.apply(nil)
 	d.update("web", svc{name: "web", ip: "10.100.0.7", endpoints: []model.Endpoint{endpoint(podAIP, "n1")}}.plan())
 	w.in(t, w.node, func() error {
-		b := kernelnft.NewBatch("zonewise")
+		b := kernelnft.NewBatch(table4)
 		b.DelTable()
 		return kernelnft.Dial(0).Commit(b)
 	})
 	change := map[model.Name][]service.Frontend{
 		{Namespace: "t", Name: "more"}: svc{name: "more", ip: "10.100.0.9", endpoints: []model.Endpoint{endpoint(podAIP, "n1")}}.plan(),
-	}
-	if err := w.node.Do(func() error { return d.applier.Update(change) }); err == nil {
-		t.Error("an update of a deleted table went well")
 	}
 	w.in(t, w.node, func() error { return d.applier.Update(change) })
 	for _, addr := range []string{"10.100.0.7:80", "10.100.0.9:80"} {

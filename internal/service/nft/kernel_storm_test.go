@@ -67,8 +67,8 @@ func TestNoConnectFailsMeanwhile(t *testing.T) {
 			w.in(t, w.node, func() error { return d.applier.Apply(nil, false) })
 			d.apply(want)
 		case 20: // of another version
-			b := kernelnft.NewBatch("zonewise")
-			b.DelChain("layout-3")
+			b := kernelnft.NewBatch(table4)
+			b.DelChain("layout-4")
 			b.AddChain(kernelnft.Chain{Name: "layout-1"})
 			if err := door.Commit(b); err != nil {
 				t.Fatal(err)
@@ -98,7 +98,7 @@ func TestCountersFull(t *testing.T) {
 	d.apply(nil)
 	door := kernelnft.Dial(w.node.FD())
 	defer door.Close()
-	b := kernelnft.NewBatch("zonewise")
+	b := kernelnft.NewBatch(table4)
 	filler := make([]kernelnft.Element, 131072)
 	for i := range filler {
 		key := make([]byte, 20)

@@ -1,93 +1,50 @@
 package nft
 
 import (
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/zonewise/zonewise/internal/kernel/nft"
 )
 
-// tableName is the one table, family ip, of a node's network namespace.
+// tableName is the one table of each family in a node's network namespace.
 const tableName = "zonewise"
 
-// interimTable is there for the moment in which a table of another layout is replaced.
-const interimTable = "zonewise-interim"
+// interimName is there for the moment in which a table of another layout is replaced.
+const interimName = "zonewise-interim"
 
-// layoutChain is an empty chain whose name carries the version of everything in this file and
-// in rules.go. A table without it was written by another version: it is replaced whole as soon
-// as all inputs are known.
-const layoutChain = "layout-3"
+// layoutChain is an empty chain whose name carries the version of everything in this file, in
+// sets.go and in rules.go. A table without it was written by another version: it is replaced whole
+// as soon as all inputs are known.
+const layoutChain = "layout-4"
 
-// elderChain marks a table which is the same but for the set weights, and is adopted like ours.
-const elderChain = "layout-2"
-
-// The sets of the table. Nothing in it is named after a Service: a Service is elements only, so
-// that a packet's way is the same however many Services there are.
-//
-// Frontend keys are address . protocol . port. A frontend with N backends has N elements in
-// backends, slots 0 to N-1, and one in services that goes to the chain which draws a slot of N.
-// Where shares differ, that chain tosses first whether to draw from fewer slots: see mixture.go.
-var (
-	frontendKey = []nft.Field{nft.Addr, nft.Protocol, nft.Port}
-
-	// To lb-N, ext-N (masquerade, then lb-N) or local-N, where N may be several sizes.
-	services = nft.Set{
-		Name: "services", Key: frontendKey, Verdicts: true,
-		Comment: "what answers at an address, protocol and port",
-	}
-	// To in-N.
-	inside = nft.Set{
-		Name: "inside", Key: frontendKey, Verdicts: true,
-		Comment: "the same for this node and its pods, where that differs",
-	}
-	backends = nft.Set{
-		Name:    "backends",
-		Key:     []nft.Field{nft.Addr, nft.Protocol, nft.Port, nft.Mark},
-		Data:    []nft.Field{nft.Addr, nft.Port},
-		Comment: "endpoints, numbered from 0, those of inside from 0x00100000",
-	}
-	weights = nft.Set{
-		Name: "weights", Key: []nft.Field{nft.Addr, nft.Protocol, nft.Port, nft.Mark},
-		Comment: "numbers that win a toss, those of inside from 0x40000000",
-	}
-	unreachable = nft.Set{
-		Name: "unreachable", Key: frontendKey, Verdicts: true,
-		Comment: "Services without endpoints: refused or dropped",
-	}
-	clusterIPs = nft.Set{
-		Name: "cluster-ips", Key: []nft.Field{nft.Addr},
-		Comment: "every port that is not in services is refused",
-	}
-	// One that reaches itself through a Service must be answered by the node, not by itself.
-	hairpin = nft.Set{
-		Name: "hairpin", Key: []nft.Field{nft.Addr, nft.Addr},
-		Comment: "endpoints of this node, as source and destination",
-	}
-
-	// Counters by frontend and backend, made by packets as they come. Beyond pairLimit pairs
-	// nothing more is counted, and traffic goes on as before.
-	pairKey     = []nft.Field{nft.Addr, nft.Protocol, nft.Port, nft.Addr, nft.Port}
-	connections = nft.Set{
-		Name: "connections", Key: pairKey, Dynamic: true, Size: pairLimit,
-		Comment: "first packets by Service and endpoint",
-	}
-	traffic = nft.Set{
-		Name: "traffic", Key: pairKey, Dynamic: true, Size: pairLimit,
-		Comment: "packets by Service and endpoint, both ways",
-	}
-)
+// elderChains mark tables whose sets are the same as far as they go. They are adopted like ours:
+// what they lack is added, and chains that differ are written anew.
+var elderChains = []string{"layout-2", "layout-3"}
 
 const (
-	// pairLimit bounds the kernel's memory for counters: about 200 bytes a pair and processor.
-	pairLimit = 131072
 	// insideSlots is more than any Service has endpoints.
 	insideSlots = 1 << 20
 	// masqueradeMark is the packet mark bit that Kubernetes reserves for "masquerade this".
 	masqueradeMark = 0x4000
 )
 
-// programmed are the sets whose elements are ours alone; the others are filled by packets.
-var programmed = []nft.Set{services, inside, backends, weights, unreachable, clusterIPs, hairpin}
+// layout is the program of one family's table.
+type layout struct {
+	family nft.Family
+	// podInterface is the prefix that names of interfaces to this node's pods have.
+	podInterface  string
+	masqueradeAll bool
+	// cidrs are where cluster IPs come from: an address in one that nobody has is dropped.
+	cidrs []netip.Prefix
+}
+
+// table and interim are the family's tables.
+func (l layout) table() nft.Table   { return nft.Table{Family: l.family, Name: tableName} }
+func (l layout) interim() nft.Table { return nft.Table{Family: l.family, Name: interimName} }
 
 // chains returns every chain that is always there, in the order of creation: what is a target
 // comes before what goes to it.
@@ -95,29 +52,37 @@ func (l layout) chains() []chain {
 	hook := func(t nft.Type, p nft.Point, priority int32) *nft.Hook {
 		return &nft.Hook{Type: t, Point: p, Priority: priority}
 	}
-	count := []nft.Rule{l.countTraffic()}
-	first := []nft.Rule{l.goFirst()}
+	first := l.goFirst()
 	return []chain{
 		{nft.Chain{Name: layoutChain}, nil},
 		{nft.Chain{Name: rejectChain}, []nft.Rule{l.reset(), l.portUnreachable()}},
-		{nft.Chain{Name: firstChain}, []nft.Rule{l.countOpened(), l.refuseFrontend(), l.refuseUndefined()}},
+		{nft.Chain{Name: unallocatedChain}, l.dropUnallocated()},
+		{nft.Chain{Name: firstChain}, []nft.Rule{l.countOpened(), l.goRemember(), l.refuseFrontend(), l.refuseUndefined(), l.goUnallocated()}},
+		{nft.Chain{Name: keptChain}, []nft.Rule{l.useRemembered(eligible), l.forget()}},
+		{nft.Chain{Name: keptInsideChain}, []nft.Rule{l.useRemembered(eligibleInside), l.forget()}},
 		{nft.Chain{Name: insideChain}, []nft.Rule{l.chooseInside()}},
-		{nft.Chain{Name: servicesChain}, []nft.Rule{l.markOffCluster(), l.chooseService()}},
+		{nft.Chain{Name: admittedChain}, []nft.Rule{l.chooseService()}},
+		{nft.Chain{Name: servicesChain}, []nft.Rule{l.markOffCluster(), l.chooseSources(), l.chooseService()}},
 		{nft.Chain{Name: "prerouting", Hook: hook(nft.NAT, nft.Prerouting, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
 		{nft.Chain{Name: "output", Hook: hook(nft.NAT, nft.Output, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
 		{nft.Chain{Name: "postrouting", Hook: hook(nft.NAT, nft.Postrouting, nft.PrioritySNAT)}, []nft.Rule{l.masqueradeMarked(), l.masqueradeHairpin()}},
-		{nft.Chain{Name: "forward", Hook: hook(nft.Filter, nft.Forward, nft.PriorityFilter)}, append(count, first...)},
-		{nft.Chain{Name: "filter-input", Hook: hook(nft.Filter, nft.Input, nft.PriorityFilter)}, append([]nft.Rule{l.countArriving()}, first...)},
-		{nft.Chain{Name: "filter-output", Hook: hook(nft.Filter, nft.Output, nft.PriorityFilter)}, append(count, first...)},
+		{nft.Chain{Name: "forward", Hook: hook(nft.Filter, nft.Forward, nft.PriorityFilter)},
+			[]nft.Rule{l.countTraffic(), l.dropInvalidFrom(), l.dropInvalidTo(), first}},
+		{nft.Chain{Name: "filter-input", Hook: hook(nft.Filter, nft.Input, nft.PriorityFilter)}, []nft.Rule{l.countArriving(), first}},
+		{nft.Chain{Name: "filter-output", Hook: hook(nft.Filter, nft.Output, nft.PriorityFilter)}, []nft.Rule{l.countTraffic(), first}},
 	}
 }
 
 // The chains that others go to.
 const (
-	rejectChain   = "reject"
-	firstChain    = "first"
-	insideChain   = "inside"
-	servicesChain = "services"
+	rejectChain      = "reject"
+	unallocatedChain = "unallocated"
+	firstChain       = "first"
+	keptChain        = "kept"
+	keptInsideChain  = "kept-inside"
+	insideChain      = "inside"
+	admittedChain    = "admitted"
+	servicesChain    = "services"
 )
 
 // chain is a chain with the rules that belong into it.
@@ -135,49 +100,95 @@ func (c chain) comments() []string {
 	return out
 }
 
-// counted is a chain that exists once per number of backends: lb-3 draws one of three; lb-3-11
+// counted is a chain that exists once per list of numbers: lb-3 draws one of three; lb-3-11
 // tosses for one of three and else draws one of eleven.
 type counted string
 
 const (
-	balance      counted = "lb-"    // draw a slot
-	external     counted = "ext-"   // masquerade and draw a slot
-	local        counted = "local-" // insiders to inside, others draw a slot; local-0 lets them pass
-	balanceInner counted = "in-"    // draw a slot of those for insiders
+	balance      counted = "lb-"       // draw a slot
+	external     counted = "ext-"      // masquerade and draw a slot
+	local        counted = "local-"    // insiders to inside, others draw a slot; local-0 lets them pass
+	balanceInner counted = "in-"       // draw a slot of those for insiders
+	from         counted = "from-"     // go on if a source of one of these prefix lengths may; from-none never does
+	remember     counted = "remember-" // note for so many seconds who was sent where
+
+	// keeping is before the numbers of lb-, ext-, local- and in- where clients are remembered.
+	keeping = "keep-"
+	// nobody stands for no number.
+	nobody = "none"
 )
 
+var counteds = []counted{balance, external, local, balanceInner, from, remember}
+
 func (c counted) of(s ...int) nft.Verdict { return nft.Verdict(string(c) + sizes(s).String()) }
+
+// where returns the chain that remembers clients, or the plain one.
+func (c counted) where(keeps bool, s sizes) nft.Verdict {
+	if keeps {
+		c += keeping
+	}
+	return c.of(s...)
+}
+
+func rememberFor(d time.Duration) nft.Verdict { return remember.of(int(d / time.Second)) }
+
+// fromLengths is the chain for prefixes of the lengths.
+func fromLengths(lengths []int) nft.Verdict {
+	if len(lengths) == 0 {
+		return nft.Verdict(from + nobody)
+	}
+	return from.of(lengths...)
+}
 
 // build returns the chain that the verdict goes to and what that chain itself goes to,
 // targets first.
 func (l layout) build(v nft.Verdict) []chain {
-	for _, kind := range []counted{balance, external, local, balanceInner} {
+	for _, kind := range counteds {
 		number, ok := strings.CutPrefix(string(v), string(kind))
 		if !ok {
 			continue
 		}
+		own := chain{nft.Chain{Name: string(v)}, nil}
+		if kind == from && number == nobody {
+			own.rules = l.admit(nil)
+			return []chain{own}
+		}
+		number, keeps := strings.CutPrefix(number, keeping)
 		s, ok := parseSizes(number)
-		if !ok {
+		if !ok || keeps && (kind == from || kind == remember) {
 			continue
 		}
-		own := chain{nft.Chain{Name: string(v)}, nil}
-		var targets []chain
-		switch kind {
-		case balance:
-			targets, own.rules = l.drawFrom(s, balance, 0, 0)
-		case balanceInner:
-			targets, own.rules = l.drawFrom(s, balanceInner, insideSlots, insideWeights)
-		case external:
-			targets, own.rules = l.build(balance.of(s...)), []nft.Rule{l.mark(), l.goTo(balance.of(s...))}
-		case local:
-			own.rules = []nft.Rule{l.podsInside(), l.markOwn(), l.ownInside()}
-			if !slices.Equal(s, sizes{0}) {
-				targets, own.rules = l.build(balance.of(s...)), append(own.rules, l.goTo(balance.of(s...)))
-			}
-		}
+		targets, rules := l.program(kind, keeps, s)
+		own.rules = rules
 		return append(targets, own)
 	}
 	return nil
+}
+
+// program returns the rules of a counted chain and the chains that they go to.
+func (l layout) program(kind counted, keeps bool, s sizes) (targets []chain, rules []nft.Rule) {
+	via := func(to nft.Verdict, rules ...nft.Rule) ([]chain, []nft.Rule) {
+		return l.build(to), append(rules, l.goTo(to))
+	}
+	switch {
+	case kind == from:
+		return nil, l.admit(s)
+	case kind == remember:
+		return nil, []nft.Rule{l.remember(time.Duration(s[0]) * time.Second)}
+	case kind == external:
+		return via(balance.where(keeps, s), l.mark())
+	case kind == local && slices.Equal(s, sizes{0}):
+		return nil, []nft.Rule{l.podsInside(), l.markOwn(), l.ownInside()}
+	case kind == local:
+		return via(balance.where(keeps, s), l.podsInside(), l.markOwn(), l.ownInside())
+	case kind == balance && keeps:
+		return via(balance.of(s...), l.askMemory(keptChain))
+	case kind == balanceInner && keeps:
+		return via(balanceInner.of(s...), l.askMemory(keptInsideChain))
+	case kind == balanceInner:
+		return l.drawFrom(s, balanceInner, insideSlots, insideWeights)
+	}
+	return l.drawFrom(s, balance, 0, 0)
 }
 
 // drawFrom returns the rules that try the draws of the sizes in turn, and the chains that those
@@ -192,4 +203,28 @@ func (l layout) drawFrom(s sizes, kind counted, slots, numbers uint32) (targets 
 		}
 	}
 	return targets, append(rules, l.draw(s[last], slots)...)
+}
+
+// sizes are the numbers of a counted chain: for a draw, from how many slots, in the order in which
+// the draws are tried.
+type sizes []int
+
+func (s sizes) String() string {
+	out := make([]string, len(s))
+	for i, n := range s {
+		out[i] = strconv.Itoa(n)
+	}
+	return strings.Join(out, "-")
+}
+
+func parseSizes(text string) (sizes, bool) {
+	var out sizes
+	for part := range strings.SplitSeq(text, "-") {
+		n, err := strconv.Atoi(part)
+		if err != nil {
+			return nil, false
+		}
+		out = append(out, n)
+	}
+	return out, true
 }

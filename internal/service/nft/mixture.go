@@ -4,10 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
-	"strconv"
-	"strings"
 
-	"github.com/zonewise/zonewise/internal/kernel/nft"
 	"github.com/zonewise/zonewise/internal/service"
 )
 
@@ -32,29 +29,6 @@ const (
 	// negligible is where a share, or a difference, is rounding.
 	negligible = 1e-9
 )
-
-// sizes are the n of the draws of a frontend, in the order in which they are tried.
-type sizes []int
-
-func (s sizes) String() string {
-	out := make([]string, len(s))
-	for i, n := range s {
-		out[i] = strconv.Itoa(n)
-	}
-	return strings.Join(out, "-")
-}
-
-func parseSizes(text string) (sizes, bool) {
-	var out sizes
-	for part := range strings.SplitSeq(text, "-") {
-		n, err := strconv.Atoi(part)
-		if err != nil {
-			return nil, false
-		}
-		out = append(out, n)
-	}
-	return out, true
-}
 
 // odds are the c of each toss.
 type odds [tosses]int
@@ -152,22 +126,21 @@ func tiersOf(list []service.Backend) ([][]service.Backend, []float64) {
 // toss is the first number of a toss in the key of weights.
 func toss(base, draw, l int) int { return base + (draw*tosses+l)<<tossRange }
 
-// weigh puts the odds of the frontend's draws into want.
-func (m mixture) weigh(k string, base int, want image) {
+// weigh emits the odds of the frontend's draws.
+func (m mixture) weigh(k string, base int, put emit) {
 	for d, o := range m.odds {
 		for l, c := range o {
 			for i := range c {
-				key := withSlot(k, toss(base, d, l)+i)
-				want[weights.Name][key] = nft.Element{Key: key}
+				put(weights, withSlot(k, toss(base, d, l)+i), "")
 			}
 		}
 	}
 }
 
-// holdsWeights copies into out what the image has of a frontend's odds. Numbers of a toss count up
-// from its first; a draw has at least one.
-func (m image) holdsWeights(k string, base int, out image) {
-	have := m[weights.Name]
+// holdsWeights emits what the image has of a frontend's odds. Numbers of a toss count up from its
+// first; a draw has at least one.
+func (m *image) holdsWeights(k string, base int, put emit) {
+	have := m[weights]
 	if len(have) == 0 {
 		return
 	}
@@ -175,11 +148,11 @@ func (m image) holdsWeights(k string, base int, out image) {
 		more = false
 		for l := range tosses {
 			for i := 0; ; i++ {
-				e, ok := have[withSlot(k, toss(base, d, l)+i)]
-				if !ok {
+				key := withSlot(k, toss(base, d, l)+i)
+				if _, ok := have[key]; !ok {
 					break
 				}
-				out[weights.Name][e.Key] = e
+				put(weights, key, "")
 				more = true
 			}
 		}

@@ -11,58 +11,65 @@ import (
 	"github.com/zonewise/zonewise/internal/kernel/nft"
 )
 
-// layout is the program of the table. podInterface is the prefix that names of interfaces to
-// this node's pods have.
-type layout struct {
-	podInterface string
-}
-
 // Keys of several fields lie in consecutive registers of four bytes, from key on.
 const (
 	key     = uint32(unix.NFT_REG32_00)
-	slot    = key + 3 // the last field of a backend's key, and where its value goes
 	scratch = uint32(unix.NFT_REG32_15)
 )
+
+// width is how many registers an address takes, and its length in bytes.
+func (l layout) width() (registers, length uint32) {
+	length = uint32(nft.Addr.Width(l.family))
+	return length / 4, length
+}
+
+// slot is the register of a backend key's last field, and where its value goes.
+func (l layout) slot() uint32 {
+	w, _ := l.width()
+	return key + w + 2
+}
 
 // draw picks one of n slots and translates the destination. The second rule is for a packet that
 // saw the table change between its two look-ups and drew a slot that has just gone: the first is
 // there as long as there is any.
 func (l layout) draw(n int, first uint32) []nft.Rule {
+	w, _ := l.width()
+	slot := l.slot()
 	of := func(n int) []nft.Expr {
 		return plain(
 			&expr.Numgen{Register: slot, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM, Offset: first},
-			&expr.Lookup{SourceRegister: key, DestRegister: slot, IsDestRegSet: true, SetName: backends.Name},
-			&expr.NAT{
-				Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4,
-				RegAddrMin: slot, RegProtoMin: slot + 1, Specified: true,
-			})
+			&expr.Lookup{SourceRegister: key, DestRegister: slot, IsDestRegSet: true, SetName: sets[backends].Name},
+			l.translate(slot, slot+w))
 	}
 	return []nft.Rule{
-		rule(fmt.Sprintf("one of %d", n), destination(), of(n)),
-		rule("the first", destination(), of(1)),
+		rule(fmt.Sprintf("one of %d", n), l.destination(key), of(n)),
+		rule("the first", l.destination(key), of(1)),
 	}
 }
 
 // toss goes on to a draw if the frontend wins: if the number that comes is one of its own.
 func (l layout) toss(i int, first uint32, to nft.Verdict) nft.Rule {
 	of := uint32(1) << (tossBits * (i + 1))
-	return rule(fmt.Sprintf("toss 1 of %d from 0x%08x", of, first), destination(),
-		plain(&expr.Numgen{Register: slot, Modulus: of, Type: unix.NFT_NG_RANDOM, Offset: first}),
-		found(weights), verdict(string(to)))
+	return rule(fmt.Sprintf("toss 1 of %d from 0x%08x", of, first), l.destination(key),
+		plain(&expr.Numgen{Register: l.slot(), Modulus: of, Type: unix.NFT_NG_RANDOM, Offset: first}),
+		found(weights, key), verdict(string(to)))
 }
 
 func (l layout) chooseService() nft.Rule {
-	return rule("services", destination(), decide(services))
+	return rule("services", l.destination(key), decide(services))
 }
 
 func (l layout) chooseInside() nft.Rule {
-	return rule("services, from inside", destination(), decide(inside))
+	return rule("services, from inside", l.destination(key), decide(inside))
 }
 
 // markOffCluster: who comes from elsewhere than a pod of ours must get the answer from us.
 func (l layout) markOffCluster() nft.Rule {
+	if l.masqueradeAll {
+		return rule("cluster IPs are masqueraded", l.to(key), found(clusterIPs, key), setMark())
+	}
 	return rule("cluster IPs are masqueraded unless from "+l.podInterface+"*",
-		l.fromPod(expr.CmpOpNeq), address(16, key), found(clusterIPs), setMark())
+		l.fromPod(expr.CmpOpNeq), l.to(key), found(clusterIPs, key), setMark())
 }
 
 func (l layout) mark() nft.Rule { return rule("masquerade", setMark()) }
@@ -92,15 +99,67 @@ func (l layout) goFirst() nft.Rule {
 // translation itself cannot count: nft does not know keys of which a part comes out of a map,
 // and aborts when it has to show one.
 func (l layout) countOpened() nft.Rule {
-	return rule("connections", translated(), unconfirmed(), pair(), count(connections))
+	return rule("connections", translated(), unconfirmed(), l.pair(), count(connections))
 }
 
 func (l layout) refuseFrontend() nft.Rule {
-	return rule("frontends without backends", destination(), decide(unreachable))
+	return rule("frontends without backends", l.destination(key), decide(unreachable))
 }
 
+// dropInvalid: what conntrack makes no sense of it does not translate back either. The one who gets
+// it knows nobody at that address and resets the connection.
+func (l layout) dropInvalidFrom() nft.Rule {
+	return rule("of no flow, from a pod", state(expr.CtStateBitINVALID), l.fromPod(expr.CmpOpEq), drop())
+}
+
+func (l layout) dropInvalidTo() nft.Rule {
+	return rule("of no flow, to a pod", state(expr.CtStateBitINVALID), device(expr.MetaKeyOIFNAME, l.podInterface, expr.CmpOpEq), drop())
+}
+
+func (l layout) goUnallocated() nft.Rule { return rule("unallocated", verdict(unallocatedChain)) }
+
+// dropUnallocated is silent: someone may have had the address a moment ago, or will in a moment.
+func (l layout) dropUnallocated() []nft.Rule {
+	_, n := l.width()
+	var out []nft.Rule
+	for _, p := range l.cidrs {
+		out = append(out, rule("nobody's address in "+p.String(), l.to(key),
+			l.masked(key, p.Bits()), plain(&expr.Cmp{Op: expr.CmpOpEq, Register: key, Data: p.Masked().Addr().AsSlice()[:n]}), drop()))
+	}
+	return out
+}
+
+// chooseSources comes before anything else that is done with a frontend.
+func (l layout) chooseSources() nft.Rule {
+	return rule("sources", l.destination(key), decide(firewalled))
+}
+
+// admit lets through who is in a prefix of one of the lengths, and nobody else.
+func (l layout) admit(lengths []int) []nft.Rule {
+	w, _ := l.width()
+	var out []nft.Rule
+	for _, n := range lengths {
+		out = append(out, rule(fmt.Sprintf("from a /%d", n), l.destination(key),
+			plain(&expr.Immediate{Register: l.slot(), Data: native(uint32(n))}),
+			l.source(key+w+3), l.masked(key+w+3, n), found(sources, key), verdict(admittedChain)))
+	}
+	return append(out, rule("from nowhere else", drop()))
+}
+
+// masked leaves so many bits of the address in the register.
+func (l layout) masked(r uint32, bits int) []nft.Expr {
+	_, n := l.width()
+	mask := make([]byte, n)
+	for i := range bits {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	return plain(&expr.Bitwise{SourceRegister: r, DestRegister: r, Len: n, Mask: mask, Xor: make([]byte, n)})
+}
+
+func drop() []nft.Expr { return plain(&expr.Verdict{Kind: expr.VerdictDrop}) }
+
 func (l layout) refuseUndefined() nft.Rule {
-	return rule("undefined ports of cluster IPs", address(16, key), found(clusterIPs), verdict(rejectChain))
+	return rule("undefined ports of cluster IPs", l.to(key), found(clusterIPs, key), verdict(rejectChain))
 }
 
 func (l layout) reset() nft.Rule {
@@ -110,7 +169,10 @@ func (l layout) reset() nft.Rule {
 }
 
 func (l layout) portUnreachable() nft.Rule {
-	const code = 3 // ICMP: port unreachable
+	code := uint8(3) // ICMP: port unreachable
+	if l.family == nft.IPv6 {
+		code = 4 // ICMPv6: the same
+	}
 	return rule("port unreachable", plain(&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code}))
 }
 
@@ -119,15 +181,17 @@ func (l layout) masqueradeMarked() nft.Rule {
 }
 
 func (l layout) masqueradeHairpin() nft.Rule {
-	return rule("masquerade who reaches itself", translated(),
-		address(12, key), address(16, key+1), found(hairpin), masquerade())
+	w, _ := l.width()
+	return rule("masquerade who reaches itself", translated(), l.source(key), l.to(key+w), found(hairpin, key), masquerade())
 }
 
-func (l layout) countTraffic() nft.Rule { return rule("traffic", translated(), pair(), count(traffic)) }
+func (l layout) countTraffic() nft.Rule {
+	return rule("traffic", translated(), l.pair(), count(traffic))
+}
 
 // countArriving leaves out loopback: what comes from there was counted as it left.
 func (l layout) countArriving() nft.Rule {
-	return rule("traffic", from("lo\x00", expr.CmpOpNeq), translated(), pair(), count(traffic))
+	return rule("traffic", device(expr.MetaKeyIIFNAME, "lo\x00", expr.CmpOpNeq), translated(), l.pair(), count(traffic))
 }
 
 func rule(comment string, parts ...[]nft.Expr) nft.Rule {
@@ -142,38 +206,65 @@ func plain(list ...expr.Any) []nft.Expr {
 	return out
 }
 
-// destination loads address . protocol . port of the packet.
-func destination() []nft.Expr {
-	return slices.Concat(address(16, key), plain(
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: key + 1},
-		&expr.Payload{DestRegister: key + 2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}))
+// destination loads address . protocol . port of the packet into registers from r on.
+func (l layout) destination(r uint32) []nft.Expr {
+	w, _ := l.width()
+	return slices.Concat(l.to(r), protocol(r+w), port(r+w+1))
 }
 
 // pair loads the key of a pair from the flow: where it was sent first, and who answers.
-func pair() []nft.Expr {
-	return []nft.Expr{
-		nft.Tuple{Field: nft.Destination, Register: key},
-		nft.Plain(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: key + 1}),
-		nft.Tuple{Field: nft.DestinationPort, Register: key + 2},
-		nft.Tuple{Field: nft.Source, Reply: true, Register: key + 3},
-		nft.Tuple{Field: nft.SourcePort, Reply: true, Register: key + 4},
+func (l layout) pair() []nft.Expr {
+	w, _ := l.width()
+	return append(l.original(key),
+		nft.Tuple{Field: nft.Source, Reply: true, Register: key + w + 2},
+		nft.Tuple{Field: nft.SourcePort, Reply: true, Register: key + 2*w + 2})
+}
+
+// original loads address . protocol . port that the flow was sent to first.
+func (l layout) original(r uint32) []nft.Expr {
+	w, _ := l.width()
+	return slices.Concat(
+		[]nft.Expr{nft.Tuple{Field: nft.Destination, Register: r}},
+		protocol(r+w),
+		[]nft.Expr{nft.Tuple{Field: nft.DestinationPort, Register: r + w + 1}})
+}
+
+func protocol(r uint32) []nft.Expr { return plain(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: r}) }
+
+// port loads the destination port.
+func port(r uint32) []nft.Expr {
+	return plain(&expr.Payload{DestRegister: r, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
+}
+
+// source and to load the packet's addresses.
+func (l layout) source(r uint32) []nft.Expr { return l.address(r, 12, 8) }
+func (l layout) to(r uint32) []nft.Expr     { return l.address(r, 16, 24) }
+
+// address loads an address from its offset in the header of IPv4 or IPv6.
+func (l layout) address(r, offset4, offset6 uint32) []nft.Expr {
+	_, n := l.width()
+	offset := offset4
+	if l.family == nft.IPv6 {
+		offset = offset6
 	}
+	return plain(&expr.Payload{DestRegister: r, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: n})
 }
 
-// address loads an address of the packet: the source is at 12, the destination at 16.
-func address(offset, register uint32) []nft.Expr {
-	return plain(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4})
+func (l layout) translate(address, port uint32) *expr.NAT {
+	return &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(l.family), RegAddrMin: address, RegProtoMin: port, Specified: true}
 }
 
-func found(s nft.Set) []nft.Expr { return plain(&expr.Lookup{SourceRegister: key, SetName: s.Name}) }
-
-func decide(s nft.Set) []nft.Expr {
-	return plain(&expr.Lookup{SourceRegister: key, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: s.Name})
+func found(s set, r uint32) []nft.Expr {
+	return plain(&expr.Lookup{SourceRegister: r, SetName: sets[s].Name})
 }
 
-func count(s nft.Set) []nft.Expr {
+func decide(s set) []nft.Expr {
+	return plain(&expr.Lookup{SourceRegister: key, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: sets[s].Name})
+}
+
+func count(s set) []nft.Expr {
 	return plain(&expr.Dynset{
-		SrcRegKey: key, SetName: s.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}},
+		SrcRegKey: key, SetName: sets[s].Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}},
 	})
 }
 
@@ -183,13 +274,15 @@ func verdict(chain string) []nft.Expr {
 
 func masquerade() []nft.Expr { return plain(&expr.Masq{FullyRandom: true}) }
 
-func (l layout) fromPod(op expr.CmpOp) []nft.Expr { return from(l.podInterface, op) }
+func (l layout) fromPod(op expr.CmpOp) []nft.Expr {
+	return device(expr.MetaKeyIIFNAME, l.podInterface, op)
+}
 
-// from compares the name of the interface that the packet came by; one without a zero byte at its
-// end is a prefix.
-func from(name string, op expr.CmpOp) []nft.Expr {
+// device compares the name of the interface that the packet came by, or goes by; one without a
+// zero byte at its end is a prefix.
+func device(which expr.MetaKey, name string, op expr.CmpOp) []nft.Expr {
 	return plain(
-		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: key},
+		&expr.Meta{Key: which, Register: key},
 		&expr.Cmp{Op: op, Register: key, Data: []byte(name)})
 }
 
@@ -199,8 +292,11 @@ func fromSelf() []nft.Expr {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: scratch, Data: native(0)})
 }
 
-func stateNew() []nft.Expr {
-	return append(plain(&expr.Ct{Key: expr.CtKeySTATE, Register: scratch}), bits(expr.CtStateBitNEW, expr.CmpOpNeq)...)
+func stateNew() []nft.Expr { return state(expr.CtStateBitNEW) }
+
+// state is for packets of flows in that state.
+func state(bit uint32) []nft.Expr {
+	return append(plain(&expr.Ct{Key: expr.CtKeySTATE, Register: scratch}), bits(bit, expr.CmpOpNeq)...)
 }
 
 // translated is for packets of flows whose destination is not the one they were sent to.

@@ -1,9 +1,12 @@
 package nft
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+	"syscall"
 
 	"github.com/zonewise/zonewise/internal/kernel/conntrack"
 	"github.com/zonewise/zonewise/internal/kernel/nft"
@@ -11,51 +14,265 @@ import (
 	"github.com/zonewise/zonewise/internal/service"
 )
 
+// attempt changes what is wanted and writes the difference. If the kernel refuses, nothing has
+// changed, neither there nor here.
+func (h *half) attempt(changed plans) error {
+	before := h.touched(changed)
+	old := make(plans, len(changed))
+	for name, frontends := range changed {
+		old[name] = h.want[name]
+		h.replace(name, frontends)
+	}
+	err := h.step(before)
+	if !refuses(err) {
+		return err
+	}
+	for k, was := range before {
+		if now := h.wanted(k); now != nil {
+			h.share(now, -1)
+		}
+		if was != nil {
+			h.share(was, +1)
+		}
+	}
+	for name, frontends := range old {
+		delete(h.refused, name)
+		h.replace(name, frontends)
+	}
+	return err
+}
+
+// touched returns what is wanted now at every address that the change is about.
+func (h *half) touched(changed plans) map[service.Key]*service.Frontend {
+	before := map[service.Key]*service.Frontend{}
+	for name, frontends := range changed {
+		for _, list := range [][]service.Frontend{h.want[name], frontends} {
+			for i := range list {
+				before[list[i].Key()] = h.wanted(list[i].Key())
+			}
+		}
+	}
+	return before
+}
+
 // step brings the addresses in before, which were what the map says, to what is wanted now.
-func (a *Applier) step(before map[service.Key]service.Frontend) error {
+func (h *half) step(before map[service.Key]*service.Frontend) error {
 	have, want := newImage(), newImage()
 	var shared []use
 	for k, old := range before {
-		if old.Addr.IsValid() {
-			shared = append(shared, a.share(old, -1)...)
+		if old != nil {
+			shared = append(shared, h.share(old, -1)...)
 		}
-		a.have.holds(frontend(k), have)
-		now, ok := a.wanted(k)
-		if ok {
-			a.have.place(now, want)
-			shared = append(shared, a.share(now, +1)...)
+		h.have.holds(frontend(k), old, have.put)
+		now := h.wanted(k)
+		if now != nil {
+			h.have.place(now, want.put)
+			shared = append(shared, h.share(now, +1)...)
 		}
 		if k.Protocol == model.UDP && stale(old, now) {
-			a.cut[k] = true
+			h.cut[k] = true
 		}
 	}
 	for _, u := range shared {
-		if e, ok := a.have[u.set][u.key]; ok {
-			have[u.set][u.key] = e
+		if _, ok := h.have[u.set][u.key]; ok {
+			have.put(u.set, u.key, "")
 		}
-		if a.uses[u] > 0 {
-			want[u.set][u.key] = nft.Element{Key: u.key}
+		if h.uses[u] > 0 {
+			want.put(u.set, u.key, "")
 		}
 	}
-	d := diff(have, want, func(set, _ string) bool { return set != hairpin.Name }) // see sweep
-	if _, err := a.transact(nft.NewBatch(tableName), d); err != nil {
+	d := diff(have, want, func(s set, _ string) bool { return s != hairpin }) // see sweep
+	_, err := h.transact(nft.NewBatch(h.layout.table()), d)
+	return err
+}
+
+// transact writes what is in the batch and the difference. Chains that are new come in a
+// transaction before the elements that lead to them: a packet that is under way decides once
+// which generation of rules it sees, and at each look-up anew which elements.
+func (h *half) transact(b *nft.Batch, d *difference) (wrote bool, err error) {
+	d.writeChains(b, h.layout, h.chains)
+	if len(d.chains) > 0 {
+		if err := h.commit(b, &difference{chains: d.chains}); err != nil {
+			return false, err
+		}
+		wrote, b = true, nft.NewBatch(h.layout.table())
+	}
+	d.writeElements(b)
+	return wrote || b.Len() > 0, h.commit(b, d)
+}
+
+// commit writes the batch and, if the kernel took it, the image. If the kernel refused it all is as
+// before; after any other error nothing is known.
+func (h *half) commit(b *nft.Batch, d *difference) error {
+	if b.Len() == 0 {
+		return nil
+	}
+	if err := h.door.write(b); err != nil {
+		if !refuses(err) {
+			h.forgetKernel()
+		}
+		return fmt.Errorf("service table: %w", err)
+	}
+	d.enter(h.have)
+	for v := range d.chains {
+		h.chains[v] = true
+	}
+	return nil
+}
+
+// refuses tells that the kernel took offence at something in a transaction, which another Service
+// may be free of.
+func refuses(err error) bool {
+	return slices.ContainsFunc([]syscall.Errno{
+		syscall.EINVAL, syscall.EEXIST, syscall.ENOENT, syscall.ENFILE, syscall.ENOSPC, syscall.EMLINK, syscall.ELOOP,
+		syscall.ERANGE, syscall.EOPNOTSUPP, syscall.EOVERFLOW, syscall.ENAMETOOLONG, syscall.E2BIG, syscall.EBUSY,
+	}, func(e syscall.Errno) bool { return errors.Is(err, e) })
+}
+
+// bring changes what is wanted as far as the kernel takes it. What it does not is found by halving.
+func (h *half) bring(changed plans) error {
+	err := h.attempt(changed)
+	if !refuses(err) {
 		return err
 	}
-	if len(a.chains) > a.crowd && a.complete {
-		if err := a.sweep(); err != nil {
-			return err
+	names := sortedNames(changed)
+	if len(names) > 1 {
+		for _, part := range [][]model.Name{names[:len(names)/2], names[len(names)/2:]} {
+			some := make(plans, len(part))
+			for _, n := range part {
+				some[n] = changed[n]
+			}
+			if err := h.bring(some); err != nil {
+				return err
+			}
 		}
-		a.crowd = fewChains + 2*len(a.chains)
+		return nil
 	}
-	return a.cutFlows()
+	only := names[0]
+	// What it had before would soon be wrong.
+	if gone := h.attempt(plans{only: nil}); gone != nil {
+		h.forgetKernel()
+		return gone
+	}
+	h.refused[only] = refusal{changed[only], err}
+	return nil
+}
+
+// again tries what was refused.
+func (h *half) again() error {
+	if len(h.refused) == 0 || h.have == nil || !h.there {
+		return nil
+	}
+	retry := make(plans, len(h.refused))
+	for name, r := range h.refused {
+		if h.sound(r.frontends) == nil {
+			retry[name] = r.frontends
+		}
+	}
+	for name := range retry {
+		delete(h.refused, name)
+	}
+	if len(retry) == 0 {
+		return nil
+	}
+	if err := h.bring(retry); err != nil {
+		h.forgetKernel()
+		return err
+	}
+	return h.tidy()
+}
+
+func sortedNames(p plans) []model.Name {
+	out := make([]model.Name, 0, len(p))
+	for n := range p {
+		out = append(out, n)
+	}
+	slices.SortFunc(out, model.Name.Compare)
+	return out
 }
 
 // fewChains is how many counted chains are left alone, used or not.
 const fewChains = 256
 
+// sweep deletes what nothing uses any more, in a transaction after the one that ended its use: a
+// packet that is on its way may still need it. That is counted chains, and hairpins, which do
+// nothing unless an endpoint reaches itself.
+func (h *half) sweep() error {
+	var gone []nft.Element
+	for key := range h.have[hairpin] {
+		if h.uses[use{hairpin, key}] == 0 {
+			gone = append(gone, nft.Element{Key: key})
+		}
+	}
+	idle := h.idle()
+	if len(gone)+len(idle) == 0 {
+		return nil
+	}
+	b := nft.NewBatch(h.layout.table())
+	b.Delete(sets[hairpin], gone...)
+	for _, name := range idle {
+		b.FlushChain(name)
+	}
+	for _, name := range idle {
+		b.DelChain(name)
+	}
+	err := h.door.write(b)
+	if errors.Is(err, syscall.EBUSY) {
+		return nil // a kernel before 6.2 holds on to a chain for a moment longer: next time
+	}
+	if err != nil {
+		h.forgetKernel()
+		return fmt.Errorf("service table: sweep: %w", err)
+	}
+	for _, e := range gone {
+		delete(h.have[hairpin], e.Key)
+	}
+	for _, name := range idle {
+		delete(h.chains, nft.Verdict(name))
+	}
+	return nil
+}
+
+// idle returns the counted chains that nothing goes to, lb-N last: the others go there.
+func (h *half) idle() []string {
+	used := map[nft.Verdict]bool{}
+	for _, s := range []set{services, inside, firewalled, affinity} {
+		for _, v := range h.have[s] {
+			if used[nft.Verdict(v)] {
+				continue
+			}
+			for _, c := range h.layout.build(nft.Verdict(v)) {
+				used[nft.Verdict(c.Name)] = true
+			}
+		}
+	}
+	var out []string
+	for v := range h.chains {
+		if !used[v] {
+			out = append(out, string(v))
+		}
+	}
+	slices.SortFunc(out, func(x, y string) int { return strings.Compare(rank(x), rank(y)) })
+	return out
+}
+
+// rank sorts lb- chains behind all others.
+func rank(name string) string {
+	if strings.HasPrefix(name, string(balance)) {
+		return "1" + name
+	}
+	return "0" + name
+}
+
 // stale tells that flows to the frontend may have become wrong: an endpoint that was served is
 // gone, or there is one at last and flows that found none must be sent to it.
-func stale(old, now service.Frontend) bool {
+func stale(old, now *service.Frontend) bool {
+	if old == nil {
+		return now != nil && now.Verdict == service.Balance
+	}
+	if now == nil {
+		return len(old.Keep) > 0
+	}
 	if now.Verdict == service.Balance && old.Verdict != service.Balance {
 		return true
 	}
@@ -63,26 +280,26 @@ func stale(old, now service.Frontend) bool {
 }
 
 // cutFlows forgets the UDP flows of the noted frontends that lead to no serving endpoint.
-func (a *Applier) cutFlows() error {
-	if len(a.cut) == 0 {
+func (h *half) cutFlows() error {
+	if len(h.cut) == 0 {
 		return nil
 	}
-	keep := make(map[netip.AddrPort]map[netip.AddrPort]bool, len(a.cut))
-	for k := range a.cut {
+	keep := make(map[netip.AddrPort]map[netip.AddrPort]bool, len(h.cut))
+	for k := range h.cut {
 		keep[k.Addr] = map[netip.AddrPort]bool{}
-		if f, ok := a.wanted(k); ok {
+		if f := h.wanted(k); f != nil {
 			for _, p := range f.Keep {
 				keep[k.Addr][p] = true
 			}
 		}
 	}
-	_, err := a.flows.CutUDP(func(f conntrack.Flow) bool {
+	_, err := h.flows.CutUDP(h.layout.family == nft.IPv6, func(f conntrack.Flow) bool {
 		good, ours := keep[f.To]
 		return ours && !good[f.From]
 	})
 	if err != nil {
 		return fmt.Errorf("service flows: %w", err)
 	}
-	clear(a.cut)
+	clear(h.cut)
 	return nil
 }

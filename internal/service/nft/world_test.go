@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zonewise/zonewise/internal/kernel/netns"
+	kernelnft "github.com/zonewise/zonewise/internal/kernel/nft"
 )
 
 // world is a node with two pods, and everything else behind the node's gateway:
@@ -35,6 +36,9 @@ const (
 	otherIP  = "192.168.3.11" // another
 	outIP    = "192.168.1.1"
 )
+
+// table4 is the table of the dataplane.
+var table4 = kernelnft.Table{Family: kernelnft.IPv4, Name: "zonewise"}
 
 func newWorld(t testing.TB) world {
 	t.Helper()
