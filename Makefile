@@ -97,6 +97,7 @@ bin/staticcheck: lab/tools/lint/go.mod lab/tools/lint/go.sum
 
 .PHONY: generate
 generate: bin/controller-gen ## make generated files again
+	./hack/setup generate
 	go generate ./... ./lab/...
 
 bin/controller-gen: lab/tools/controller-gen/go.mod lab/tools/controller-gen/go.sum

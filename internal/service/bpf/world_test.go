@@ -48,27 +48,31 @@ func serviceAddr(i int, v6 bool) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 100 + byte(i>>16), byte(i >> 8), byte(i)})
 }
 
-func newWorld(t testing.TB, endpoints int) *world {
+func newWorld(t testing.TB, count int) *world {
 	t.Helper()
 	w := &world{options: Options{Cgroup: ownCgroup(t), Pins: filepath.Join(bpffs(t), "zonewise"), Namespaces: t.TempDir()}}
 	w.ns = w.space(t)
+	w.address(t, append(endpoints(count, false, 0), endpoints(count, true, 0)...)...)
+	return w
+}
+
+// address gives the namespace these addresses.
+func (w *world) address(t testing.TB, addrs ...netip.AddrPort) {
+	t.Helper()
 	w.in(t, w.ns, func() error {
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {
 			return err
 		}
-		for i := 1; i <= endpoints; i++ {
-			for _, v6 := range []bool{false, true} {
-				a := endpointAddr(i, v6)
-				err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}, Flags: unix.IFA_F_NODAD})
-				if err != nil {
-					return err
-				}
+		for _, ap := range addrs {
+			a := ap.Addr()
+			ip := &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
+			if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: ip, Flags: unix.IFA_F_NODAD}); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
-	return w
 }
 
 // space makes a namespace with loopback up, among those of pods.
