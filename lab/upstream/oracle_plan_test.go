@@ -28,29 +28,54 @@ func (p upstreamPlan) into(all map[service.Key]frontend) {
 	}
 }
 
-// planUpstream sends the objects through kube-proxy's own trackers, and does with what comes out as
-// its proxiers do when they write rules.
-func planUpstream(family v1.IPFamily, node model.Node, svc *v1.Service, slices []*discovery.EndpointSlice) upstreamPlan {
-	services := proxy.NewServiceChangeTracker(family, nil, nil)
-	services.Update(nil, svc)
-	ports := proxy.ServicePortMap{}
-	ports.Update(services)
-	tracker := proxy.NewEndpointsChangeTracker(family, node.Name, nil, nil)
-	for _, s := range slices {
-		tracker.EndpointSliceUpdate(s, false)
-	}
-	endpoints := proxy.EndpointsMap{}
-	endpoints.Update(tracker)
+// kubeProxy is one family of kube-proxy, up to where it writes rules.
+type kubeProxy struct {
+	family    v1.IPFamily
+	node      model.Node
+	services  *proxy.ServiceChangeTracker
+	slices    *proxy.EndpointsChangeTracker
+	ports     proxy.ServicePortMap
+	endpoints proxy.EndpointsMap
+}
 
-	name := types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}
-	out := upstreamPlan{
-		served: len(ports) > 0, frontends: map[service.Key]frontend{},
-		checkPort: ports.HealthCheckNodePorts()[name], local: endpoints.LocalReadyEndpoints()[name],
+func newKubeProxy(family v1.IPFamily, node model.Node) *kubeProxy {
+	return &kubeProxy{
+		family: family, node: node,
+		services: proxy.NewServiceChangeTracker(family, nil, nil), ports: proxy.ServicePortMap{},
+		slices: proxy.NewEndpointsChangeTracker(family, node.Name, nil, nil), endpoints: proxy.EndpointsMap{},
 	}
-	for name, port := range ports {
-		out.port(node, node.Primary(family == v1.IPv6Protocol), name.Port, port, endpoints[name])
+}
+
+// sync takes over what the trackers were told.
+func (k *kubeProxy) sync() {
+	k.ports.Update(k.services)
+	k.endpoints.Update(k.slices)
+}
+
+// plan does with a Service what the proxiers do when they write rules.
+func (k *kubeProxy) plan(name types.NamespacedName) upstreamPlan {
+	out := upstreamPlan{
+		frontends: map[service.Key]frontend{},
+		checkPort: k.ports.HealthCheckNodePorts()[name], local: k.endpoints.LocalReadyEndpoints()[name],
+	}
+	for port, info := range k.ports {
+		if port.NamespacedName == name {
+			out.served = true
+			out.port(k.node, k.node.Primary(k.family == v1.IPv6Protocol), port.Port, info, k.endpoints[port])
+		}
 	}
 	return out
+}
+
+// planUpstream sends the objects through kube-proxy's own trackers.
+func planUpstream(family v1.IPFamily, node model.Node, svc *v1.Service, slices []*discovery.EndpointSlice) upstreamPlan {
+	k := newKubeProxy(family, node)
+	k.services.Update(nil, svc)
+	for _, s := range slices {
+		k.slices.EndpointSliceUpdate(s, false)
+	}
+	k.sync()
+	return k.plan(types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name})
 }
 
 func (p upstreamPlan) port(node model.Node, nodeIP netip.Addr, name string, port proxy.ServicePort, all []proxy.Endpoint) {
