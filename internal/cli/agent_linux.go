@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -8,62 +11,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zonewise/zonewise/internal/agent"
-	"github.com/zonewise/zonewise/internal/kernel/conntrack"
-	kernelnft "github.com/zonewise/zonewise/internal/kernel/nft"
 	"github.com/zonewise/zonewise/internal/reflect/kube"
-	"github.com/zonewise/zonewise/internal/service/nft"
 	"github.com/zonewise/zonewise/internal/version"
 )
 
-func agentCommand() *cobra.Command {
-	var level, listen, node, podInterface, honour string
-	var audit time.Duration
-	conn := kube.Options{Part: "agent"}
-	c := &cobra.Command{
-		Use:   "agent",
-		Short: "Run a node's service dataplane (the chart's DaemonSet)",
-		Long: `Run a node's service dataplane. It needs CAP_NET_ADMIN in the node's network namespace.
-Stopping it leaves what it programmed in place; so an upgrade interrupts nothing.`,
-		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			if node == "" {
-				return usagef("agent: --node is missing (or env NODE_NAME)")
-			}
-			if honour != honourPlan && honour != honourHints {
-				return usagef("agent: --honour=%s: neither %s nor %s", honour, honourPlan, honourHints)
-			}
-			log, err := logger(level)
-			if err != nil {
-				return err
-			}
-			client, err := kube.NewClients(conn)
-			if err != nil {
-				return err
-			}
-			if honour == honourHints {
-				client.ZoneRoutes = nil
-			}
-			applier := nft.New(kernelnft.Dial(0), conntrack.Conn{}, nft.Options{PodInterface: podInterface})
-			run, err := agent.New(agent.Config{Node: node, Client: client, Routes: client.ZoneRoutes, Applier: applier, Log: log, Audit: audit})
-			if err != nil {
-				return err
-			}
-			log.Info("agent", "node", node, "honour", honour, "version", version.Version)
-			var wg sync.WaitGroup
-			wg.Go(func() { serve(c.Context(), listen, run.Handler(), log) })
-			run.Run(c.Context())
-			wg.Wait()
-			return nil
-		},
-	}
-	f := c.Flags()
-	f.StringVar(&node, "node", os.Getenv("NODE_NAME"), "name of the node that this runs on (env NODE_NAME)")
-	f.StringVar(&listen, "listen", "127.0.0.1:9470", "address of the local API; it has no access control of its own")
-	f.DurationVar(&audit, "audit", 2*time.Second, "time between two looks at what is in the kernel")
-	f.StringVar(&podInterface, "pod-interface", "eni", "prefix of the names of interfaces to this node's pods")
-	f.StringVar(&honour, "honour", honourPlan, "what chooses endpoints: plan (weights of ZoneRoutes, else hints) or hints (as kube-proxy does)")
-	connectionFlags(f, &conn, &level)
-	return c
+// agentFlags are what the command line says of an agent.
+type agentFlags struct {
+	level, listen, healthz, node, honour string
+	podInterface, socket                 string
+	cgroup, bpffs, namespaces, conntrack string
+	nodePorts                            []string
+	cleanup                              bool
+	audit, closeWait                     time.Duration
+	conn                                 kube.Options
 }
 
 // What --honour may be.
@@ -71,3 +31,114 @@ const (
 	honourPlan  = "plan"
 	honourHints = "hints"
 )
+
+// What --socket may be.
+const (
+	socketAuto    = "auto"
+	socketOff     = "off"
+	socketRequire = "require"
+)
+
+func agentCommand() *cobra.Command {
+	o := agentFlags{conn: kube.Options{Part: "agent"}}
+	c := &cobra.Command{
+		Use:   "agent",
+		Short: "Run a node's service dataplane (the chart's DaemonSet)",
+		Long: `Run a node's service dataplane. It needs CAP_NET_ADMIN in the node's network namespace; the socket
+path also CAP_BPF and CAP_PERFMON, and CAP_SYS_ADMIN to end UDP sockets of pods whose endpoint is gone.
+Stopping it leaves what it programmed in place; so an upgrade interrupts nothing.`,
+		Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.Context()) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.node, "node", os.Getenv("NODE_NAME"), "name of the node that this runs on (env NODE_NAME)")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:9470", "address of the local API; it has no access control of its own")
+	f.StringVar(&o.healthz, "healthz-address", "0.0.0.0:10256", "address of /healthz and /livez for load balancers, as kube-proxy's; empty: none")
+	f.DurationVar(&o.audit, "audit", 2*time.Second, "time between two looks at what is in the kernel")
+	f.StringVar(&o.podInterface, "pod-interface", "eni", "prefix of the names of interfaces to this node's pods")
+	f.StringVar(&o.honour, "honour", honourPlan, "what chooses endpoints: plan (weights of ZoneRoutes, else hints) or hints (as kube-proxy does)")
+	f.StringSliceVar(&o.nodePorts, "nodeport-addresses", []string{"primary"}, "where node ports answer: primary, or ranges of the node's addresses")
+	f.StringVar(&o.socket, "socket", socketAuto, "translate where connections start: auto (where the kernel can), off (and take away what is there) or require")
+	f.StringVar(&o.cgroup, "cgroup", "/sys/fs/cgroup", "where cgroup v2 is mounted, or the hybrid hierarchy that has it")
+	f.StringVar(&o.bpffs, "bpffs", "/sys/fs/bpf", "where a BPF file system is mounted: what is pinned there outlives the agent")
+	f.StringVar(&o.namespaces, "netns-dir", "/run/netns", "folder of the pods' network namespaces, for ending UDP sockets whose endpoint is gone; empty: the node's own alone")
+	f.DurationVar(&o.closeWait, "conntrack-tcp-timeout-close-wait", time.Hour, "least time that connections closed by one side are kept translated; 0 leaves the kernel's")
+	f.StringVar(&o.conntrack, "conntrack-settings", "/proc/sys/net/netfilter", "folder of the kernel's settings of connection tracking")
+	f.BoolVar(&o.cleanup, "cleanup", false, "take everything of ours out of this node's kernel, and exit")
+	connectionFlags(f, &o.conn, &o.level)
+	return c
+}
+
+// check says what is wrong with the flags before anything is touched.
+func (o agentFlags) check() error {
+	switch {
+	case o.node == "" && !o.cleanup:
+		return usagef("agent: --node is missing (or env NODE_NAME)")
+	case o.honour != honourPlan && o.honour != honourHints:
+		return usagef("agent: --honour=%s: neither %s nor %s", o.honour, honourPlan, honourHints)
+	case o.socket != socketAuto && o.socket != socketOff && o.socket != socketRequire:
+		return usagef("agent: --socket=%s: must be %s, %s or %s", o.socket, socketAuto, socketOff, socketRequire)
+	}
+	if _, err := agent.ParseNodePortAddresses(o.nodePorts); err != nil {
+		return usagef("agent: --nodeport-addresses: %w", err)
+	}
+	return nil
+}
+
+func (o agentFlags) run(ctx context.Context) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	log, err := logger(o.level)
+	if err != nil {
+		return err
+	}
+	if o.cleanup {
+		return o.clean(log)
+	}
+	client, err := kube.NewClients(o.conn)
+	if err != nil {
+		return err
+	}
+	if o.honour == honourHints {
+		client.ZoneRoutes = nil
+	}
+	c := agent.Config{Node: o.node, Client: client, Routes: client.ZoneRoutes, Log: log, Audit: o.audit,
+		Addresses: addresses, Others: otherProxies}
+	if c.NodePorts, err = agent.ParseNodePortAddresses(o.nodePorts); err != nil {
+		return err
+	}
+	if err := o.paths(&c); err != nil {
+		return err
+	}
+	run, err := agent.New(c)
+	if err != nil {
+		return err
+	}
+	if o.closeWait > 0 {
+		if err := agent.RaiseCloseWait(o.conntrack, o.closeWait); err != nil {
+			log.Warn("connections closed by one side may be forgotten early", "err", err)
+		}
+	}
+	log.Info("agent", "node", o.node, "honour", o.honour, "socket", c.Socket != nil, "version", version.Version)
+	var wg sync.WaitGroup
+	wg.Go(func() { serve(ctx, o.listen, run.Handler(), log) })
+	if o.healthz != "" {
+		wg.Go(func() { serve(ctx, o.healthz, run.HealthHandler(), log) })
+	}
+	run.Run(ctx)
+	wg.Wait()
+	return nil
+}
+
+// clean is what is done before another proxy takes over for good.
+func (o agentFlags) clean(log *slog.Logger) error {
+	if err := o.removeSocket(); err != nil {
+		return fmt.Errorf("socket path: %w", err)
+	}
+	if err := o.nft().Remove(); err != nil {
+		return fmt.Errorf("nft path: %w", err)
+	}
+	log.Info("nothing of ours is left in the kernel")
+	return nil
+}

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/zonewise/zonewise/internal/agent"
+	"github.com/zonewise/zonewise/internal/agent/view"
+	"github.com/zonewise/zonewise/internal/kernel/conntrack"
+	"github.com/zonewise/zonewise/internal/kernel/link"
+	kernelnft "github.com/zonewise/zonewise/internal/kernel/nft"
+	"github.com/zonewise/zonewise/internal/kernel/proxies"
+	"github.com/zonewise/zonewise/internal/service/bpf"
+	"github.com/zonewise/zonewise/internal/service/nft"
+)
+
+func (o agentFlags) nft() *nft.Applier {
+	return nft.New(kernelnft.Dial(0), conntrack.Conn{}, nft.Options{PodInterface: o.podInterface})
+}
+
+// pins is the folder of what outlives the agent, on the BPF file system.
+const pins = "zonewise"
+
+func (o agentFlags) bpf() bpf.Options {
+	return bpf.Options{Cgroup: findCgroup(o.cgroup), Pins: filepath.Join(o.bpffs, pins), Namespaces: o.namespaces}
+}
+
+// findCgroup returns the folder of cgroup v2 at a mount: itself, or the one beside those of v1.
+func findCgroup(mount string) string {
+	if unified := filepath.Join(mount, "unified"); isCgroup(unified) && !isCgroup(mount) {
+		return unified
+	}
+	return mount
+}
+
+func isCgroup(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "cgroup.procs"))
+	return err == nil
+}
+
+// paths makes the paths that are asked for. What cannot be is no error: nft does all that the socket
+// path does. It is looked at once: what a kernel or a host lacks does not come while it runs.
+func (o agentFlags) paths(c *agent.Config) error {
+	c.Applier = o.nft()
+	if o.socket == socketOff {
+		if err := o.removeSocket(); err != nil {
+			c.Log.Error("what an earlier agent left of the socket path is still there", "err", err)
+		}
+		return nil
+	}
+	socket, err := bpf.New(o.bpf())
+	if err == nil {
+		c.Socket = socket
+		return nil
+	}
+	if o.socket == socketRequire {
+		return fmt.Errorf("socket path: %w", err)
+	}
+	c.NoSocket = err.Error()
+	var lacks *bpf.Unsupported
+	if errors.As(err, &lacks) {
+		c.Log.Warn("no socket path: nft does all", "missing", lacks.Missing)
+	} else {
+		c.Log.Error("no socket path: nft does all", "err", err)
+	}
+	return nil
+}
+
+// removeSocket takes away what an earlier agent left. An agent that may no longer use BPF can still take
+// away the pins, which are what holds the rest; UDP sockets that were led then stay led.
+func (o agentFlags) removeSocket() error {
+	options := o.bpf()
+	if _, err := os.Stat(options.Pins); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	socket, err := bpf.New(options)
+	if err != nil {
+		return os.RemoveAll(options.Pins)
+	}
+	return errors.Join(socket.Remove(), socket.Close())
+}
+
+// addresses are those of the node: the agent is in its network.
+func addresses() ([]netip.Addr, error) {
+	net, err := link.Here()
+	if err != nil {
+		return nil, err
+	}
+	defer net.Close()
+	return net.Addresses()
+}
+
+func otherProxies() ([]view.Other, error) {
+	found, err := proxies.Look(0)
+	var out []view.Other
+	for _, f := range found {
+		out = append(out, view.Other{Who: f.Who, What: f.What, Mend: f.Mend})
+	}
+	return out, err
+}
