@@ -32,6 +32,16 @@ func TestZoneRoutes(t *testing.T) {
 	}
 }
 
+// TestDualStack tells of a cluster of both IP families, to our agents and to kube-proxy.
+func TestDualStack(t *testing.T) {
+	for _, l := range []storyLab{
+		{"dual", []string{"--ip-family", "dual"}},
+		{"dual-proxy", []string{"--ip-family", "dual", "--proxy", "kube-proxy"}},
+	} {
+		t.Run(l.name, func(t *testing.T) { tell(t, "dual", l) })
+	}
+}
+
 // storyLab is where the stories of a folder happen.
 type storyLab struct {
 	name string
