@@ -143,8 +143,12 @@ func (a *Applier) converge() (wrote bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("socket path: %w", err)
 	}
+	swept, err := have.sweep(a.tables)
+	if err != nil {
+		return false, fmt.Errorf("socket path: %w", err)
+	}
 	a.have = have
-	c := change{noSlots: have.lostSlots, noWeights: have.lostWeights}
+	var c change
 	for at, p := range have.frontends {
 		if _, wanted := a.owners[at]; !wanted && (a.complete || p.broken) {
 			c.turn(at, p, nil)
@@ -158,9 +162,8 @@ func (a *Applier) converge() (wrote bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	have.lostSlots, have.lostWeights = nil, nil
 	stood, err := a.stand()
-	return wrote || stood, err
+	return swept || wrote || stood, err
 }
 
 // stand puts our programs to every hook, unless others stand there that know more than we do yet.
@@ -236,7 +239,7 @@ func (a *Applier) fit(c *change) *change {
 		order[i] = i
 	}
 	slices.SortFunc(order, func(i, j int) int { return compareAddresses(c.becomes.keys[i], c.becomes.keys[j]) })
-	out := &change{noSlots: a.have.lostSlots, noWeights: a.have.lostWeights}
+	out := &change{}
 	for _, i := range order {
 		at, to := c.becomes.keys[i], c.becomes.values[i]
 		from := a.have.frontends[at]

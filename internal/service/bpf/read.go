@@ -87,15 +87,25 @@ func (m *image) newID() uint32 {
 			for _, p := range m.frontends {
 				m.taken[p.id] = true
 			}
-			for _, k := range m.lostSlots {
-				m.taken[k.ID] = true
-			}
 			continue
 		}
 		if !m.taken[id] {
 			return id
 		}
 	}
+}
+
+// sweep removes what no frontend leads to.
+func (m *image) sweep(t tables) (swept bool, err error) {
+	swept = len(m.lostSlots)+len(m.lostWeights) > 0
+	if err := t.slots.Delete(m.lostSlots); err != nil {
+		return false, err
+	}
+	if err := t.weights.Delete(m.lostWeights); err != nil {
+		return false, err
+	}
+	m.lostSlots, m.lostWeights = nil, nil
+	return swept, nil
 }
 
 // most is more slots than a frontend can have: what claims to have more is broken.
