@@ -4,10 +4,10 @@ package nft_test
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -57,7 +57,7 @@ func (d dataplane) counters() map[service.Pair]service.Traffic {
 	return out
 }
 
-var theNode = model.Node{Name: "n1", Zone: "a", Addresses: []netip.Addr{netip.MustParseAddr(nodeIP)}}
+var theNode = model.Node{Name: "n1", Zone: "a", Addresses: []netip.Addr{netip.MustParseAddr(nodeIP), netip.MustParseAddr(six(nodeIP))}}
 
 // svc describes a Service of one port for plan.
 type svc struct {
@@ -87,7 +87,7 @@ func (s svc) plan() []service.Frontend {
 		s.change(&m)
 	}
 	slice := model.Slice{
-		Name: m.Name, Service: s.name, Endpoints: s.endpoints,
+		Name: m.Name, Service: s.name, Endpoints: s.endpoints, V6: m.ClusterIPs[0].Is6(),
 		Ports: []model.EndpointPort{{Protocol: s.protocol, Port: targetPort}},
 	}
 	return service.Plan(theNode, m, []model.Slice{slice}, nil)
@@ -99,7 +99,7 @@ func endpoint(ip, node string, zoneHints ...string) model.Endpoint {
 	}
 }
 
-func target(ip string) string { return fmt.Sprintf("%s:%d", ip, targetPort) }
+func target(ip string) string { return net.JoinHostPort(ip, strconv.Itoa(targetPort)) }
 
 func must(t testing.TB, got answer, err error) answer {
 	t.Helper()
@@ -115,6 +115,10 @@ func (w world) serveAll(t testing.TB) {
 	w.serve(t, w.podB, target(podBIP))
 	w.serve(t, w.out, target(remoteIP))
 	w.serve(t, w.out, target(otherIP))
+	w.serve(t, w.podA, target(six(podAIP)))
+	w.serve(t, w.podB, target(six(podBIP)))
+	w.serve(t, w.out, target(six(remoteIP)))
+	w.serve(t, w.out, target(six(otherIP)))
 }
 
 func TestClusterIP(t *testing.T) {

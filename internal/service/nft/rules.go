@@ -140,7 +140,8 @@ func (l layout) admit(lengths []int) []nft.Rule {
 	var out []nft.Rule
 	for _, n := range lengths {
 		out = append(out, rule(fmt.Sprintf("from a /%d", n), l.destination(key),
-			plain(&expr.Immediate{Register: l.slot(), Data: native(uint32(n))}),
+			// A number as it is, nft shows as garbage; one of one it knows.
+			plain(&expr.Numgen{Register: l.slot(), Modulus: 1, Type: unix.NFT_NG_RANDOM, Offset: uint32(n)}),
 			l.source(key+w+3), l.masked(key+w+3, n), found(sources, key), verdict(admittedChain)))
 	}
 	return append(out, rule("from nowhere else", drop()))

@@ -47,6 +47,9 @@ func newWorld(t testing.TB) world {
 		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
 			return err
 		}
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0); err != nil {
+			return err
+		}
 		return pair("eth0", w.out)
 	})
 	w.in(t, w.node, func() error { return address("eth0", nodeIP+"/24", outIP) })
@@ -58,9 +61,24 @@ func newWorld(t testing.TB) world {
 		}
 		return address("eth0", outIP+"/24", nodeIP)
 	})
+	w.in(t, w.node, func() error { return address("eth0", six(nodeIP)+"/64", six(outIP)) })
+	w.in(t, w.out, func() error {
+		for _, a := range []string{remoteIP, otherIP} {
+			if err := address("lo", six(a)+"/128", ""); err != nil {
+				return err
+			}
+		}
+		return address("eth0", six(outIP)+"/64", six(nodeIP))
+	})
 	w.pod(t, w.podA, "eni0000000000a", podAIP)
 	w.pod(t, w.podB, "eni0000000000b", podBIP)
 	return w
+}
+
+// six is the IPv6 address of who has the IPv4 address: fd00:192:168:1::10 for 192.168.1.10.
+func six(four string) string {
+	at := strings.LastIndex(four, ".")
+	return netip.MustParseAddr("fd00:" + strings.ReplaceAll(four[:at], ".", ":") + "::" + four[at+1:]).String()
 }
 
 func space(t testing.TB) *netns.NS {
@@ -70,7 +88,15 @@ func space(t testing.TB) *netns.NS {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	if err := ns.Do(func() error { return address("lo", "", "") }); err != nil {
+	err = ns.Do(func() error {
+		for _, which := range []string{"all", "default"} { // nobody else can have an address: no need to wait for an answer
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+which+"/accept_dad", []byte("0"), 0); err != nil {
+				return err
+			}
+		}
+		return address("lo", "", "")
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	return ns
@@ -103,6 +129,7 @@ func address(dev, cidr, gateway string) error {
 		if err != nil {
 			return err
 		}
+		a.Flags |= unix.IFA_F_NODAD // nobody else can have it
 		if err := netlink.AddrAdd(l, a); err != nil {
 			return err
 		}
@@ -113,14 +140,19 @@ func address(dev, cidr, gateway string) error {
 	return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: net.ParseIP(gateway)})
 }
 
-// pod wires a pod as the CNI plugin does: a /32 on each side, no bridge.
+// pod wires a pod as the CNI plugin does: its own address alone on each side, no bridge.
 func (w world) pod(t testing.TB, ns *netns.NS, dev, ip string) {
+	t.Helper()
+	w.in(t, w.node, func() error { return pair(dev, ns) })
+	w.route(t, ns, dev, ip, nodeIP, "169.254.1.1")
+	w.route(t, ns, dev, six(ip), six(nodeIP), "fe80::1")
+}
+
+// route gives a pod an address, a gateway that is the node, and the way back.
+func (w world) route(t testing.TB, ns *netns.NS, dev, ip, node, gateway string) {
 	t.Helper()
 	var mac net.HardwareAddr
 	w.in(t, w.node, func() error {
-		if err := pair(dev, ns); err != nil {
-			return err
-		}
 		l, err := netlink.LinkByName(dev)
 		if err != nil {
 			return err
@@ -129,39 +161,40 @@ func (w world) pod(t testing.TB, ns *netns.NS, dev, ip string) {
 		if err := netlink.LinkSetUp(l); err != nil {
 			return err
 		}
-		return netlink.RouteAdd(&netlink.Route{
-			LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK,
-			Dst: &net.IPNet{IP: net.ParseIP(ip).To4(), Mask: net.CIDRMask(32, 32)},
-		})
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: alone(ip)})
 	})
-	podNet := &net.IPNet{IP: net.ParseIP(ip).To4(), Mask: net.CIDRMask(32, 32)}
 	w.in(t, w.out, func() error {
-		return netlink.RouteAdd(&netlink.Route{Dst: podNet, Gw: net.ParseIP(nodeIP)})
+		return netlink.RouteAdd(&netlink.Route{Dst: alone(ip), Gw: net.ParseIP(node)})
 	})
 	w.in(t, ns, func() error {
-		if err := address("eth0", ip+"/32", ""); err != nil {
+		if err := address("eth0", alone(ip).String(), ""); err != nil {
 			return err
 		}
 		l, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
 		}
-		gateway := net.ParseIP("169.254.1.1").To4()
 		err = netlink.NeighAdd(&netlink.Neigh{
-			LinkIndex: l.Attrs().Index, State: unix.NUD_PERMANENT, IP: gateway, HardwareAddr: mac,
+			LinkIndex: l.Attrs().Index, State: unix.NUD_PERMANENT, IP: alone(gateway).IP, HardwareAddr: mac,
 		})
 		if err != nil {
 			return err
 		}
-		err = netlink.RouteAdd(&netlink.Route{
-			LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK,
-			Dst: &net.IPNet{IP: gateway, Mask: net.CIDRMask(32, 32)},
-		})
+		err = netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: alone(gateway)})
 		if err != nil {
 			return err
 		}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: gateway})
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: alone(gateway).IP})
 	})
+}
+
+// alone is the prefix that has the address and no other.
+func alone(ip string) *net.IPNet {
+	a := net.ParseIP(ip)
+	if four := a.To4(); four != nil {
+		a = four
+	}
+	return &net.IPNet{IP: a, Mask: net.CIDRMask(8*len(a), 8*len(a))}
 }
 
 // serve answers every connection to the address with the server's address and the client's, and
@@ -170,7 +203,7 @@ func (w world) serve(t testing.TB, ns *netns.NS, addr string) {
 	t.Helper()
 	var l net.Listener
 	w.in(t, ns, func() (err error) {
-		l, err = net.Listen("tcp4", addr)
+		l, err = net.Listen("tcp", addr)
 		return err
 	})
 	t.Cleanup(func() { l.Close() })
@@ -196,7 +229,7 @@ func (w world) serveUDP(t testing.TB, ns *netns.NS, addr string) {
 	t.Helper()
 	var c net.PacketConn
 	w.in(t, ns, func() (err error) {
-		c, err = net.ListenPacket("udp4", addr)
+		c, err = net.ListenPacket("udp", addr)
 		return err
 	})
 	t.Cleanup(func() { c.Close() })
@@ -240,7 +273,7 @@ func (w world) dial(ns *netns.NS, network, addr string, timeout time.Duration) (
 type answer struct{ server, client string }
 
 func (w world) ask(ns *netns.NS, addr string) (answer, error) {
-	c, err := w.dial(ns, "tcp4", addr, dialTimeout)
+	c, err := w.dial(ns, "tcp", addr, dialTimeout)
 	if err != nil {
 		return answer{}, err
 	}
@@ -249,7 +282,7 @@ func (w world) ask(ns *netns.NS, addr string) (answer, error) {
 }
 
 func (w world) askUDP(ns *netns.NS, addr string) (answer, error) {
-	c, err := w.dial(ns, "udp4", addr, dialTimeout)
+	c, err := w.dial(ns, "udp", addr, dialTimeout)
 	if err != nil {
 		return answer{}, err
 	}
@@ -272,4 +305,9 @@ func read(c net.Conn) (answer, error) {
 	var a answer
 	a.server, a.client, _ = strings.Cut(strings.TrimSpace(line), " ")
 	return a, nil
+}
+
+// via routes an address to a gateway behind the device.
+func (d device) via(ip, gateway string) error {
+	return netlink.RouteAdd(&netlink.Route{LinkIndex: d.index, Dst: alone(ip), Gw: net.ParseIP(gateway)})
 }
