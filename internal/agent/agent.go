@@ -39,13 +39,10 @@ type Applier interface {
 	Audit() (repaired bool, err error)
 	// Counters returns what the kernel counted.
 	Counters() (map[service.Pair]service.Traffic, error)
+	// Faults returns what could not be programmed as wanted. Everything else was.
+	Faults() []service.Fault
 	// Remove takes everything of ours out of the kernel.
 	Remove() error
-}
-
-// Faulty is an Applier that tells what it could not program as wanted. Everything else was.
-type Faulty interface {
-	Faults() []service.Fault
 }
 
 // Ranges hears from which ranges Services get their addresses. An address in one that no Service has

@@ -142,12 +142,9 @@ func (p *paths) counters() (map[string]map[service.Pair]service.Traffic, error) 
 
 // faults returns what could not be programmed, in order, each once.
 func (p *paths) faults() []service.Fault {
-	var out []service.Fault
-	socket, _ := p.inUse()
-	for _, path := range []any{p.complete, socket} {
-		if f, ok := path.(Faulty); ok {
-			out = append(out, f.Faults()...)
-		}
+	out := slices.Clone(p.complete.Faults())
+	if socket, _ := p.inUse(); socket != nil {
+		out = append(out, socket.Faults()...)
 	}
 	slices.SortFunc(out, service.Fault.Compare)
 	return slices.Compact(out)

@@ -21,7 +21,7 @@ type agentFlags struct {
 	podInterface, socket                 string
 	cgroup, bpffs, namespaces, conntrack string
 	nodePorts                            []string
-	cleanup                              bool
+	masqueradeAll, cleanup               bool
 	audit, closeWait                     time.Duration
 	conn                                 kube.Options
 }
@@ -58,6 +58,7 @@ Stopping it leaves what it programmed in place; so an upgrade interrupts nothing
 	f.StringVar(&o.podInterface, "pod-interface", "eni", "prefix of the names of interfaces to this node's pods")
 	f.StringVar(&o.honour, "honour", honourPlan, "what chooses endpoints: plan (weights of ZoneRoutes, else hints) or hints (as kube-proxy does)")
 	f.StringSliceVar(&o.nodePorts, "nodeport-addresses", []string{"primary"}, "where node ports answer: primary, or ranges of the node's addresses")
+	f.BoolVar(&o.masqueradeAll, "masquerade-all", false, "give every connection to a cluster address the node's own address")
 	f.StringVar(&o.socket, "socket", socketAuto, "translate where connections start: auto (where the kernel can), off (and take away what is there) or require")
 	f.StringVar(&o.cgroup, "cgroup", "/sys/fs/cgroup", "where cgroup v2 is mounted, or the hybrid hierarchy that has it")
 	f.StringVar(&o.bpffs, "bpffs", "/sys/fs/bpf", "where a BPF file system is mounted: what is pinned there outlives the agent")

@@ -19,7 +19,7 @@ import (
 )
 
 func (o agentFlags) nft() *nft.Applier {
-	return nft.New(kernelnft.Dial(0), conntrack.Conn{}, nft.Options{PodInterface: o.podInterface})
+	return nft.New(kernelnft.Dial(0), conntrack.Conn{}, nft.Options{PodInterface: o.podInterface, MasqueradeAll: o.masqueradeAll})
 }
 
 // pins is the folder of what outlives the agent, on the BPF file system.
@@ -45,7 +45,8 @@ func isCgroup(dir string) bool {
 // paths makes the paths that are asked for. What cannot be is no error: nft does all that the socket
 // path does. It is looked at once: what a kernel or a host lacks does not come while it runs.
 func (o agentFlags) paths(c *agent.Config) error {
-	c.Applier = o.nft()
+	complete := o.nft()
+	c.Applier, c.Ranges = complete, complete
 	if o.socket == socketOff {
 		if err := o.removeSocket(); err != nil {
 			c.Log.Error("what an earlier agent left of the socket path is still there", "err", err)
