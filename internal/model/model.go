@@ -54,7 +54,7 @@ type Node struct {
 	Zone         string // topology.kubernetes.io/zone; empty when the node has no such label
 	Region       string
 	InstanceType string
-	Addresses    []netip.Addr // InternalIP addresses, the primary one first
+	Addresses    []netip.Addr // InternalIP addresses, the primary one first; for a family without one its ExternalIP
 	// NodePorts are the addresses at which node ports answer, where that is not the primary address
 	// of each family alone. The API knows nothing of it: it is this node's own setting.
 	NodePorts    []netip.Addr

@@ -38,17 +38,31 @@ func Node(n *corev1.Node) (model.Node, bool) {
 	if _, master := n.Labels[labelMaster]; master {
 		out.ControlPlane = true
 	}
-	for _, a := range n.Status.Addresses {
-		if ip, ok := addr(a.Address); ok && a.Type == corev1.NodeInternalIP {
-			out.Addresses = append(out.Addresses, ip)
-		}
-	}
+	out.Addresses = nodeAddresses(n.Status.Addresses)
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
 			out.Ready = c.Status == corev1.ConditionTrue
 		}
 	}
 	return out, true
+}
+
+// nodeAddresses returns the internal addresses, and an external one of a family that has no internal one.
+func nodeAddresses(all []corev1.NodeAddress) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range all {
+		if ip, ok := addr(a.Address); ok && a.Type == corev1.NodeInternalIP {
+			out = append(out, ip)
+		}
+	}
+	for _, a := range all {
+		ip, ok := addr(a.Address)
+		had := slices.ContainsFunc(out, func(o netip.Addr) bool { return o.Is6() == ip.Is6() })
+		if ok && a.Type == corev1.NodeExternalIP && !had {
+			out = append(out, ip)
+		}
+	}
+	return out
 }
 
 // addr reads an address as Kubernetes does: leading zeros are decimal, and an IPv4 address in

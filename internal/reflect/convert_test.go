@@ -49,6 +49,24 @@ status:
 	}
 }
 
+// A family without an internal address has the first external one.
+func TestNodeAddresses(t *testing.T) {
+	for _, c := range []struct {
+		addresses string
+		want      []netip.Addr
+	}{
+		{`[{type: ExternalIP, address: 203.0.113.1}, {type: InternalIP, address: 192.168.001.010}]`, addrs("192.168.1.10")},
+		{`[{type: ExternalIP, address: 203.0.113.1}, {type: ExternalIP, address: 203.0.113.2}]`, addrs("203.0.113.1")},
+		{`[{type: ExternalIP, address: "2001:db8::1"}, {type: InternalIP, address: 192.168.1.10}]`, addrs("192.168.1.10", "2001:db8::1")},
+		{`[{type: InternalIP, address: x}, {type: Hostname, address: 192.168.1.1}, {type: ExternalIP, address: ""}]`, nil},
+	} {
+		got := nodeAddresses(*parse[[]corev1.NodeAddress](t, c.addresses))
+		if diff := cmp.Diff(c.want, got, byValue); diff != "" {
+			t.Errorf("%s: %s", c.addresses, diff)
+		}
+	}
+}
+
 func TestControlPlane(t *testing.T) {
 	for _, c := range []struct {
 		labels string
