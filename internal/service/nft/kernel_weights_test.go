@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
@@ -40,6 +42,36 @@ func (w world) flowsFrom(t *testing.T, ns *netns.NS, port, n int, to string) {
 }
 
 const firstPort = 10_000
+
+// flowsOf opens a UDP flow from the port of each address, which need not be anybody's.
+func (w world) flowsOf(t *testing.T, ns *netns.NS, from []string, port int, to string) {
+	t.Helper()
+	w.in(t, ns, func() error {
+		server := netip.MustParseAddrPort(to)
+		free := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			var refused error
+			err := c.Control(func(fd uintptr) {
+				level, option := unix.SOL_IP, unix.IP_TRANSPARENT
+				if server.Addr().Is6() {
+					level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+				}
+				refused = unix.SetsockoptInt(int(fd), level, option, 1)
+			})
+			return errors.Join(err, refused)
+		}}
+		for _, ip := range from {
+			c, err := free.ListenPacket(t.Context(), "udp", at(ip, port))
+			if err != nil {
+				return err
+			}
+			if _, err = c.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(server)); err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
+				return err
+			}
+			c.Close()
+		}
+		return nil
+	})
+}
 
 // weighted gives the backends of a plan the shares, by address; an endpoint without one is none.
 func weighted(plan []service.Frontend, shares map[string]float64) []service.Frontend {
