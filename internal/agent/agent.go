@@ -96,7 +96,7 @@ func New(c Config) (*Agent, error) {
 	}
 	follow := reflect.Options{Node: c.Node, Routes: c.Routes, ServiceCIDRs: c.Ranges != nil}
 	p := &programmer{node: c.Node, tables: state.New(follow.Sources()...), ranges: c.Ranges, log: c.Log, health: newHealth(),
-		paths: &paths{complete: c.Applier, socket: c.Socket, why: c.NoSocket, log: c.Log}}
+		first: make(chan struct{}), paths: &paths{complete: c.Applier, socket: c.Socket, why: c.NoSocket, log: c.Log}}
 	p.metrics = newMetrics(p)
 	current := func() bool { return p.health.current(time.Now()) }
 	a := &Agent{config: c, follow: follow, program: p,
@@ -125,6 +125,7 @@ func (a *Agent) Run(ctx context.Context) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { reflect.Run(ctx, a.config.Client, a.program.tables, a.follow) })
+	wg.Go(func() { a.program.hurry(ctx) })
 	wg.Go(func() { a.program.tables.Follow(ctx, program.Wake) })
 	wg.Go(func() { program.Run(ctx) })
 	wg.Go(func() { audit.Run(ctx) })

@@ -34,6 +34,7 @@ type programmer struct {
 
 	nodePorts  atomic.Pointer[[]netip.Addr] // where node ports answer; nil is the primary addresses
 	programmed atomic.Pointer[programmed]
+	first      chan struct{} // closed when the first sync is done
 	lastSync   atomic.Pointer[time.Time]
 }
 
@@ -116,11 +117,7 @@ func (p *programmer) doWithout(ctx context.Context, patience time.Duration) {
 }
 
 func (p *programmer) whole(node model.Node, snap *state.Snapshot) error {
-	want := map[model.Name][]service.Frontend{}
-	for svc := range snap.Services() {
-		want[svc.Name] = plan(node, snap, svc.Name)
-	}
-	if err := p.paths.apply(want); err != nil {
+	if err := p.paths.apply(planAll(node, snap)); err != nil {
 		return fmt.Errorf("whole sync: %w", err)
 	}
 	return nil
@@ -154,6 +151,7 @@ func (p *programmer) finished(now, last *programmed, changed []state.Change[mode
 	p.health.synced()
 	switch {
 	case last == nil:
+		close(p.first)
 		p.log.Info("synced", "node", now.node.Name, "zone", now.node.Zone, "services", p.services(), "took", end.Sub(begin))
 	case !same(last.node, now.node):
 		p.log.Info("node changed; synced", "node", now.node.Name, "zone", now.node.Zone, "took", end.Sub(begin))

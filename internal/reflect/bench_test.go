@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 	"testing"
 	"time"
@@ -38,7 +39,7 @@ func benchFirstList(b *testing.B, api *apitest.Stored, services int) {
 		b.Fatal(err)
 	}
 	var cpu time.Duration
-	var kept uint64
+	var kept, peak uint64
 	for b.Loop() {
 		b.StopTimer()
 		before, cpuBefore := heap(), cpuTime(b)
@@ -52,6 +53,7 @@ func benchFirstList(b *testing.B, api *apitest.Stored, services int) {
 
 		b.StopTimer()
 		cpu += cpuTime(b) - cpuBefore
+		peak += resident()
 		stop()
 		<-done
 		kept += heap() - before
@@ -59,16 +61,25 @@ func benchFirstList(b *testing.B, api *apitest.Stored, services int) {
 		b.StartTimer()
 	}
 	b.ReportMetric(float64(cpu.Milliseconds())/float64(b.N), "cpu-ms")
+	b.ReportMetric(float64(peak)/float64(b.N)/1e6, "peak-MB")
 	b.ReportMetric(float64(kept)/float64(b.N*services), "B/service")
 }
 
-// heap returns the bytes that are in use when all that can be is collected.
+// heap returns the bytes that are in use when all that can be is collected, and given back.
 func heap() uint64 {
-	runtime.GC()
-	runtime.GC() // the first one may leave what was about to be finalised
+	debug.FreeOSMemory()
+	debug.FreeOSMemory() // the first one may leave what was about to be finalised
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// resident returns the bytes that the heap has of the system. It gives back so slowly that this is
+// the most that was in use since a while.
+func resident() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapSys - m.HeapReleased
 }
 
 // cpuTime is what all threads of this process have used.
