@@ -70,15 +70,25 @@ test-fast: ## run the tests that need neither root nor a kernel, in seconds
 
 .PHONY: test-kernel
 test-kernel: build ## run the tests against the real kernel, as root, in namespaces of their own
-	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region ./lab/machine ./lab/images
+	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region ./lab/machine ./lab/images ./lab/rig/...
 
 .PHONY: test-story
 test-story: build ## run the stories: what a user types in a lab, and what must come back
 	go test $(AS_ROOT) -count=1 -tags story -timeout 40m -v ./test
 
+BENCH := go build -ldflags '$(STAMP)' -o bin/bench ./lab/cmd/bench && $(SUDO) bin/bench
+
 .PHONY: bench
-bench: build ## measure: start of a lab, start of pods, programming by number of Services
-	go test $(AS_ROOT) -tags bench -run '^$$' -bench . -benchtime 1x -timeout 30m ./lab/bench
+bench: build ## measure beside kube-proxy, and write docs/performance.md: hours, on a quiet machine
+	$(BENCH) --page docs/performance.md
+
+.PHONY: bench-short
+bench-short: build ## a little of every benchmark, in less than five minutes: do all rows come?
+	$(BENCH) --short
+
+.PHONY: bench-lab
+bench-lab: build ## measure a lab: its start, start of pods, programming by number of Services
+	go test $(AS_ROOT) -tags bench -run '^$$' -bench . -benchtime 1x -timeout 30m ./lab/bench/cluster
 
 .PHONY: bench-plan
 bench-plan: ## measure planning: 10,000 Services, one again, 500 nodes, a controller that starts anew

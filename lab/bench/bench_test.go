@@ -1,145 +1,227 @@
-//go:build bench
-
-// Package bench measures a lab: how fast it starts, how fast pods start in it, and how fast the
-// product's agents program the kernel, by number of Services. `make bench` runs it, as root.
 package bench
 
 import (
-	"context"
-	"fmt"
+	"encoding/xml"
+	"errors"
+	"io"
+	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
-	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/utils/ptr"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
-	"github.com/zonewise/zonewise/lab/cluster"
+	"github.com/zonewise/zonewise/lab/rig/peer"
 )
 
-const labName = "bench"
-
-// lab runs the lab's command line, of the programs that `make build` has built.
-func lab(b *testing.B, args ...string) {
-	b.Helper()
-	program, err := filepath.Abs("../../bin/zonewise-lab")
-	if err != nil {
-		b.Fatal(err)
-	}
-	cmd := exec.Command(program, append([]string{args[0], "--name", labName}, args[1:]...)...)
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		b.Fatalf("zonewise lab %v: %v", args, err)
-	}
-}
-
-// up starts the lab for one benchmark and returns a client of its API server.
-func up(b *testing.B) *kubernetes.Clientset {
-	b.Helper()
-	lab(b, "up", "--offline")
-	b.Cleanup(func() { lab(b, "down") })
-	config, err := clientcmd.BuildConfigFromFlags("", cluster.PathsOf(labName).Kubeconfig())
-	if err != nil {
-		b.Fatal(err)
-	}
-	config.QPS = -1
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return client
-}
-
-// await asks every 10 ms until the answer is yes.
-func await(b *testing.B, what string, ask func() (bool, error)) {
-	b.Helper()
-	deadline := time.NewTimer(5 * time.Minute)
-	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	var last error
-	for {
-		yes, err := ask()
-		if yes {
-			return
+// TestObjects holds what the cluster is said to be against where its addresses lead.
+func TestObjects(t *testing.T) {
+	serviceNet := netip.MustParsePrefix(serviceRange)
+	for _, l := range append(Full().cold, load{Services: sticky, Endpoints: 1_000, Affinity: true}) {
+		seen, services, endpoints := map[string]bool{}, 0, 0
+		for _, o := range l.objects() {
+			switch o := o.(type) {
+			case *corev1.Service:
+				services++
+				if ip := netip.MustParseAddr(o.Spec.ClusterIP); !serviceNet.Contains(ip) || seen[o.Spec.ClusterIP] {
+					t.Fatalf("%s has address %v", o.Name, ip)
+				}
+				seen[o.Spec.ClusterIP] = true
+			case *discoveryv1.EndpointSlice:
+				if len(o.Endpoints) == 0 || len(o.Endpoints) > perSlice {
+					t.Fatalf("%s has %d endpoints", o.Name, len(o.Endpoints))
+				}
+				for _, e := range o.Endpoints {
+					endpoints++
+					a := netip.MustParseAddr(e.Addresses[0]).As4()
+					if a[0] != 10 || a[1] < firstRange || a[1] > deadRange || seen[e.Addresses[0]] {
+						t.Fatalf("%s has endpoint %v", o.Name, e.Addresses)
+					}
+					seen[e.Addresses[0]] = true
+				}
+			}
 		}
-		if err != nil {
-			last = err
+		want := 0
+		for _, s := range specials() {
+			want += len(s.addrs)
 		}
-		select {
-		case <-deadline.C:
-			b.Fatalf("waited too long until %s: %v", what, last)
-		case <-tick.C:
+		if services != l.Services+len(specials()) || endpoints != l.Services*l.Endpoints+want {
+			t.Errorf("%+v: %d Services, %d endpoints", l, services, endpoints)
 		}
 	}
 }
 
-// BenchmarkUp starts and removes a lab of 3 zones with 2 nodes each. Seconds from the beginning
-// until each stage is reached, and memory as the sum of proportional set sizes.
-func BenchmarkUp(b *testing.B) {
-	lab(b, "up", "--offline") // unpacks the images, once on a machine
-	lab(b, "down")
-	var api, nodes, dns, memory float64
-	for b.Loop() {
-		lab(b, "up", "--offline")
-		s, err := cluster.GetStatus(context.Background(), labName)
-		if err != nil {
-			b.Fatal(err)
-		}
-		lab(b, "down")
-		api, nodes, dns, memory = api+s.Boot.API, nodes+s.Boot.Nodes, dns+s.Boot.DNS, memory+float64(s.MemoryBytes)/1e6
+// TestVersionsDiffer: a slice that did not change would be no change.
+func TestVersionsDiffer(t *testing.T) {
+	l := load{Services: 10, Endpoints: 2}
+	first, second := l.slices(3, 0)[0].Endpoints[0].Addresses[0], l.slices(3, 1)[0].Endpoints[0].Addresses[0]
+	if first == second || first != l.slices(3, 2)[0].Endpoints[0].Addresses[0] {
+		t.Errorf("%s, then %s", first, second)
 	}
-	n := float64(b.N)
-	b.ReportMetric(api/n, "api-s")
-	b.ReportMetric(nodes/n, "nodes-s")
-	b.ReportMetric(dns/n, "dns-s")
-	b.ReportMetric(memory/n, "MB")
 }
 
-// BenchmarkPods scales a Deployment from nothing to 60 pods on 6 nodes until all are ready.
-func BenchmarkPods(b *testing.B) {
-	const pods = 60
-	client, ctx := up(b), context.Background()
-	deployments := client.AppsV1().Deployments(metav1.NamespaceDefault)
-	labels := map[string]string{"app": "pods"}
-	_, err := deployments.Create(ctx, &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: "pods"},
-		Spec: appsv1.DeploymentSpec{
-			Replicas: ptr.To(int32(0)), Selector: &metav1.LabelSelector{MatchLabels: labels},
-			Template: corev1.PodTemplateSpec{
-				ObjectMeta: metav1.ObjectMeta{Labels: labels},
-				Spec: corev1.PodSpec{
-					TerminationGracePeriodSeconds: ptr.To(int64(0)),
-					Containers:                    []corev1.Container{{Name: "echo", Image: "registry.k8s.io/echoserver:1.5"}},
-				},
-			},
-		},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		b.Fatal(err)
+func TestQuantile(t *testing.T) {
+	hundred := make([]float64, 100)
+	for i := range hundred {
+		hundred[i] = float64(i + 1)
 	}
-	scale := func(to int32) {
-		patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, to)
-		if _, err := deployments.Patch(ctx, "pods", "application/merge-patch+json", patch, metav1.PatchOptions{}); err != nil {
-			b.Fatal(err)
+	for _, c := range []struct {
+		of   []float64
+		part float64
+		want float64
+	}{{[]float64{7}, .5, 7}, {[]float64{1, 2}, .5, 1}, {[]float64{1, 2, 3}, .5, 2}, {hundred, .5, 50}, {hundred, .99, 99}, {hundred, 1, 100}} {
+		if got := quantile(c.of, c.part); got != c.want {
+			t.Errorf("%v of %d values: %v, want %v", c.part, len(c.of), got, c.want)
 		}
-		await(b, fmt.Sprintf("%d pods are ready", to), func() (bool, error) {
-			d, err := deployments.Get(ctx, "pods", metav1.GetOptions{})
-			return err == nil && d.Status.ObservedGeneration == d.Generation && d.Status.Replicas == to && d.Status.ReadyReplicas == to, err
-		})
 	}
-	var took time.Duration
-	for b.Loop() {
-		begin := time.Now()
-		scale(pods)
-		took += time.Since(begin)
-		scale(0)
+}
+
+func sample() (Result, []key) {
+	r := newRecord()
+	slow := key{"connect", 1_000, podToService, peer.KubeProxyNFT}
+	fast := key{"connect", 1_000, podToService, peer.Direct}
+	none := key{"connect", 1_000, podToService, peer.KubeProxyIPTables}
+	r.note(none, "µs", "iptables: not found")
+	r.add(slow, "µs", 44, 30, 31)
+	r.add(fast, "µs", 20)
+	r.add(slow, "µs", 50)
+	r.note(slow, "µs", "not any more")
+	rows := r.rows()
+	sortRows(rows, Names(), peer.Kinds())
+	return Result{Schema: Schema, Machine: "one", Rounds: 2, Rows: rows}, []key{slow, fast, none}
+}
+
+func TestRows(t *testing.T) {
+	r, keys := sample()
+	want := Row{Benchmark: "connect", Peer: "kube-proxy-nft", Services: 1_000, Metric: podToService, Unit: "µs",
+		Min: 30, Median: 31, P99: 50, Max: 50, Values: 4, RoundMin: 31, RoundMax: 50}
+	if len(r.Rows) != 3 || r.Rows[1] != want || r.Rows[2].Note == "" {
+		t.Errorf("%+v", r.Rows)
 	}
-	b.ReportMetric(float64(pods*b.N)/took.Seconds(), "pods/s")
+	if m := missing(keys, r.Rows, false); m != nil {
+		t.Errorf("missing %q", m)
+	}
+	if m := missing(append(keys, key{metric: "new", peer: "x"}), r.Rows, true); len(m) != 2 || !strings.Contains(m[0], "iptables: not found") || !strings.Contains(m[1], "no row") {
+		t.Errorf("missing %q", m)
+	}
+}
+
+func TestTable(t *testing.T) {
+	r, _ := sample()
+	var out strings.Builder
+	if err := r.Table(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"connect, 1,000 Services: pod to ClusterIP (µs)", "kube-proxy-nft       31.0    30.0  50.0  50.0  31.0 to 50.0         1.55      1.00", "iptables: not found"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+	for f, want := range map[float64]string{0: "0", .01234: "0.0123", 1.234: "1.23", 12.34: "12.3", 123.4: "123", 1234567: "1,234,567", -5000.4: "-5,000"} {
+		if got := figure(f); got != want {
+			t.Errorf("%v is written %s, want %s", f, got, want)
+		}
+	}
+}
+
+func TestPage(t *testing.T) {
+	r, _ := sample()
+	file := filepath.Join(t.TempDir(), "page.md")
+	if err := os.WriteFile(file, []byte("before\n"+tableBegins+"\nold\n"+tableEnds+"\nafter\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.page(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "| 1,000 | pod to ClusterIP (µs) | 20.0 | | | | 31.0 | iptables: not found |"
+	if got := string(text); !strings.HasPrefix(got, "before\n") || !strings.HasSuffix(got, "\nafter\n") || strings.Contains(got, "old") || strings.Count(got, want) != 1 {
+		t.Error(got)
+	}
+	if err := r.page(os.DevNull); err == nil {
+		t.Error("a page without a place for the table")
+	}
+}
+
+func TestFiles(t *testing.T) {
+	r, _ := sample()
+	dir := filepath.Join(t.TempDir(), "out")
+	name, err := r.write(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Read(name); err != nil || !slices.Equal(again.Rows, r.Rows) {
+		t.Errorf("%+v, %v", again, err)
+	}
+	names, err := r.plot(dir)
+	if err != nil || len(names) != 1 {
+		t.Fatal(names, err)
+	}
+	text, err := os.ReadFile(names[0])
+	if err != nil || !strings.Contains(string(text), "kube-proxy-nft") {
+		t.Fatal(err)
+	}
+	for d := xml.NewDecoder(strings.NewReader(string(text))); ; {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestWanted: each benchmark asks for rows of those who can have them, once.
+func TestWanted(t *testing.T) {
+	for name, c := range map[string]Config{"full": Full(), "short": Short()} {
+		c.Peers = peer.Kinds()
+		want := (&run{Config: c}).want()
+		seen := map[key]bool{}
+		benchmarks := map[string]bool{}
+		for _, k := range want {
+			if seen[k] {
+				t.Errorf("%s: %v twice", name, k)
+			}
+			seen[k], benchmarks[k.benchmark] = true, true
+			if (k.benchmark == "cold-start" || k.benchmark == "memory") && !k.peer.Services() {
+				t.Errorf("%s: %v", name, k)
+			}
+		}
+		if len(benchmarks) != len(Names()) {
+			t.Errorf("%s: %v", name, benchmarks)
+		}
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want int
+		says string
+	}{
+		{[]string{"--help"}, 0, "-short"},
+		{[]string{"--only", "nothing"}, 2, `no "nothing"`},
+		{[]string{"--peers", "cilium"}, 2, `no "cilium"`},
+		{[]string{"more"}, 2, `unexpected "more"`},
+		{[]string{"driver", "first"}, 2, "first"},
+		{[]string{"--from", "nowhere.json"}, 1, "nowhere.json"},
+	} {
+		var stdout, stderr strings.Builder
+		if got := Main(append([]string{"bench"}, c.args...), &stdout, &stderr); got != c.want || !strings.Contains(stderr.String(), c.says) {
+			t.Errorf("%q: %d\n%s", c.args, got, &stderr)
+		}
+	}
+	if all, err := pick("", Names()); err != nil || len(all) != len(Names()) {
+		t.Errorf("%v, %v", all, err)
+	}
+	if got := Short().upTo(10); len(got.sizes) != 1 || len(got.cold) != 1 || len(got.rateSizes) != 0 || got.connects != Short().connects {
+		t.Errorf("%+v", got)
+	}
 }

@@ -1,6 +1,6 @@
 //go:build bench
 
-package bench
+package cluster
 
 import (
 	"context"

@@ -1,0 +1,86 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/zonewise/zonewise/lab/rig/peer"
+)
+
+func programs(k peer.Kind) bool { return k != harness && k.Services() }
+
+// enough is how long one peer is started again and again at one load.
+const enough = 5 * time.Minute
+
+// coldStart is how long a program takes, on a node on which nothing is programmed, from its start
+// until the last Service answers, and what it takes for that.
+func coldStart() benchmark {
+	return benchmark{
+		name: "cold-start", what: "from the start of the program on an empty node until the last Service, and 32 others, answer a connect; all CPUs",
+		loads: func(e effort) []load { return e.cold }, alone: true, peers: programs,
+		metrics: func(_ effort, l load) []metric {
+			suffix := ""
+			if l.Endpoints != 2 {
+				suffix = fmt.Sprintf(", %d endpoints each", l.Endpoints)
+			}
+			return []metric{{"until all answer" + suffix, "s"}, {"CPU" + suffix, "s"}, {"peak memory (RSS)" + suffix, "MB"}}
+		},
+		run: func(r *run, s *stage) error {
+			spent := map[peer.Kind]time.Duration{}
+			for range r.Rounds {
+				for _, i := range r.random.Perm(len(r.Peers)) {
+					k := r.Peers[i]
+					slow, known := r.slow[k]
+					switch endpoints := s.load.Services * s.load.Endpoints; {
+					case !programs(k) || spent[k] > enough:
+						continue
+					case known && endpoints >= slow.endpoints:
+						r.without(s, k, slow.why)
+						continue
+					}
+					begin := time.Now()
+					if err := r.coldStart(s, k); err != nil {
+						return err
+					}
+					spent[k] += time.Since(begin)
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func (r *run) coldStart(s *stage, k peer.Kind) (err error) {
+	r.tidy()
+	n, err := newNode(k, s.load, s.snapshot, cpus{-1, -1})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	begin, err := n.start(r.Bin, -1)
+	if err != nil {
+		return err
+	}
+	stop := n.peer.WatchMemory()
+	end, err := n.ready(r.random, r.Limit)
+	peak := stop()
+	if errors.Is(err, errNotReady) {
+		why := fmt.Sprintf("%v with %d endpoints", err, s.load.Services*s.load.Endpoints)
+		r.slow[k] = slowness{s.load.Services * s.load.Endpoints, why}
+		r.without(s, k, why)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	cpu, err := n.peer.CPU()
+	if err != nil {
+		return err
+	}
+	m := s.benchmark.metrics(r.effort, s.load)
+	for i, v := range []float64{end.Sub(begin).Seconds(), cpu.Seconds(), float64(peak) / 1e6} {
+		r.record.add(s.key(k, m[i].name), m[i].unit, v)
+	}
+	return nil
+}
