@@ -16,6 +16,8 @@ type Fake struct {
 
 	// Fail, if set, is asked before each batch and its error fails the batch.
 	Fail func(*Batch) error
+	// Refuse, if set, is asked about each element that is added and its error fails the batch.
+	Refuse func(set string, e Element) error
 	// Commits and Changes count what was committed: batches, and the changes in them.
 	Commits, Changes int
 }
@@ -49,7 +51,10 @@ func (f *Fake) Commit(b *Batch) error {
 	}
 	var err error
 	for _, o := range b.ops {
-		if t, err = t.apply(o); err != nil {
+		if err = f.refusal(o); err == nil {
+			t, err = t.apply(o)
+		}
+		if err != nil {
 			return fmt.Errorf("nft table %s: %s: %w", b.table, o, err)
 		}
 	}
@@ -62,6 +67,19 @@ func (f *Fake) Commit(b *Batch) error {
 	}
 	f.Commits++
 	f.Changes += b.size
+	return nil
+}
+
+// refusal is what Refuse says of a change.
+func (f *Fake) refusal(o op) error {
+	if f.Refuse == nil || o.verb != addElements {
+		return nil
+	}
+	for _, e := range o.elements {
+		if err := f.Refuse(o.set.Name, e); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -19,7 +20,10 @@ import (
 )
 
 // table4 is where the tests look.
-var table4 = layout{family: nft.IPv4}.table()
+var (
+	table4 = layout{family: nft.IPv4}.table()
+	table6 = layout{family: nft.IPv6}.table()
+)
 
 type desired = map[model.Name][]service.Frontend
 
@@ -34,16 +38,41 @@ type means struct {
 func meaning(t *testing.T, k *nft.Fake) means {
 	t.Helper()
 	out := means{Frontends: map[string]string{}, Sets: map[string][]string{}}
-	contents, there, err := k.Read(table4)
-	if err != nil || !there {
+	if _, there, err := k.Read(table4); err != nil || !there {
 		t.Fatalf("table: %v %v", there, err)
 	}
-	for c, rules := range contents.Chains {
-		out.Chains = append(out.Chains, fmt.Sprint(c, rules))
+	for _, table := range []nft.Table{table4, table6} {
+		out.read(t, k, table)
+	}
+	for _, l := range out.Sets {
+		slices.Sort(l)
 	}
 	slices.Sort(out.Chains)
+	return out
+}
+
+// read adds what a table means. One of IPv6 that holds nothing means as much as none.
+func (out *means) read(t *testing.T, k *nft.Fake, table nft.Table) {
+	t.Helper()
+	contents, there, err := k.Read(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !there {
+		return
+	}
+	fixed := map[string]bool{}
+	for _, c := range (layout{family: table.Family}).chains() {
+		fixed[c.Name] = table.Family == nft.IPv6
+	}
+	for c, rules := range contents.Chains {
+		if !fixed[c] {
+			out.Chains = append(out.Chains, fmt.Sprint(table, c, rules))
+		}
+	}
+	front := frontendLength(table.Family)
 	list := func(s set) []nft.Element {
-		elements, err := k.Elements(table4, sets[s])
+		elements, err := k.Elements(table, sets[s])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +87,7 @@ func meaning(t *testing.T, k *nft.Fake) means {
 	sizes := map[string]sizes{} // of both
 	for _, s := range []set{services, inside} {
 		for _, e := range list(s) {
-			_, text, _ := strings.Cut(string(e.Verdict), "-")
+			_, text, _ := strings.Cut(strings.Replace(string(e.Verdict), keeping, "", 1), "-")
 			which := "out"
 			if s == inside {
 				which = "in"
@@ -67,18 +96,18 @@ func meaning(t *testing.T, k *nft.Fake) means {
 		}
 	}
 	for _, e := range list(backends) {
-		slot := int(binary.NativeEndian.Uint32([]byte(e.Key[12:])))
+		slot := int(binary.NativeEndian.Uint32([]byte(e.Key[front:])))
 		which := "out"
 		if slot >= insideSlots {
 			which, slot = "in", slot-insideSlots
 		}
 		tier := 0
-		for _, n := range sizes[e.Key[:12]+which] {
+		for _, n := range sizes[e.Key[:front]+which] {
 			if slot >= n {
 				tier++
 			}
 		}
-		k := fmt.Sprintf("%x %s %d", e.Key[:12], which, tier)
+		k := fmt.Sprintf("%x %s %d", e.Key[:front], which, tier)
 		out.Sets[k] = append(out.Sets[k], fmt.Sprintf("%x", e.Data))
 	}
 	for _, s := range []set{clusterIPs, hairpin, weights} {
@@ -86,10 +115,11 @@ func meaning(t *testing.T, k *nft.Fake) means {
 			out.Sets[sets[s].Name] = append(out.Sets[sets[s].Name], fmt.Sprintf("%x", e.Key))
 		}
 	}
-	for _, l := range out.Sets {
-		slices.Sort(l)
+	for _, s := range []set{firewalled, sources, groups, affinity, eligible, eligibleInside} {
+		for _, e := range list(s) {
+			out.Sets[sets[s].Name] = append(out.Sets[sets[s].Name], fmt.Sprintf("%x %x %s", e.Key, e.Data, e.Verdict))
+		}
 	}
-	return out
 }
 
 func cmpString(a, b string) int {
@@ -105,7 +135,7 @@ func cmpString(a, b string) int {
 // random is a desired state: all kinds of frontends, addresses that come again in other states.
 func random(r *rand.Rand) desired {
 	out := desired{}
-	node := model.Node{Name: "n1", Zone: "a", Addresses: []netip.Addr{netip.MustParseAddr("192.168.1.10")}}
+	node := model.Node{Name: "n1", Zone: "a", Addresses: []netip.Addr{netip.MustParseAddr("192.168.1.10"), netip.MustParseAddr("fd00::10")}}
 	for i := range 12 {
 		if r.IntN(3) == 0 {
 			continue
@@ -118,6 +148,16 @@ func random(r *rand.Rand) desired {
 				{Name: "b", Protocol: model.UDP, Port: 80},
 			},
 			InternalLocal: r.IntN(3) == 0, ExternalLocal: r.IntN(2) == 0,
+			Affinity: time.Duration(r.IntN(3)) * time.Hour,
+		}
+		if r.IntN(2) == 0 {
+			s.ClusterIPs = append(s.ClusterIPs, six(10, byte(i)))
+			s.LoadBalancerIPs = []netip.Addr{netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), six(11, byte(i))}
+			s.ExternalIPs = []netip.Addr{netip.AddrFrom4([4]byte{203, 0, 113, byte(i)})}
+			for range r.IntN(4) {
+				s.SourceRanges = append(s.SourceRanges, netip.PrefixFrom(six(1, byte(r.IntN(4))), 120+r.IntN(9)),
+					netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(r.IntN(4))}), 24+r.IntN(9)))
+			}
 		}
 		slice := model.Slice{Name: s.Name, Service: s.Name.Name, Ports: []model.EndpointPort{
 			{Name: "a", Protocol: model.TCP, Port: 8080}, {Name: "b", Protocol: model.UDP, Port: 8053},
@@ -128,12 +168,22 @@ func random(r *rand.Rand) desired {
 				Node: fmt.Sprintf("n%d", r.IntN(3)), Ready: r.IntN(4) > 0, Serving: true,
 			})
 		}
-		out[s.Name] = service.Plan(node, s, []model.Slice{slice}, nil)
+		slice6 := slice
+		slice6.V6, slice6.Endpoints = true, nil
+		for _, e := range slice.Endpoints {
+			e.Addr = six(0, e.Addr.As4()[3])
+			slice6.Endpoints = append(slice6.Endpoints, e)
+		}
+		out[s.Name] = service.Plan(node, s, []model.Slice{slice, slice6}, nil)
 		if r.IntN(2) == 0 {
 			unequal(r, out[s.Name])
 		}
 	}
 	return out
+}
+
+func six(network, host byte) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfd, 7: network, 15: host})
 }
 
 // unequal gives every backend a share out of a few.
@@ -216,8 +266,10 @@ func TestConformance(t *testing.T) {
 		}
 		ok(t, a.Remove())
 		ok(t, a.Remove())
-		if _, there, _ := k.Read(table4); there {
-			t.Fatal("the table outlived Remove")
+		for _, table := range []nft.Table{table4, table6} {
+			if _, there, _ := k.Read(table); there {
+				t.Fatalf("%s outlived Remove", table)
+			}
 		}
 	}
 }
@@ -246,7 +298,7 @@ func TestColdStartInLots(t *testing.T) {
 		if d := cmp.Diff(meaning(t, whole), meaning(t, k)); d != "" {
 			t.Fatalf("failed in lot %d:\n%s", fail, d)
 		}
-		if d := cmp.Diff(a.halves[0].uses, b.halves[0].uses); d != "" {
+		if d := cmp.Diff(uses(a), uses(b)); d != "" {
 			t.Fatalf("uses:\n%s", d)
 		}
 	}
@@ -287,17 +339,30 @@ func TestUpdatesLeadWhereApplyDoes(t *testing.T) {
 				k.Fail = nil
 			}
 		}
-		ok(t, a.halves[0].sweep())
+		sweep(t, a)
 		fresh, b := world(t)
 		ok(t, b.Apply(now, true))
 		if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" {
 			t.Fatalf("seed %d (-applied +updated):\n%s", seed, d)
 		}
-		if d := cmp.Diff(b.halves[0].uses, a.halves[0].uses); d != "" {
+		if d := cmp.Diff(uses(b), uses(a)); d != "" {
 			t.Fatalf("seed %d: uses:\n%s", seed, d)
 		}
 	}
 }
+
+// sweep does what the next Apply would do.
+func sweep(t *testing.T, a *Applier) {
+	t.Helper()
+	ok(t, a.each(func(h *half) error {
+		if !h.there {
+			return nil
+		}
+		return h.sweep()
+	}))
+}
+
+func uses(a *Applier) []map[use]int { return []map[use]int{a.halves[0].uses, a.halves[1].uses} }
 
 func TestAChangeOfOneEndpointIsAFewElements(t *testing.T) {
 	k, a := world(t)
@@ -421,11 +486,16 @@ func TestAnotherLayoutIsReplacedWhenComplete(t *testing.T) {
 	k, a := world(t)
 	ok(t, a.Apply(want, true))
 	good := meaning(t, k)
-	other := nft.NewBatch(table4)
-	other.FlushChain(layoutChain)
-	other.DelChain(layoutChain)
-	other.AddChain(nft.Chain{Name: "layout-0"})
-	ok(t, k.Commit(other))
+	age := func() {
+		for _, table := range []nft.Table{table4, table6} {
+			other := nft.NewBatch(table)
+			other.FlushChain(layoutChain)
+			other.DelChain(layoutChain)
+			other.AddChain(nft.Chain{Name: "layout-0"})
+			ok(t, k.Commit(other))
+		}
+	}
+	age()
 	foreign, commits := meaning(t, k), k.Commits
 
 	a = New(k, &conntrack.Fake{}, Options{})
@@ -457,7 +527,7 @@ func TestAnotherLayoutIsReplacedWhenComplete(t *testing.T) {
 			t.Fatal("the interim table was left behind")
 		}
 		if fail < 2 {
-			ok(t, k.Commit(other))
+			age()
 		}
 	}
 }
@@ -598,7 +668,7 @@ func TestTwoServicesClaimOneAddress(t *testing.T) {
 	ok(t, a.Update(front("old", "10.0.0.1:80")))
 	ok(t, a.Update(front("new", "10.0.0.2:80")))
 	ok(t, a.Update(desired{{Namespace: "t", Name: "old"}: nil}))
-	ok(t, a.halves[0].sweep())
+	sweep(t, a)
 	fresh, b := world(t)
 	ok(t, b.Apply(front("new", "10.0.0.2:80"), true))
 	if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" {
