@@ -57,7 +57,8 @@ func TestRead(t *testing.T) {
 			Ports: []model.ServicePort{{Protocol: model.TCP, Port: 80}}}},
 		Slices: []model.Slice{{Name: shop("web-x7"), Service: "web", Endpoints: []model.Endpoint{
 			{Addr: ip("10.0.1.1"), Node: "n1", Zone: "a", Pod: "web-0", Ready: true, Serving: true},
-			{Addr: ip("10.0.1.2"), Node: "n3", Ready: true, Serving: true}}}},
+			{Addr: ip("10.0.1.2"), Node: "n3", Ready: true, Serving: true}},
+			Faults: []string{`endpoint "nonsense" is not an address: left out`}}},
 		Pods: []model.Pod{{Name: shop("web-0"), Node: "n1", MilliCPU: 250}},
 		Routes: []model.ZoneRoute{{Name: shop("db")}, {Name: shop("ghost"), Invalid: "spec.maxOverload: 0 is less than 0.01"},
 			{Name: shop("web"), Invalid: "spec.maxOverload: .nan is no number to plan with"}},
