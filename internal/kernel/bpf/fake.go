@@ -17,12 +17,15 @@ type Life struct {
 
 // Step is one change of the kernel's state.
 func (l *Life) Step() error {
-	if l.Steps > 0 && l.Taken >= l.Steps {
+	if !l.Alive() {
 		return ErrKilled
 	}
 	l.Taken++
 	return nil
 }
+
+// Alive tells whether there is another step in it.
+func (l *Life) Alive() bool { return l.Steps == 0 || l.Taken < l.Steps }
 
 // Fake is a Map that remembers. It outlives its writers: each comes with a Life of its own.
 type Fake[K comparable, V any] struct {

@@ -37,6 +37,25 @@ func CgroupID(dir string) (uint64, error) {
 	return s.Ino, nil
 }
 
+// ErrTaken says that another process has the lock.
+var ErrTaken = errors.New("another process has it")
+
+// Lock takes the directory for this process, until the file is closed or the process ends.
+func Lock(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return f, nil
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = ErrTaken
+	}
+	return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
+}
+
 // NamespaceCookie is the number by which programs know the network namespace of the calling thread.
 func NamespaceCookie() (uint64, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

@@ -18,6 +18,10 @@ import (
 type host interface {
 	// Tables are the maps of our layout.
 	Tables() tables
+	// Own makes sure that no other agent writes to the tables.
+	Own() error
+	// Sum adds up the digests of all that the tables hold, which is expected to be so much.
+	Sum(expected usage) (digest, usage, error)
 	// Standing tells what leads calls to programs now.
 	Standing() (standing, error)
 	// Attach makes every hook run our programs, at once for each.
@@ -56,7 +60,9 @@ type Applier struct {
 
 	have *image                 // what the tables hold, or nil when that is not known
 	left map[address]model.Name // frontends that did not fit
-	ends bool                   // endpoints of UDP have gone since sockets were last ended
+	// ends is how many times sockets are still to be looked for that are connected to UDP endpoints
+	// which have gone: a second time when a connect() that was under way has ended.
+	ends int
 	pods []netip.Addr
 }
 
@@ -102,7 +108,12 @@ func (a *Applier) Update(changed map[model.Name][]service.Frontend) error {
 	}
 	var c change
 	for at := range touched {
-		a.reach(&c, at)
+		delete(a.left, at)
+		if f, wanted := a.wanted(at); wanted {
+			a.reach(&c, at, f)
+		} else if from := a.have.frontends[at]; from != nil {
+			c.turn(at, from, nil)
+		}
 	}
 	_, err := a.write(&c)
 	return err
@@ -125,11 +136,11 @@ func (a *Applier) Audit() (repaired bool, err error) {
 		}
 	}
 	if a.have != nil && len(a.left) == 0 {
-		ok, err := a.have.holds(a.tables)
+		d, u, err := a.host.Sum(a.have.usage)
 		if err != nil {
 			return false, fmt.Errorf("socket path: %w", err)
 		}
-		if ok {
+		if d == a.have.digest && u == a.have.usage {
 			return a.stand()
 		}
 	}
@@ -139,6 +150,9 @@ func (a *Applier) Audit() (repaired bool, err error) {
 // converge reads the tables, writes the difference to what is wanted, and sees to the hooks.
 func (a *Applier) converge() (wrote bool, err error) {
 	a.have = nil
+	if err := a.host.Own(); err != nil {
+		return false, fmt.Errorf("socket path: %w", err)
+	}
 	have, err := read(a.tables)
 	if err != nil {
 		return false, fmt.Errorf("socket path: %w", err)
@@ -155,8 +169,17 @@ func (a *Applier) converge() (wrote bool, err error) {
 		}
 	}
 	clear(a.left)
-	for at := range a.owners {
-		a.reach(&c, at)
+	if len(have.frontends) == 0 {
+		have.expect(len(a.owners))
+		c.expect(len(a.owners))
+	}
+	for name, list := range a.want {
+		for _, f := range list {
+			at := addressOf(f.Addr, f.Protocol)
+			if len(a.rivals) == 0 || a.owners[at] == name {
+				a.reach(&c, at, f)
+			}
+		}
 	}
 	wrote, err = a.write(&c)
 	if err != nil {
@@ -187,16 +210,8 @@ func (a *Applier) stand() (changed bool, err error) {
 }
 
 // reach adds to c what a frontend needs to become as it is wanted.
-func (a *Applier) reach(c *change, at address) {
+func (a *Applier) reach(c *change, at address, f service.Frontend) {
 	from := a.have.frontends[at]
-	delete(a.left, at)
-	f, wanted := a.wanted(at)
-	if !wanted {
-		if from != nil {
-			c.turn(at, from, nil)
-		}
-		return
-	}
 	to := &programmed{kept: keeps(f)}
 	if choice, ok := here(f); ok {
 		to = from.reach(aim(choice.Backends, f.Protocol), to.kept, a.have.newID)
@@ -215,19 +230,22 @@ func (a *Applier) write(c *change) (wrote bool, err error) {
 		return false, fmt.Errorf("socket path: %w", err)
 	}
 	a.have.become(c)
-	a.ends = a.ends || len(c.noKeep) > 0
+	if len(c.noKeep) == 0 {
+		return wrote, nil
+	}
+	a.ends = 2
 	return wrote, a.end()
 }
 
-// end ends connected UDP sockets whose endpoint has gone, if any has.
+// end ends connected UDP sockets whose endpoint has gone, if any has lately.
 func (a *Applier) end() error {
-	if !a.ends {
+	if a.ends == 0 {
 		return nil
 	}
 	if err := a.host.EndUDP(); err != nil {
 		return fmt.Errorf("socket path: %w", err)
 	}
-	a.ends = false
+	a.ends--
 	return nil
 }
 

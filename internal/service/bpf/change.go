@@ -25,10 +25,21 @@ func (t tables) room() usage {
 	return usage{t.frontends.Max(), t.slots.Max(), t.weights.Max(), t.kept.Max()}
 }
 
+// expect makes room for so many frontends with two endpoints each.
+func (c *change) expect(frontends int) {
+	c.frontends.expect(frontends)
+	c.becomes.expect(frontends)
+	c.slots.expect(2 * frontends)
+}
+
 // puts are elements to be written to a table.
 type puts[K comparable, V any] struct {
 	keys   []K
 	values []V
+}
+
+func (p *puts[K, V]) expect(n int) {
+	p.keys, p.values = slices.Grow(p.keys, n), slices.Grow(p.values, n)
 }
 
 func (p *puts[K, V]) add(k K, v V) { p.keys, p.values = append(p.keys, k), append(p.values, v) }
@@ -101,6 +112,13 @@ func (c *change) turn(at address, from, to *programmed) {
 
 func (c *change) turnKept(at address, from, to []address) {
 	if slices.Equal(from, to) {
+		return
+	}
+	if len(from) == 0 {
+		for _, e := range to {
+			c.keep.add(pair{at, e}, 1)
+		}
+		c.grows.kept += len(to)
 		return
 	}
 	had := make(map[address]bool, len(from))

@@ -69,6 +69,10 @@ func (h *fakeHost) Tables() tables {
 	return tables{t.frontends, t.slots, t.weights, t.kept, t.connections, t.optouts}
 }
 
+func (h *fakeHost) Own() error { return nil }
+
+func (h *fakeHost) Sum(usage) (digest, usage, error) { return sum(h.Tables()) }
+
 func (h *fakeHost) Standing() (standing, error) {
 	out := ready
 	for _, at := range hooks() {
@@ -112,11 +116,11 @@ func (h *fakeHost) Tidy() error {
 }
 
 func (h *fakeHost) EndUDP() error {
-	err := h.life.Step()
-	if err == nil {
-		h.ended++
+	if !h.life.Alive() {
+		return bpf.ErrKilled
 	}
-	return err
+	h.ended++
+	return nil
 }
 
 func (h *fakeHost) OptOut([]netip.Addr) error { return nil }

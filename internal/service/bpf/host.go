@@ -73,6 +73,7 @@ type machine struct {
 	maps     map[ebpf.MapID]bool
 	links    map[string]link.Link // by program
 	ender    *link.Iter           // nil: the kernel cannot end UDP sockets
+	lock     *os.File             // nil: not held
 }
 
 // New returns an applier that has not changed anything yet, save that its maps are there. The
@@ -112,6 +113,32 @@ func number(b bool) uint32 {
 		return 1
 	}
 	return 0
+}
+
+// Own makes sure that no other agent writes to the maps: two would give one id to two frontends.
+func (m *machine) Own() error {
+	if m.lock != nil {
+		return nil
+	}
+	if err := os.MkdirAll(m.options.Pins, 0o700); err != nil {
+		return fmt.Errorf("pins: %w", err)
+	}
+	lock, err := bpf.Lock(m.options.Pins)
+	if err != nil {
+		return err
+	}
+	m.lock = lock
+	return nil
+}
+
+// disown lets other agents write.
+func (m *machine) disown() error {
+	if m.lock == nil {
+		return nil
+	}
+	lock := m.lock
+	m.lock = nil
+	return lock.Close()
 }
 
 // set changes the settings, if that changes them.
@@ -302,6 +329,9 @@ func (m *machine) Remove() error {
 	if err := m.EndUDP(); err != nil {
 		return err
 	}
+	if err := m.disown(); err != nil {
+		return err
+	}
 	return removePins(m.options.Pins)
 }
 
@@ -351,7 +381,7 @@ func Remove(o Options) error {
 
 // Close lets go of the kernel and leaves everything in force.
 func (m *machine) Close() error {
-	var errs []error
+	errs := []error{m.disown()}
 	for _, l := range m.links {
 		errs = append(errs, l.Close())
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"github.com/zonewise/zonewise/internal/kernel/bpf"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
 )
@@ -85,7 +86,11 @@ func TestUpgradeAndDowngrade(t *testing.T) {
 		t.Cleanup(func() { m.Close() })
 		return newApplier(m)
 	}
-	apply(t, agent("v1"), tcp, udp)
+	first := agent("v1")
+	apply(t, first, tcp, udp)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
 	free := unconnected(t, w.ns, "udp4")
 	who, _, err := exchange(free, at)
 	if err != nil {
@@ -127,6 +132,20 @@ func TestUpgradeAndDowngrade(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("a connection through it all: %v", err)
 	}
+}
+
+// Two agents cannot write at once; the second can when the first has gone.
+func TestOneAgentAtATime(t *testing.T) {
+	w := newWorld(t, 0)
+	first, second := w.applier(t), w.applier(t)
+	apply(t, first)
+	if err := second.Apply(nil, true); !errors.Is(err, bpf.ErrTaken) {
+		t.Errorf("beside another: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, second)
 }
 
 func TestDamageIsRepairedInTheKernel(t *testing.T) {

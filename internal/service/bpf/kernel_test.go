@@ -108,8 +108,12 @@ func TestShapesAreAsInC(t *testing.T) {
 	f := front(netip.AddrPortFrom(serviceAddr(1, true), 53), model.UDP, endpoints(3, true, 53)...)
 	f.Backends[0].Share = 0.5
 	apply(t, a, f)
-	if ok, err := a.have.holds(a.tables); !ok || err != nil {
-		t.Errorf("what was written is not what is read: %v", err)
+	here, used, err := sum(a.tables)
+	m := a.host.(*machine)
+	there, counted, errThere := m.sumInKernel(m.objects.Programs[objectProgSum])
+	if err != nil || errThere != nil || here != there || used != counted || here != a.have.digest || used != a.have.usage {
+		t.Errorf("digests: copied %+v %+v %v, summed by the kernel %+v %+v %v, want %+v %+v",
+			here, used, err, there, counted, errThere, a.have.digest, a.have.usage)
 	}
 	again, err := read(a.tables)
 	if err != nil {

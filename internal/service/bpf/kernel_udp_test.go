@@ -217,30 +217,57 @@ func (w *world) held(t *testing.T, at netip.AddrPort) net.Conn {
 
 // Sockets of pods are ended in their own namespaces.
 func TestUDPIsEndedInEveryNamespace(t *testing.T) {
-	w := newWorld(t, 2)
-	backends := endpoints(2, false, 53)
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t, 2)
+			backends := endpoints(2, f.v6, 53)
+			at := netip.AddrPortFrom(serviceAddr(1, f.v6), 53)
+			to := at
+			if f.mapped {
+				to = netip.AddrPortFrom(netip.AddrFrom16(at.Addr().As16()), at.Port())
+			}
+			a := w.applier(t)
+			apply(t, a, front(at, model.UDP, backends...))
+			var conns []net.Conn
+			for range 3 {
+				pod := w.space(t)
+				pw := &world{ns: pod}
+				pw.address(t, backends...)
+				c, err := dialIn(pod, "udp", to)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				conns = append(conns, c)
+			}
+			if err := a.Update(map[model.Name][]service.Frontend{front(at, model.UDP).Service: nil}); err != nil {
+				t.Fatal(err)
+			}
+			for i, c := range conns {
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
+					t.Errorf("pod %d: got %v, want ECONNABORTED", i, err)
+				}
+			}
+		})
+	}
+}
+
+// Where the kernel cannot end sockets, connected ones are left to the packet path, which cuts flows.
+func TestConnectedUDPWhereItCannotBeEnded(t *testing.T) {
+	w := newWorld(t, 1)
+	backends := endpoints(1, false, 53)
+	w.serve(t, backends...)
 	at := netip.AddrPortFrom(serviceAddr(1, false), 53)
 	a := w.applier(t)
 	apply(t, a, front(at, model.UDP, backends...))
-	var conns []net.Conn
-	for range 3 {
-		pod := w.space(t)
-		pw := &world{ns: pod}
-		pw.address(t, backends...)
-		c, err := dialIn(pod, "udp", at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		conns = append(conns, c)
-	}
-	if err := a.Update(map[model.Name][]service.Frontend{front(at, model.UDP).Service: nil}); err != nil {
+	if err := a.host.(*machine).set(func(s *settings) { s.ConnectedUDP = 0 }); err != nil {
 		t.Fatal(err)
 	}
-	for i, c := range conns {
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
-			t.Errorf("pod %d: got %v, want ECONNABORTED", i, err)
-		}
+	if got, err := w.ask("udp", at); !errors.Is(err, unix.ENETUNREACH) {
+		t.Errorf("a connected socket was led to %v, %v", got, err)
+	}
+	if _, from, err := exchange(unconnected(t, w.ns, "udp4"), at); err != nil || from != at {
+		t.Errorf("an unconnected one got an answer from %v, %v", from, err)
 	}
 }
 

@@ -74,21 +74,26 @@ func adopt(pin string, s *ebpf.MapSpec) (*ebpf.Map, error) {
 	return nil, nil
 }
 
-// verify hands the programs to the kernel: with the one that ends UDP sockets where that is possible.
+// verify hands the programs to the kernel. Two of them it may lack the means for: without end_udp,
+// connected UDP sockets are not led; without sum, elements are copied out to be looked at.
 func (m *machine) verify(spec *ebpf.CollectionSpec, adopted map[string]*ebpf.Map) error {
-	o := ebpf.CollectionOptions{MapReplacements: adopted}
-	objects, err := ebpf.NewCollectionWithOptions(spec, o)
-	if err == nil {
-		m.objects = objects
-		// Without CONFIG_BPF and its iterators there is none, and connected UDP sockets are not led.
-		if it, err := link.AttachIter(link.IterOptions{Program: objects.Programs[objectProgEndUdp]}); err == nil {
+	for _, without := range [][]string{{}, {objectProgSum}, {objectProgSum, objectProgEndUdp}} {
+		for _, name := range without {
+			delete(spec.Programs, name)
+		}
+		objects, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: adopted})
+		if err == nil {
+			m.objects = objects
+			break
+		}
+		if len(without) == 2 {
+			return refused(err)
+		}
+	}
+	if ender := m.objects.Programs[objectProgEndUdp]; ender != nil {
+		if it, err := link.AttachIter(link.IterOptions{Program: ender}); err == nil {
 			m.ender = it
 		}
-		return nil
-	}
-	delete(spec.Programs, objectProgEndUdp)
-	if m.objects, err = ebpf.NewCollectionWithOptions(spec, o); err != nil {
-		return refused(err)
 	}
 	return nil
 }
@@ -193,6 +198,27 @@ func exists(path string) bool {
 // view returns a map of the collection by its types.
 func view[K comparable, V any](m *machine, name string) bpf.Map[K, V] {
 	return bpf.NewMap[K, V](m.objects.Maps[name])
+}
+
+// few is up to how many elements it is cheaper to copy them out than to have the kernel walk its
+// maps, most of which are empty then.
+const few = 75_000
+
+// Sum adds up the digests of all that the tables hold, which is expected to be so much.
+func (m *machine) Sum(expected usage) (d digest, u usage, err error) {
+	p := m.objects.Programs[objectProgSum]
+	if p == nil || expected.frontends+expected.slots+expected.kept < few {
+		return sum(m.Tables())
+	}
+	return m.sumInKernel(p)
+}
+
+func (m *machine) sumInKernel(p *ebpf.Program) (d digest, u usage, err error) {
+	var s [8]uint64
+	if _, err := p.Run(&ebpf.RunOptions{Context: s, ContextOut: &s}); err != nil {
+		return d, u, fmt.Errorf("program %s: %w", objectProgSum, err)
+	}
+	return digest{s[0], s[1], s[2], s[3]}, usage{int(s[4]), int(s[5]), int(s[6]), int(s[7])}, nil
 }
 
 // Tables are the maps of our layout.

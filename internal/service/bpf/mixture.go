@@ -25,8 +25,8 @@ type target struct {
 // slots for some n: where the share per endpoint falls from p to p' after slot n, the draw from n
 // slots has the part (p-p')·n of all. Parts are met to 2^-32.
 func aim(list []service.Backend, p model.Protocol) target {
-	var t target
 	tiers, shares := tiersOf(list)
+	t := target{endpoints: make([]address, 0, len(list)), tiers: make([]int, 0, len(tiers))}
 	for _, tier := range tiers {
 		t.tiers = append(t.tiers, len(tier))
 		for _, b := range tier {

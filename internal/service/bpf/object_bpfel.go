@@ -34,6 +34,7 @@ const (
 	objectProgRecvmsg6     = "recvmsg6"
 	objectProgSendmsg4     = "sendmsg4"
 	objectProgSendmsg6     = "sendmsg6"
+	objectProgSum          = "sum"
 )
 
 // loadObject returns the embedded CollectionSpec for object.
@@ -87,6 +88,7 @@ type objectProgramSpecs struct {
 	Recvmsg6     *ebpf.ProgramSpec `ebpf:"recvmsg6"`
 	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.ProgramSpec `ebpf:"sendmsg6"`
+	Sum          *ebpf.ProgramSpec `ebpf:"sum"`
 }
 
 // objectMapSpecs contains maps before they are loaded into the kernel.
@@ -174,6 +176,7 @@ type objectPrograms struct {
 	Recvmsg6     *ebpf.Program `ebpf:"recvmsg6"`
 	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.Program `ebpf:"sendmsg6"`
+	Sum          *ebpf.Program `ebpf:"sum"`
 }
 
 func (p *objectPrograms) Close() error {
@@ -187,6 +190,7 @@ func (p *objectPrograms) Close() error {
 		p.Recvmsg6,
 		p.Sendmsg4,
 		p.Sendmsg6,
+		p.Sum,
 	)
 }
 

@@ -126,6 +126,9 @@ func (m *image) enter(at address, f frontend, byID map[uint32]*programmed) {
 	}
 }
 
+// expect makes room for so many frontends.
+func (m *image) expect(frontends int) { m.frontends = make(map[address]*programmed, frontends) }
+
 // at returns the frontend's entry, made if missing.
 func (m *image) at(a address) *programmed {
 	p := m.frontends[a]
@@ -154,18 +157,15 @@ func (m *image) become(c *change) {
 	}
 }
 
-// holds tells whether the tables hold what the image says, and nothing else.
-func (m *image) holds(t tables) (bool, error) {
-	var d digest
-	var u usage
-	err := t.frontends.Each(func(keys []address, values []frontend) {
+// sum adds up what the tables hold, by copying it out of the kernel.
+func sum(t tables) (d digest, u usage, err error) {
+	if err := t.frontends.Each(func(keys []address, values []frontend) {
 		u.frontends += len(keys)
 		for i := range keys {
 			d.frontends += values[i].digest(&keys[i])
 		}
-	})
-	if err != nil {
-		return false, err
+	}); err != nil {
+		return d, u, err
 	}
 	if err := t.slots.Each(func(keys []slotKey, values []slot) {
 		u.slots += len(keys)
@@ -173,7 +173,7 @@ func (m *image) holds(t tables) (bool, error) {
 			d.slots += values[i].digest(keys[i])
 		}
 	}); err != nil {
-		return false, err
+		return d, u, err
 	}
 	if err := t.weights.Each(func(keys []uint32, values []weights) {
 		u.weights += len(keys)
@@ -181,17 +181,15 @@ func (m *image) holds(t tables) (bool, error) {
 			d.weights += values[i].digest(keys[i])
 		}
 	}); err != nil {
-		return false, err
+		return d, u, err
 	}
-	if err := t.kept.Each(func(keys []pair, _ []uint32) {
+	err = t.kept.Each(func(keys []pair, _ []uint32) {
 		u.kept += len(keys)
 		for i := range keys {
 			d.kept += keys[i].digest()
 		}
-	}); err != nil {
-		return false, err
-	}
-	return d == m.digest && u == m.usage, nil
+	})
+	return d, u, err
 }
 
 func compareAddresses(a, b address) int {

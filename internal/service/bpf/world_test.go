@@ -220,15 +220,37 @@ func (w *world) dial(network string, to netip.AddrPort) (net.Conn, error) {
 	return dialIn(w.ns, network, to)
 }
 
+// dialIn connects. To an IPv4 address in IPv6 it does so from an IPv6 socket, which net does not.
 func dialIn(ns *netns.NS, network string, to netip.AddrPort) (c net.Conn, err error) {
 	err = ns.Do(func() (err error) {
-		c, err = net.DialTimeout(network, to.String(), timeout)
+		if to.Addr().Is4In6() {
+			c, err = dialMapped(network, to)
+		} else {
+			c, err = net.DialTimeout(network, to.String(), timeout)
+		}
 		return err
 	})
 	if err == nil {
 		err = c.SetDeadline(time.Now().Add(timeout))
 	}
 	return c, err
+}
+
+func dialMapped(network string, to netip.AddrPort) (net.Conn, error) {
+	kind := unix.SOCK_STREAM
+	if network == "udp" {
+		kind = unix.SOCK_DGRAM
+	}
+	fd, err := unix.Socket(unix.AF_INET6, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "socket")
+	defer f.Close()
+	if err := unix.Connect(fd, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}); err != nil {
+		return nil, err
+	}
+	return net.FileConn(f)
 }
 
 // ask connects and returns who answers.

@@ -48,6 +48,7 @@ static void *(*const bpf_sk_storage_get)(void *map, void *sk, void *value, u64 f
 static long (*const bpf_sk_storage_delete)(void *map, void *sk) = (void *)108;
 static u64 (*const bpf_get_netns_cookie)(void *ctx) = (void *)122;
 static u64 (*const bpf_ktime_get_coarse_ns)(void) = (void *)160;
+static long (*const bpf_for_each_map_elem)(void *map, void *callback, void *ctx, u64 flags) = (void *)164;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
