@@ -70,6 +70,8 @@ type Config struct {
 	Addresses func() ([]netip.Addr, error)
 	// Others tells which other proxies left rules on the node; nil does not look.
 	Others func() ([]view.Other, error)
+	// Cut is how many flows of endpoints that are gone the applier has cut; nil: nobody counts.
+	Cut func() uint64
 }
 
 // Agent is one node's agent.
@@ -98,6 +100,9 @@ func New(c Config) (*Agent, error) {
 	p := &programmer{node: c.Node, tables: state.New(follow.Sources()...), ranges: c.Ranges, log: c.Log, health: newHealth(),
 		first: make(chan struct{}), paths: &paths{complete: c.Applier, socket: c.Socket, why: c.NoSocket, log: c.Log}}
 	p.metrics = newMetrics(p)
+	if c.Cut != nil {
+		p.metrics.countCut(c.Cut)
+	}
 	current := func() bool { return p.health.current(time.Now()) }
 	a := &Agent{config: c, follow: follow, program: p,
 		reporter: newReporter(p, newBalancers(current, c.Log), newAnnouncer(c.Client, c.Node, c.Log))}

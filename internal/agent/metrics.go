@@ -97,6 +97,13 @@ func asked(p *programmer) []prometheus.Collector {
 	}
 }
 
+func (m *metrics) countCut(cut func() uint64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "zonewise_conntrack_flows_cut_total",
+		Help: "UDP flows that were cut because their endpoint is gone.",
+	}, func() float64 { return float64(cut()) }))
+}
+
 func (m *metrics) countFaults(list []service.Fault) {
 	counts := map[string]int{"Service": 0, "EndpointSlice": 0, "Node": 0}
 	for _, f := range list {

@@ -23,7 +23,7 @@ import (
 )
 
 func TestHealthForLoadBalancers(t *testing.T) {
-	w := start(t, svc(1), slice(1, "a"))
+	w := startWith(t, func(_ *world, c *Config) { c.Cut = func() uint64 { return 7 } }, svc(1), slice(1, "a"))
 	ask := func(path string) (int, outside) {
 		t.Helper()
 		r := httptest.NewRecorder()
@@ -66,6 +66,7 @@ func TestHealthForLoadBalancers(t *testing.T) {
 		t.Errorf("stuck: %d %+v", code, body)
 	}
 	w.until("/metrics", `zonewise_health_requests_total{code="503",probe="healthz"} 2`)
+	w.until("/metrics", "zonewise_conntrack_flows_cut_total 7")
 }
 
 func TestHealthIsLostSlowly(t *testing.T) {

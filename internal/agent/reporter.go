@@ -56,11 +56,24 @@ func (r *reporter) take() (all bool, stale map[model.Name]bool) {
 	return all, stale
 }
 
+// rest is the least time between two reports: what is told can be so much younger than what is in
+// force, and a burst of changes does not make a burst of reports.
+const rest = 50 * time.Millisecond
+
 func (r *reporter) pass(ctx context.Context) error {
+	r.report(ctx)
+	select {
+	case <-time.After(rest):
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+func (r *reporter) report(ctx context.Context) {
 	all, stale := r.take()
 	now := r.program.programmed.Load() // after take, so that it is no older than what was noted
 	if now == nil {
-		return nil
+		return
 	}
 	if all {
 		clear(r.wrong)
@@ -87,7 +100,6 @@ func (r *reporter) pass(ctx context.Context) error {
 	ofNode := append(slices.Clone(r.program.paths.faults()), r.balancers.problems()...)
 	r.announcer.announce(r.faults.set(ofObjects, ofNode, time.Now()))
 	r.program.metrics.countFaults(r.faults.list())
-	return nil
 }
 
 func (r *reporter) forget(name model.Name) {

@@ -137,7 +137,7 @@ func (o agentFlags) clean(log *slog.Logger) error {
 	if err := o.removeSocket(); err != nil {
 		return fmt.Errorf("socket path: %w", err)
 	}
-	if err := o.nft().Remove(); err != nil {
+	if err := o.nft(&cutter{}).Remove(); err != nil {
 		return fmt.Errorf("nft path: %w", err)
 	}
 	log.Info("nothing of ours is left in the kernel")

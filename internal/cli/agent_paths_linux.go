@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/zonewise/zonewise/internal/agent"
 	"github.com/zonewise/zonewise/internal/agent/view"
@@ -18,8 +19,21 @@ import (
 	"github.com/zonewise/zonewise/internal/service/nft"
 )
 
-func (o agentFlags) nft() *nft.Applier {
-	return nft.New(kernelnft.Dial(0), conntrack.Conn{}, nft.Options{PodInterface: o.podInterface, MasqueradeAll: o.masqueradeAll})
+func (o agentFlags) nft(flows *cutter) *nft.Applier {
+	return nft.New(kernelnft.Dial(0), flows, nft.Options{PodInterface: o.podInterface, MasqueradeAll: o.masqueradeAll})
+}
+
+// cutter is the flow table, and a count of what was cut.
+type cutter struct {
+	conntrack.Conn
+	cut atomic.Uint64
+}
+
+// CutUDP is as conntrack.Conn's.
+func (c *cutter) CutUDP(v6 bool, cut func(conntrack.Flow) bool) (int, error) {
+	n, err := c.Conn.CutUDP(v6, cut)
+	c.cut.Add(uint64(n))
+	return n, err
 }
 
 // pins is the folder of what outlives the agent, on the BPF file system.
@@ -45,8 +59,9 @@ func isCgroup(dir string) bool {
 // paths makes the paths that are asked for. What cannot be is no error: nft does all that the socket
 // path does. It is looked at once: what a kernel or a host lacks does not come while it runs.
 func (o agentFlags) paths(c *agent.Config) error {
-	complete := o.nft()
-	c.Applier, c.Ranges = complete, complete
+	flows := &cutter{}
+	complete := o.nft(flows)
+	c.Applier, c.Ranges, c.Cut = complete, complete, flows.cut.Load
 	if o.socket == socketOff {
 		if err := o.removeSocket(); err != nil {
 			c.Log.Error("what an earlier agent left of the socket path is still there", "err", err)
