@@ -83,7 +83,8 @@ func (w *World) uplink() error {
 		return err
 	}
 	return w.Node.Do(func() error {
-		return device{name: "eth0", addrs: []string{NodeV4 + "/24", SecondV4 + "/24", NodeV6 + "/64", SecondV6 + "/64"},
+		// As a source the kernel prefers the eldest of equal addresses of IPv4, the youngest of IPv6.
+		return device{name: "eth0", addrs: []string{NodeV4 + "/24", SecondV4 + "/24", SecondV6 + "/64", NodeV6 + "/64"},
 			gateways: []string{OutsideV4, OutsideV6}, neighbours: far}.up()
 	})
 }

@@ -1,0 +1,138 @@
+//go:build kernel
+
+package conformance
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// recovery is how long clients of UDP wait at most for their first answer from another endpoint, in
+// most cases: on a busy machine any one of them may wait for a processor.
+const recovery = 100 * time.Millisecond
+
+// cycle is a situation of upstream's end-to-end tests of conntrack: somebody speaks UDP with a
+// Service from one socket, while what stands behind it changes.
+type cycle struct {
+	name   string
+	from   string
+	to     func(n int) target
+	change []func(*corev1.Service)
+	steps  []step
+}
+
+// step is what stands behind the Service, and who answers then; nobody, if it is a way to fail.
+type step struct {
+	endpoints []endpoint
+	port      int
+	server    string
+}
+
+var cycles = []cycle{
+	{name: "ClusterIP", from: "pod0", to: clusterIP, steps: replaced},
+	{name: "node port", from: "stranger", to: nodeAt, change: []func(*corev1.Service){nodePort}, steps: replaced},
+	{name: "node port from a pod", from: "pod0", to: nodeAt, change: []func(*corev1.Service){nodePort}, steps: replaced},
+	{name: "load balancer", from: "stranger", to: balancer, change: []func(*corev1.Service){balanced}, steps: replaced},
+	{name: "internalTrafficPolicy Local", from: "pod0", to: clusterIP, change: []func(*corev1.Service){internalLocal}, steps: replaced},
+	{name: "client on the node", from: "node", to: clusterIP, steps: replaced},
+	{name: "ready late", from: "pod0", to: clusterIP, steps: []step{
+		{endpoints: []endpoint{{host: "pod2", unready: true}}, server: ""},
+		{endpoints: on("pod2"), server: "pod2"},
+	}},
+	{name: "target port", from: "pod0", to: clusterIP, steps: []step{
+		{endpoints: on("pod2"), server: "pod2"},
+		{endpoints: on("pod2"), port: adminPort, server: "pod2:9090"},
+		{endpoints: on("pod2"), server: "pod2"},
+	}},
+}
+
+// replaced: the server is replaced by one, then there is none, then there is another, which leaves
+// slowly: while it still serves it keeps its clients.
+var replaced = []step{
+	{endpoints: on("pod2"), server: "pod2"},
+	{endpoints: on("pod3"), server: "pod3"},
+	{endpoints: []endpoint{{host: "pod3", gone: true}}, server: ""},
+	{endpoints: on("pod4"), server: "pod4"},
+	{endpoints: []endpoint{{host: "pod4", leaving: true}, {host: "pod5"}}, server: "pod4"},
+	{endpoints: []endpoint{{host: "pod4", gone: true}, {host: "pod5"}}, server: "pod5"},
+}
+
+func udpCycles(t *testing.T, s *stage) {
+	var waits []time.Duration
+	for i, c := range cycles {
+		for j, v6 := range []bool{false, true} {
+			for k, connected := range []bool{false, true} {
+				name := fmt.Sprintf("%s, %s, connected %t", c.name, []string{"IPv4", "IPv6"}[j], connected)
+				t.Run(name, func(t *testing.T) { waits = append(waits, s.cycle(t, c, 10+4*i+2*j+k, v6, connected)...) })
+			}
+		}
+	}
+	slices.Sort(waits)
+	median := waits[len(waits)/2]
+	t.Logf("from the change of an object to the first answer: median %s, longest %s", median, waits[len(waits)-1])
+	if median > recovery {
+		t.Errorf("clients wait %s for an answer, want at most %s", median, recovery)
+	}
+}
+
+// cycle goes through the steps with one socket. Another Service's and a pod's own clients stand by:
+// nothing may happen to them, though they speak with the endpoints that go. It returns how long
+// the client waited after each change, programming included.
+func (s *stage) cycle(t *testing.T, c cycle, n int, v6, connected bool) (waits []time.Duration) {
+	web, beside := svc(n, c.change...), svc(n+100)
+	s.set(web, beside, s.steps(web, c.steps[0]), s.behind(beside, on("pod2")...))
+	pod2 := s.host("pod2")
+	direct := at("pod2 itself", udp, webPort, pod2.addrs[0].String(), pod2.addrs[1].String())
+	bystanders := []*client{
+		s.client(t, "pod1", overUDP(clusterIP(n+100)), v6, true),
+		s.client(t, "pod1", overUDP(clusterIP(n+100)), v6, false),
+		s.client(t, "pod1", direct, v6, true),
+	}
+	socket := s.client(t, c.from, overUDP(c.to(n)), v6, connected)
+	for i, step := range c.steps {
+		when := fmt.Sprintf("step %d", i)
+		begin := time.Now()
+		s.set(s.steps(web, step))
+		if step.server == "" {
+			if got := socket.say(patienceForSilence); got.Error == "" {
+				t.Errorf("%s: %s answers, want nobody", when, got.Server)
+			}
+		} else {
+			s.recovers(t, socket, when, step.server)
+			waits = append(waits, time.Since(begin))
+		}
+		for _, b := range bystanders {
+			b.hears(when, "pod2")
+		}
+	}
+	return waits
+}
+
+func (s *stage) steps(web *corev1.Service, step step) any {
+	all := s.behind(web, step.endpoints...)
+	if step.port != 0 {
+		for _, slice := range all {
+			slice.Ports[1].Port = ptr(int32(step.port))
+		}
+	}
+	return all
+}
+
+// recovers wants the very next datagram answered by the server. A connected socket of the socket
+// path may have been ended instead: it hears so at once, connects again, and is answered.
+func (s *stage) recovers(t *testing.T, c *client, when, server string) {
+	t.Helper()
+	got := c.say(patienceForAnswers)
+	if got.Error != "" && got.Error != silence && c.connected && s.atSocket(c.from.name, c.to) {
+		c.again()
+		got = c.say(patienceForAnswers)
+	}
+	if name := s.named(got.Server, netip.AddrPort{}); got.Error != "" || name != server {
+		t.Errorf("%s: %s: %q %s, want %s", when, c, got.Error, name, server)
+	}
+}
