@@ -104,7 +104,7 @@ func (a *Applier) Apply(want map[model.Name][]service.Frontend, complete bool) e
 	}
 	return a.each(func(h *half) error {
 		h.complete = complete
-		return h.apply(h.part(want))
+		return h.apply(want)
 	})
 }
 
@@ -120,7 +120,7 @@ func (a *Applier) Update(changed map[model.Name][]service.Frontend) error {
 			return err
 		}
 	}
-	return a.each(func(h *half) error { return h.update(h.part(changed)) })
+	return a.each(func(h *half) error { return h.update(changed) })
 }
 
 // ServiceCIDRs tells where cluster IPs come from: new connections to an address in one of these

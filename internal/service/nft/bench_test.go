@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,16 +117,64 @@ func BenchmarkColdStart(b *testing.B) {
 		for name, plan := range map[string]func(svc) []service.Frontend{"": even, "weighted/": spilling} {
 			b.Run(fmt.Sprintf("%sservices=%d", name, n), func(b *testing.B) {
 				want := manyOf(n, plan)
+				var used usage
 				for b.Loop() {
 					b.StopTimer()
 					w := world{node: space(b)}
 					d := newDataplane(b, w)
+					runtime.GC()
+					before := usageNow(b)
 					b.StartTimer()
 					d.apply(want)
+					used = used.plus(usageNow(b).minus(before))
 				}
+				used.report(b)
 			})
 		}
 	}
+}
+
+// BenchmarkMemory measures what the applier keeps for Services of two endpoints each, beside the
+// frontends that it was given.
+func BenchmarkMemory(b *testing.B) {
+	const n = 100_000
+	want := many(n)
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for b.Loop() {
+		w := world{node: space(b)}
+		d := newDataplane(b, w)
+		before := heap()
+		d.apply(want)
+		b.ReportMetric(float64(heap()-before)/n, "bytes/service")
+		runtime.KeepAlive(d)
+	}
+	runtime.KeepAlive(want)
+}
+
+// usage is processor time of this process, for machines that have other things to do as well: in the
+// program, and in the kernel.
+type usage struct{ user, system time.Duration }
+
+func usageNow(b *testing.B) usage {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return usage{time.Duration(r.Utime.Nano()), time.Duration(r.Stime.Nano())}
+}
+
+func (u usage) plus(o usage) usage  { return usage{u.user + o.user, u.system + o.system} }
+func (u usage) minus(o usage) usage { return usage{u.user - o.user, u.system - o.system} }
+
+func (u usage) report(b *testing.B) {
+	b.ReportMetric(u.user.Seconds()*1e3/float64(b.N), "user-ms/op")
+	b.ReportMetric(u.system.Seconds()*1e3/float64(b.N), "system-ms/op")
 }
 
 // BenchmarkResync measures Apply over a kernel that has everything already.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/zonewise/zonewise/internal/kernel/nft"
 	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/service"
 )
 
 // coldLot is how many elements go into one transaction when an empty table is filled: the kernel
@@ -221,7 +222,7 @@ func (h *half) compile(have *image) *image {
 	for k := range h.owners {
 		f := h.wanted(k)
 		have.place(f, want.put)
-		h.share(f, +1)
+		h.share(f, +1, nil)
 	}
 	return want
 }
@@ -246,6 +247,11 @@ func (h *half) prunable() func(s set, key string) bool {
 		}
 		return mine[key[:n]]
 	}
+}
+
+// claimedBefore tells that a Service has the frontend twice.
+func claimedBefore(list []service.Frontend, i int) bool {
+	return slices.ContainsFunc(list[:i], func(f service.Frontend) bool { return f.Key() == list[i].Key() })
 }
 
 // fill writes everything into an empty table, a lot of Services at a time. b makes the table. The
@@ -278,14 +284,18 @@ func (h *half) fill(b *nft.Batch, table nft.Table) error {
 			h.chains[v] = true
 		}
 		lots <- b
-		b, d, size = nft.NewBatch(table), &difference{chains: map[nft.Verdict]bool{}}, 0
+		next := &difference{chains: map[nft.Verdict]bool{}}
+		for s := range programmed {
+			next.add[s] = make([]nft.Element, 0, len(d.add[s])) // lots are much alike
+		}
+		b, d, size = nft.NewBatch(table), next, 0
 	}
-	for _, frontends := range h.want {
+	for name, frontends := range h.want {
 		// A Service goes whole: a cluster IP refuses the ports that it does not have yet.
 		for i := range frontends {
-			if f := &frontends[i]; h.wanted(f.Key()) == f {
+			if f := &frontends[i]; h.owners[f.Key()] == name && !claimedBefore(frontends, i) {
 				empty.place(f, put)
-				h.share(f, +1)
+				h.share(f, +1, nil)
 			}
 		}
 		if size >= h.lot {

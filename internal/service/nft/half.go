@@ -59,15 +59,25 @@ func newHalf(d *door, f flows, l layout) *half {
 // mine tells that the address is of this family.
 func (h *half) mine(a netip.Addr) bool { return a.Is4() == (h.layout.family == nft.IPv4) }
 
-// part returns the part of this family. A Service that has none is in it too: it may have had one.
-func (h *half) part(all plans) plans {
-	out := make(plans, len(all))
-	for name, list := range all {
-		other := func(f service.Frontend) bool { return !h.mine(f.Addr.Addr()) }
-		if slices.ContainsFunc(list, other) {
-			list = slices.DeleteFunc(slices.Clone(list), other)
+// part returns those of this family; the list itself if all are.
+func (h *half) part(list []service.Frontend) []service.Frontend {
+	n := 0
+	for i := range list {
+		if h.mine(list[i].Addr.Addr()) {
+			n++
 		}
-		out[name] = list
+	}
+	switch n {
+	case 0:
+		return nil
+	case len(list):
+		return list
+	}
+	out := make([]service.Frontend, 0, n)
+	for i := range list {
+		if h.mine(list[i].Addr.Addr()) {
+			out = append(out, list[i])
+		}
 	}
 	return out
 }
@@ -79,8 +89,20 @@ func (h *half) apply(want plans) error {
 	return err
 }
 
-// update is Update.
-func (h *half) update(changed plans) error {
+// update is Update. A Service that has nothing in this family may have had.
+func (h *half) update(all plans) error {
+	changed := make(plans, len(all))
+	for name, list := range all {
+		list = h.part(list)
+		_, had := h.want[name]
+		_, refused := h.refused[name]
+		if len(list) > 0 || had || refused {
+			changed[name] = list
+		}
+	}
+	if len(changed) == 0 && h.have != nil {
+		return h.tidy()
+	}
 	for name := range changed {
 		delete(h.refused, name)
 	}
@@ -210,13 +232,19 @@ func (h *half) idleFamily() bool {
 
 // take makes want the whole of what is wanted.
 func (h *half) take(want plans) {
-	h.want = make(plans, len(want))
-	h.owners = make(map[service.Key]model.Name, len(want))
+	room := len(want)
+	if h.layout.family == nft.IPv6 {
+		room = 0 // it may well be that there is none of it
+	}
+	h.want = make(plans, room)
+	h.owners = make(map[service.Key]model.Name, room)
 	h.contested = map[service.Key][]model.Name{}
 	h.uses = map[use]int{}
 	h.refused = map[model.Name]refusal{}
 	for name, frontends := range want {
-		h.replace(name, frontends)
+		if list := h.part(frontends); len(list) > 0 {
+			h.replace(name, list)
+		}
 	}
 }
 
@@ -280,18 +308,12 @@ func (h *half) leave(k service.Key, name model.Name) {
 func (h *half) sound(frontends []service.Frontend) error {
 	for i := range frontends {
 		f := &frontends[i]
-		lists := [][]service.Backend{f.Backends}
-		if f.Inside != nil {
-			lists = append(lists, f.Inside.Backends)
+		if err := h.soundChoice(f.Addr, &f.Choice); err != nil {
+			return err
 		}
-		for _, list := range lists {
-			if len(list) >= insideSlots {
-				return fmt.Errorf("%s has %d endpoints", f.Addr, len(list))
-			}
-			for j := range list {
-				if !h.mine(list[j].Addr.Addr()) || !list[j].Addr.IsValid() {
-					return fmt.Errorf("%s has endpoint %s, of another family", f.Addr, list[j].Addr)
-				}
+		if f.Inside != nil {
+			if err := h.soundChoice(f.Addr, f.Inside); err != nil {
+				return err
 			}
 		}
 		if f.Affinity > 0 && (!f.Group.Addr.IsValid() || !h.mine(f.Group.Addr.Addr())) {
@@ -301,6 +323,18 @@ func (h *half) sound(frontends []service.Frontend) error {
 			if !p.IsValid() || !h.mine(p.Addr()) {
 				return fmt.Errorf("%s is for %s, of another family", f.Addr, p)
 			}
+		}
+	}
+	return nil
+}
+
+func (h *half) soundChoice(at netip.AddrPort, c *service.Choice) error {
+	if len(c.Backends) >= insideSlots {
+		return fmt.Errorf("%s has %d endpoints", at, len(c.Backends))
+	}
+	for i := range c.Backends {
+		if a := c.Backends[i].Addr; !a.IsValid() || !h.mine(a.Addr()) {
+			return fmt.Errorf("%s has endpoint %s, of another family", at, a)
 		}
 	}
 	return nil
@@ -321,28 +355,30 @@ func (h *half) wanted(k service.Key) *service.Frontend {
 	return nil
 }
 
-// share notes that a frontend uses, or no longer uses, elements that others may use too.
-func (h *half) share(f *service.Frontend, by int) []use {
-	var list []use
-	if f.Kind == service.ClusterIP {
-		list = append(list, use{clusterIPs, address(f.Addr.Addr())})
-	}
-	choices := []*service.Choice{&f.Choice}
-	if f.Inside != nil {
-		choices = append(choices, f.Inside)
-	}
-	for _, c := range choices {
-		for i := range c.Backends {
-			if c.Backends[i].Local {
-				ip := address(c.Backends[i].Addr.Addr())
-				list = append(list, use{hairpin, ip + ip})
-			}
-		}
-	}
-	for _, u := range list {
+// share notes that a frontend uses, or no longer uses, elements that others may use too, and adds
+// them to the list, which may be nil.
+func (h *half) share(f *service.Frontend, by int, list *[]use) {
+	note := func(u use) {
 		if h.uses[u] += by; h.uses[u] == 0 {
 			delete(h.uses, u)
 		}
+		if list != nil {
+			*list = append(*list, u)
+		}
 	}
-	return list
+	if f.Kind == service.ClusterIP {
+		note(use{clusterIPs, address(f.Addr.Addr())})
+	}
+	locals := func(c *service.Choice) {
+		for i := range c.Backends {
+			if c.Backends[i].Local {
+				ip := address(c.Backends[i].Addr.Addr())
+				note(use{hairpin, ip + ip})
+			}
+		}
+	}
+	locals(&f.Choice)
+	if f.Inside != nil {
+		locals(f.Inside)
+	}
 }

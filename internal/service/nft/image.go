@@ -89,7 +89,7 @@ func withSlot(frontend string, slot int) string {
 func (m *image) place(f *service.Frontend, put emit) {
 	k := frontend(f.Key())
 	if f.Kind == service.ClusterIP {
-		put(clusterIPs, address(f.Addr.Addr()), "")
+		put(clusterIPs, k[:len(k)-8], "")
 	}
 	keeps := f.Affinity > 0
 	size := sizes{0}
@@ -167,6 +167,10 @@ func (m *image) draws(k string, slots, numbers int, list []service.Backend, put 
 			put(hairpin, a+a, "")
 		}
 	}
+	if even(list) {
+		m.slots(k, slots, list, put)
+		return sizes{len(list)}
+	}
 	mixed := mix(list)
 	for _, t := range mixed.tiers {
 		m.slots(k, slots, t, put)
@@ -180,9 +184,7 @@ func (m *image) draws(k string, slots, numbers int, list []service.Backend, put 
 func (m *image) slots(k string, first int, list []service.Backend, put emit) {
 	have := m[backends]
 	if _, known := have[withSlot(k, first)]; !known {
-		for i, b := range list {
-			put(backends, withSlot(k, first+i), target(b.Addr))
-		}
+		fresh(k, first, list, put)
 		return
 	}
 	waiting := make(map[string]bool, len(list))
@@ -204,6 +206,19 @@ func (m *image) slots(k string, first int, list []service.Backend, put emit) {
 			put(backends, free[0], t)
 			free = free[1:]
 		}
+	}
+}
+
+// fresh gives backends slots in their order. All keys and values are pieces of one string.
+func fresh(k string, first int, list []service.Backend, put emit) {
+	n := len(k) + 4 + len(k) - 4 // a slot's key, and an address and port
+	b := make([]byte, 0, n*len(list))
+	for i := range list {
+		b = binary.NativeEndian.AppendUint32(append(b, k...), uint32(first+i))
+		b = appendPort(appendAddr(b, list[i].Addr.Addr()), list[i].Addr.Port())
+	}
+	for all := string(b); len(all) > 0; all = all[n:] {
+		put(backends, all[:len(k)+4], all[len(k)+4:n])
 	}
 }
 

@@ -127,6 +127,9 @@ func (c counted) where(keeps bool, s sizes) nft.Verdict {
 	if keeps {
 		c += keeping
 	}
+	if len(s) == 1 { // as a rule
+		return nft.Verdict(string(c) + strconv.Itoa(s[0]))
+	}
 	return c.of(s...)
 }
 

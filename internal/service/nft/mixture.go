@@ -2,6 +2,7 @@ package nft
 
 import (
 	"cmp"
+	"encoding/binary"
 	"math"
 	"slices"
 
@@ -52,6 +53,16 @@ type mixture struct {
 	tiers [][]service.Backend // backends of one share each, the largest first
 	sizes sizes
 	odds  []odds // of all draws but the last
+}
+
+// even tells that all shares are the same.
+func even(list []service.Backend) bool {
+	for i := range list {
+		if math.Abs(list[i].Share-list[0].Share) > list[0].Share*negligible {
+			return false
+		}
+	}
+	return true
 }
 
 func mix(list []service.Backend) mixture {
@@ -126,14 +137,18 @@ func tiersOf(list []service.Backend) ([][]service.Backend, []float64) {
 // toss is the first number of a toss in the key of weights.
 func toss(base, draw, l int) int { return base + (draw*tosses+l)<<tossRange }
 
-// weigh emits the odds of the frontend's draws.
+// weigh emits the odds of the frontend's draws. All keys are pieces of one string.
 func (m mixture) weigh(k string, base int, put emit) {
+	n, b := len(k)+4, []byte(nil)
 	for d, o := range m.odds {
 		for l, c := range o {
 			for i := range c {
-				put(weights, withSlot(k, toss(base, d, l)+i), "")
+				b = binary.NativeEndian.AppendUint32(append(b, k...), uint32(toss(base, d, l)+i))
 			}
 		}
+	}
+	for all := string(b); len(all) > 0; all = all[n:] {
+		put(weights, all[:n], "")
 	}
 }
 

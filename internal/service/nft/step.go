@@ -29,10 +29,10 @@ func (h *half) attempt(changed plans) error {
 	}
 	for k, was := range before {
 		if now := h.wanted(k); now != nil {
-			h.share(now, -1)
+			h.share(now, -1, nil)
 		}
 		if was != nil {
-			h.share(was, +1)
+			h.share(was, +1, nil)
 		}
 	}
 	for name, frontends := range old {
@@ -61,13 +61,13 @@ func (h *half) step(before map[service.Key]*service.Frontend) error {
 	var shared []use
 	for k, old := range before {
 		if old != nil {
-			shared = append(shared, h.share(old, -1)...)
+			h.share(old, -1, &shared)
 		}
 		h.have.holds(frontend(k), old, have.put)
 		now := h.wanted(k)
 		if now != nil {
 			h.have.place(now, want.put)
-			shared = append(shared, h.share(now, +1)...)
+			h.share(now, +1, &shared)
 		}
 		if k.Protocol == model.UDP && stale(old, now) {
 			h.cut[k] = true
