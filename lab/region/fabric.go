@@ -60,21 +60,21 @@ func (f *Fabric) setup() error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("lo: %w", err)
 	}
-	own := []netip.Addr{f.topo.API, f.topo.Resolver}
+	all := []netip.Addr{f.topo.API, f.topo.Resolver}
 	for _, z := range f.topo.Zones {
-		own = append(own, z.Gateway)
+		all = append(all, z.Gateway)
 	}
 	if f.topo.IPv6 != nil {
 		if err := sysctls(map[string]string{"net/ipv6/conf/all/forwarding": "1"}); err != nil {
 			return err
 		}
-		own = append(own, f.topo.IPv6.Region)
+		all = append(all, f.topo.IPv6.Region)
 		for _, z := range f.topo.Zones {
-			own = append(own, z.GatewayIPv6)
+			all = append(all, z.GatewayIPv6)
 		}
 	}
-	for _, a := range own {
-		if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: host(a)}); err != nil {
+	for _, a := range all {
+		if err := netlink.AddrAdd(lo, own(a)); err != nil {
 			return fmt.Errorf("address %s: %w", a, err)
 		}
 	}
@@ -211,6 +211,16 @@ func (f *Fabric) Close() { f.Thread.Close() }
 
 func host(a netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
+}
+
+// own is an address as a device gets it. Whose it is, is the fabric's to say: one of IPv6 is not tried out
+// first, and can be used at once.
+func own(a netip.Addr) *netlink.Addr {
+	out := &netlink.Addr{IPNet: host(a)}
+	if a.Is6() {
+		out.Flags = unix.IFA_F_NODAD
+	}
+	return out
 }
 
 // sysctls sets keys such as net/ipv4/ip_forward in the calling thread's network namespace.

@@ -69,13 +69,18 @@ func attach(t *testing.T, f *Fabric, alias string) testNode {
 	if err := f.Attach(node, cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
+	if err := errors.Join(
+		In(ns, func() error { return carries("eth0") }), In(f.Thread.NS(), func() error { return carries(linkName(node)) }),
+	); err != nil {
+		t.Fatal(err)
+	}
 	if err := In(ns, func() error {
 		lo, err := netlink.LinkByName("lo")
 		for _, a := range node.Pool {
-			err = errors.Join(err, netlink.AddrAdd(lo, &netlink.Addr{IPNet: host(a)}))
+			err = errors.Join(err, netlink.AddrAdd(lo, own(a)))
 		}
 		if f.topo.IPv6 != nil {
-			err = errors.Join(err, netlink.AddrAdd(lo, &netlink.Addr{IPNet: host(podIPv6(node))}))
+			err = errors.Join(err, netlink.AddrAdd(lo, own(podIPv6(node))))
 		}
 		return err
 	}); err != nil {
@@ -89,6 +94,7 @@ func send(t *testing.T, from testNode, source netip.Addr, to testNode, target ne
 	t.Helper()
 	var server, client net.PacketConn
 	if err := errors.Join(
+		In(to.ns, func() error { return local(target) }),
 		In(to.ns, func() (err error) { server, err = net.ListenPacket("udp", at(target)); return }),
 		In(from.ns, func() (err error) { client, err = net.ListenPacket("udp", at(source)); return }),
 	); err != nil {
@@ -108,6 +114,39 @@ func send(t *testing.T, from testNode, source netip.Addr, to testNode, target ne
 			t.Fatalf("from %s to %s: %d bytes from %v, %v", source, target, n, peer, err)
 		}
 	}
+}
+
+// await asks until the answer is yes: the kernel does some of what it is told a moment later.
+func await(what string, ask func() (bool, error)) error {
+	deadline := time.Now().Add(5 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		yes, err := ask()
+		if yes && err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not so: %s (%v)", what, err)
+		}
+		<-tick.C
+	}
+}
+
+// local waits until packets for an address are taken in.
+func local(a netip.Addr) error {
+	return await(a.String()+" is local", func() (bool, error) {
+		routes, err := netlink.RouteGet(a.AsSlice())
+		return len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL, err
+	})
+}
+
+// carries waits until a device sends: until then what it is given is dropped.
+func carries(name string) error {
+	return await(name+" is up", func() (bool, error) {
+		link, err := netlink.LinkByName(name)
+		return err == nil && link.Attrs().OperState == netlink.OperUp, err
+	})
 }
 
 func at(a netip.Addr) string { return netip.AddrPortFrom(a, 7).String() }

@@ -17,17 +17,17 @@ var routerIPv6 = netip.MustParseAddr("fe80::1")
 
 // deliverIPv6 leads a node's address and the range of its pods to its link.
 func (f *Fabric) deliverIPv6(node topology.Node, link netlink.Link, mac net.HardwareAddr) error {
-	index, own := link.Attrs().Index, node.AddressIPv6
+	index, address := link.Attrs().Index, node.AddressIPv6
 	if err := netlink.NeighSet(&netlink.Neigh{
-		LinkIndex: index, Family: netlink.FAMILY_V6, IP: own.AsSlice(), HardwareAddr: mac, State: netlink.NUD_PERMANENT,
+		LinkIndex: index, Family: netlink.FAMILY_V6, IP: address.AsSlice(), HardwareAddr: mac, State: netlink.NUD_PERMANENT,
 	}); err != nil {
-		return fmt.Errorf("neighbour %s: %w", own, err)
+		return fmt.Errorf("neighbour %s: %w", address, err)
 	}
 	source := f.topo.IPv6.Region.AsSlice()
 	pods := &net.IPNet{IP: node.PodsIPv6.Addr().AsSlice(), Mask: net.CIDRMask(node.PodsIPv6.Bits(), 128)}
 	for _, r := range []*netlink.Route{
-		{LinkIndex: index, Dst: host(own), Scope: netlink.SCOPE_LINK, Src: source},
-		{LinkIndex: index, Dst: pods, Gw: own.AsSlice(), Src: source, Flags: int(netlink.FLAG_ONLINK)},
+		{LinkIndex: index, Dst: host(address), Scope: netlink.SCOPE_LINK, Src: source},
+		{LinkIndex: index, Dst: pods, Gw: address.AsSlice(), Src: source, Flags: int(netlink.FLAG_ONLINK)},
 	} {
 		if err := netlink.RouteReplace(r); err != nil {
 			return fmt.Errorf("route %s: %w", r.Dst, err)
@@ -39,8 +39,7 @@ func (f *Fabric) deliverIPv6(node topology.Node, link netlink.Link, mac net.Hard
 // attachIPv6 gives a node its second address and the way to all others.
 func (f *Fabric) attachIPv6(h *netlink.Handle, eth0 netlink.Link, node topology.Node) error {
 	index := eth0.Attrs().Index
-	// Whose an address is, is the fabric's to say: there is nothing to detect, and nothing to wait for.
-	if err := h.AddrAdd(eth0, &netlink.Addr{IPNet: host(node.AddressIPv6), Flags: unix.IFA_F_NODAD}); err != nil {
+	if err := h.AddrAdd(eth0, own(node.AddressIPv6)); err != nil {
 		return fmt.Errorf("eth0 address %s: %w", node.AddressIPv6, err)
 	}
 	near, err := netlink.LinkByName(linkName(node))
