@@ -397,7 +397,11 @@ func (a *Applier) Remove() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.have, a.applied, a.complete = nil, false, false
-	if err := a.host.Remove(); err != nil {
+	err := a.host.Own() // what another agent runs is not ours to remove
+	if err == nil {
+		err = a.host.Remove()
+	}
+	if err != nil {
 		return fmt.Errorf("socket path: %w", err)
 	}
 	return nil

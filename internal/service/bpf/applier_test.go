@@ -331,6 +331,21 @@ func TestRivals(t *testing.T) {
 	}
 }
 
+// Flows stay with what serves, and with what we lead to even if the plan forgot to say that it serves.
+func TestWhatUDPKeeps(t *testing.T) {
+	e := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+	f := service.Frontend{Addr: e("10.100.0.1:53"), Protocol: model.UDP, Keep: []netip.AddrPort{e("10.1.0.1:53"), e("10.1.0.2:53")}}
+	f.Choice = service.Choice{Verdict: service.Balance, Backends: []service.Backend{{Addr: e("10.1.0.2:53")}, {Addr: e("10.1.0.3:53")}}}
+	want := []address{addressOf(e("10.1.0.1:53"), model.UDP), addressOf(e("10.1.0.2:53"), model.UDP), addressOf(e("10.1.0.3:53"), model.UDP)}
+	if got := keeps(f); !slices.Equal(got, want) {
+		t.Errorf("keeps %v, want %v", got, want)
+	}
+	f.Affinity = 1 // left to the packet path, as are new flows; those that we led stay
+	if got := keeps(f); !slices.Equal(got, want[:2]) {
+		t.Errorf("keeps %v, want %v", got, want[:2])
+	}
+}
+
 // Ids come round after 2^32 and are not given twice.
 func TestIdsComeRound(t *testing.T) {
 	m := &image{next: ^uint32(0) - 1, frontends: map[address]*programmed{{}: {id: 1}, {Zero: 1}: {id: 2}, {Zero: 2}: {id: 4}}}

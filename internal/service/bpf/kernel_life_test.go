@@ -142,6 +142,9 @@ func TestOneAgentAtATime(t *testing.T) {
 	if err := second.Apply(nil, true); !errors.Is(err, bpf.ErrTaken) {
 		t.Errorf("beside another: %v", err)
 	}
+	if err := second.Remove(); !errors.Is(err, bpf.ErrTaken) || !exists(w.options.Pins) {
+		t.Errorf("remove what another runs: %v", err)
+	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,10 @@ func (s *storm) change(a *Applier, i int) error {
 		}
 	}
 	f := front(s.service(at), model.UDP, list...)
-	f.Keep = nil // sockets are not ended: this is about connects
+	f.Keep = nil // all serve: sockets are not ended, for this is about connects
+	for e := range stormEach {
+		f.Keep = append(f.Keep, s.endpoint(at, e))
+	}
 	for b := range f.Backends {
 		if i%5 == 0 {
 			f.Backends[b].Share = float64(1 + b%3)

@@ -19,10 +19,7 @@ func (m *machine) EndUDP() error {
 	if m.ender == nil {
 		return nil
 	}
-	if err := m.endHere(); err != nil {
-		return err
-	}
-	return m.inPods(m.endHere)
+	return errors.Join(m.endHere(), m.inPods(m.endHere))
 }
 
 // endHere runs the iterator once over the sockets of the namespace that the thread is in.
@@ -38,7 +35,8 @@ func (m *machine) endHere() error {
 	return nil
 }
 
-// inPods does something in the network namespace of each pod. Those that go meanwhile are passed over.
+// inPods does something in the network namespace of each pod, whatever happens in others. Those that
+// go meanwhile are passed over.
 func (m *machine) inPods(f func() error) error {
 	if m.options.Namespaces == "" {
 		return nil
@@ -47,19 +45,19 @@ func (m *machine) inPods(f func() error) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("namespaces: %w", err)
 	}
+	var errs []error
 	for _, e := range entries {
 		ns, err := netns.Open(filepath.Join(m.options.Namespaces, e.Name()))
 		if errors.Is(err, netns.ErrGone) {
 			continue
 		}
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
-		if err := errors.Join(ns.Do(f), ns.Close()); err != nil {
-			return err
-		}
+		errs = append(errs, ns.Do(f), ns.Close())
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // OptOut leaves the sockets in these pods' namespaces alone, and no others.

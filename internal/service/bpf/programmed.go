@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/zonewise/zonewise/internal/model"
@@ -119,14 +120,27 @@ func here(f service.Frontend) (service.Choice, bool) {
 	return choice, ours
 }
 
-// keeps lists the serving endpoints of a UDP frontend, ours or not: flows that we led to one stay.
+// keeps lists the endpoints of a UDP frontend to which flows stay: those that serve, ours or not, and
+// whatever we lead to.
 func keeps(f service.Frontend) []address {
 	if f.Protocol != model.UDP {
 		return nil
 	}
-	out := make([]address, len(f.Keep))
-	for i, e := range f.Keep {
-		out[i] = addressOf(e, f.Protocol)
+	out := make([]address, 0, len(f.Keep))
+	known := make(map[netip.AddrPort]bool, len(f.Keep))
+	add := func(e netip.AddrPort) {
+		if !known[e] {
+			known[e] = true
+			out = append(out, addressOf(e, f.Protocol))
+		}
+	}
+	for _, e := range f.Keep {
+		add(e)
+	}
+	if choice, ok := here(f); ok {
+		for _, b := range choice.Backends {
+			add(b.Addr)
+		}
 	}
 	return out
 }
