@@ -158,9 +158,10 @@ func (tx *Tx) DeleteService(name model.Name) {
 // PutSlice adds or replaces an endpoint slice. A slice that moved to another service changes both.
 func (tx *Tx) PutSlice(s model.Slice) {
 	old := tx.slices.get(s.Name)
-	if !put(tx, &tx.slices, s.Name, &s) {
+	if old != nil && reflect.DeepEqual(*old, s) {
 		return
 	}
+	tx.slices.put(tx, s.Name, &s)
 	if old != nil && ownedBy(old) != ownedBy(&s) {
 		tx.byService.remove(tx, ownedBy(old))
 		tx.touch(subject{service: old.ServiceName()})
