@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	kernelnft "github.com/zonewise/zonewise/internal/kernel/nft"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
@@ -187,6 +190,83 @@ func TestAnswersOfNoFlowDoNotGetThrough(t *testing.T) {
 			t.Errorf("without: %v, want both: the test tests nothing", got)
 		}
 	})
+}
+
+// The same where the node had masqueraded, and such an answer comes to itself.
+func TestAnswersOfNoFlowToTheNode(t *testing.T) {
+	inBoth(t, func(t *testing.T, s stack) {
+		d := newDataplane(t, s.world)
+		d.apply(map[model.Name][]service.Frontend{{Namespace: "t", Name: "all"}: s.all(nil, endpoint(s.podA, "n1"))})
+		client, err := s.dial(s.world.out, "tcp", at(s.cluster, 80), dialTimeout)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		if _, err := read(client); err != nil {
+			t.Fatal(err)
+		}
+		network := "ip4:tcp"
+		if netip.MustParseAddr(s.node).Is6() {
+			network = "ip6:tcp"
+		}
+		var pod net.PacketConn
+		s.in(t, s.world.podA, func() (err error) {
+			pod, err = net.ListenPacket(network, s.podA)
+			return err
+		})
+		defer pod.Close()
+		// A segment of the endpoint with a number that is far outside of the window.
+		const ack, rst = 0x10, 0x04
+		to := s.masqueraded(t, target(s.podA))
+		_, err = pod.WriteTo(segment(netip.MustParseAddrPort(target(s.podA)), to, ack), &net.IPAddr{IP: to.Addr().AsSlice()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Whatever the node had to say to it came before this does.
+		const line = "still there?\n"
+		if _, err := client.Write([]byte(line)); err != nil {
+			t.Fatal(err)
+		}
+		if err := pod.SetReadDeadline(time.Now().Add(dialTimeout)); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 200)
+		for {
+			n, _, err := pod.ReadFrom(buf)
+			if err != nil || n < 20 {
+				t.Fatal(n, err)
+			}
+			if buf[13]&rst != 0 {
+				t.Errorf("the node reset the endpoint's connection: %x", buf[:n])
+			}
+			if strings.HasSuffix(string(buf[:n]), line) {
+				return
+			}
+		}
+	})
+}
+
+// masqueraded returns the address, one of the node's, by which the endpoint knows its only client.
+func (s stack) masqueraded(t *testing.T, endpoint string) netip.AddrPort {
+	t.Helper()
+	family := netlink.InetFamily(unix.AF_INET)
+	if netip.MustParseAddr(s.node).Is6() {
+		family = unix.AF_INET6
+	}
+	var out netip.AddrPort
+	s.in(t, s.world.node, func() error {
+		list, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
+		for _, f := range list {
+			if at(f.Reverse.SrcIP.String(), int(f.Reverse.SrcPort)) == endpoint {
+				out = netip.MustParseAddrPort(at(f.Reverse.DstIP.String(), int(f.Reverse.DstPort)))
+			}
+		}
+		return err
+	})
+	if !out.IsValid() {
+		t.Fatalf("no flow to %s", endpoint)
+	}
+	return out
 }
 
 // UDP flows of either family are cut when their endpoint has gone.

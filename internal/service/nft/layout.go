@@ -68,7 +68,7 @@ func (l layout) chains() []chain {
 		{nft.Chain{Name: "postrouting", Hook: hook(nft.NAT, nft.Postrouting, nft.PrioritySNAT)}, []nft.Rule{l.masqueradeMarked(), l.masqueradeHairpin()}},
 		{nft.Chain{Name: "forward", Hook: hook(nft.Filter, nft.Forward, nft.PriorityFilter)},
 			[]nft.Rule{l.countTraffic(), l.dropInvalidFrom(), l.dropInvalidTo(), first}},
-		{nft.Chain{Name: "filter-input", Hook: hook(nft.Filter, nft.Input, nft.PriorityFilter)}, []nft.Rule{l.countArriving(), first}},
+		{nft.Chain{Name: "filter-input", Hook: hook(nft.Filter, nft.Input, nft.PriorityFilter)}, []nft.Rule{l.countArriving(), l.dropInvalidFrom(), first}},
 		{nft.Chain{Name: "filter-output", Hook: hook(nft.Filter, nft.Output, nft.PriorityFilter)}, []nft.Rule{l.countTraffic(), first}},
 	}
 }

@@ -213,3 +213,31 @@ func (o oneFamily) Read(t nft.Table) (nft.Contents, bool, error) {
 	}
 	return o.Fake.Read(t)
 }
+
+// A kernel that takes nothing is at fault itself, and is not asked for each of many Services.
+func TestAKernelThatRefusesAll(t *testing.T) {
+	k, a := world(t)
+	k.Refuse = func(set string, _ nft.Element) error {
+		if set == sets[services].Name || set == sets[unreachable].Name {
+			return syscall.EINVAL
+		}
+		return nil
+	}
+	all := desired{}
+	for i := range mostRefused + 50 {
+		f := service.Frontend{
+			Service: model.Name{Namespace: "t", Name: fmt.Sprint(i)}, Kind: service.ClusterIP, Protocol: model.TCP,
+			Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 100, byte(i >> 8), byte(i)}), 80),
+		}
+		f.Verdict = service.Reject
+		all[f.Service] = []service.Frontend{f}
+	}
+	if err := a.Apply(all, true); !errors.Is(err, syscall.EINVAL) {
+		t.Fatalf("%v, want what the kernel says", err)
+	}
+	k.Refuse = nil
+	ok(t, a.Apply(all, true))
+	if n := len(meaning(t, k).Frontends); n != len(all) || len(a.Faults()) > 0 {
+		t.Errorf("%d of %d are programmed: %v", n, len(all), a.Faults())
+	}
+}

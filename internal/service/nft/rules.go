@@ -106,8 +106,9 @@ func (l layout) refuseFrontend() nft.Rule {
 	return rule("frontends without backends", l.destination(key), decide(unreachable))
 }
 
-// dropInvalid: what conntrack makes no sense of it does not translate back either. The one who gets
-// it knows nobody at that address and resets the connection.
+// dropInvalidFrom: what conntrack makes no sense of it does not translate back either. The one who
+// gets it, which is the node itself where it had masqueraded, knows nobody at that address and
+// resets the connection.
 func (l layout) dropInvalidFrom() nft.Rule {
 	return rule("of no flow, from a pod", state(expr.CtStateBitINVALID), l.fromPod(expr.CmpOpEq), drop())
 }

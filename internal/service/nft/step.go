@@ -154,18 +154,27 @@ func (h *half) bring(changed plans) error {
 		h.forgetKernel()
 		return gone
 	}
-	h.refused[only] = refusal{changed[only], err}
+	if h.refused[only] = (refusal{changed[only], err}); len(h.refused) > mostRefused {
+		return fmt.Errorf("more than %d Services, the last: %w", mostRefused, err)
+	}
 	return nil
 }
 
-// again tries what was refused.
+const (
+	// mostRefused is how many Services may be refused before it is the kernel that is at fault.
+	mostRefused = 1000
+	// fewRefused is how many are tried again at a time.
+	fewRefused = 32
+)
+
+// again tries what was refused: some of it, always others, when it is much.
 func (h *half) again() error {
 	if len(h.refused) == 0 || h.have == nil || !h.there {
 		return nil
 	}
 	retry := make(plans, len(h.refused))
 	for name, r := range h.refused {
-		if h.sound(r.frontends) == nil {
+		if len(retry) < fewRefused && h.sound(r.frontends) == nil {
 			retry[name] = r.frontends
 		}
 	}
