@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
@@ -62,8 +63,9 @@ type Applier struct {
 	left map[address]model.Name // frontends that did not fit
 	// ends is how many times sockets are still to be looked for that are connected to UDP endpoints
 	// which have gone: a second time when a connect() that was under way has ended.
-	ends int
-	pods []netip.Addr
+	ends  int
+	ended time.Time // when they were last looked for
+	pods  []netip.Addr
 }
 
 func newApplier(h host) *Applier {
@@ -234,8 +236,14 @@ func (a *Applier) write(c *change) (wrote bool, err error) {
 		return wrote, nil
 	}
 	a.ends = 2
+	if time.Since(a.ended) < endPause {
+		return wrote, nil // the next Audit does it
+	}
 	return wrote, a.end()
 }
+
+// endPause is between two looks for sockets to end, which take some 0.1 ms for each pod of the node.
+const endPause = time.Second
 
 // end ends connected UDP sockets whose endpoint has gone, if any has lately.
 func (a *Applier) end() error {
@@ -246,6 +254,7 @@ func (a *Applier) end() error {
 		return fmt.Errorf("socket path: %w", err)
 	}
 	a.ends--
+	a.ended = time.Now()
 	return nil
 }
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/zonewise/zonewise/internal/kernel/bpf"
 	"github.com/zonewise/zonewise/internal/model"
@@ -344,6 +346,42 @@ func TestWhatUDPKeeps(t *testing.T) {
 	if got := keeps(f); !slices.Equal(got, want[:2]) {
 		t.Errorf("keeps %v, want %v", got, want[:2])
 	}
+}
+
+// Sockets are looked for at once when an endpoint has gone, but not all the time.
+func TestUDPIsEndedAtOnceAndSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newFakeKernel()
+		a := k.agent("v1", &bpf.Life{})
+		e := func(i int) netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), 53) }
+		move := func(i int) {
+			t.Helper()
+			f := service.Frontend{Service: model.Name{Name: "dns"}, Addr: netip.MustParseAddrPort("10.100.0.1:53"), Protocol: model.UDP}
+			f.Choice = service.Choice{Verdict: service.Balance, Backends: []service.Backend{{Addr: e(i), Share: 1}}}
+			must(t, a.Update(map[model.Name][]service.Frontend{f.Service: {f}}))
+		}
+		audit := func(want int) {
+			t.Helper()
+			if _, err := a.Audit(); err != nil || k.ended != want {
+				t.Errorf("looked %d times, %v, want %d", k.ended, err, want)
+			}
+		}
+		move(0)
+		audit(0)
+		for i := range 10 {
+			move(i + 1)
+		}
+		if k.ended != 1 {
+			t.Errorf("looked %d times for 10 changes at once, want 1", k.ended)
+		}
+		audit(2)
+		audit(3)
+		audit(3)
+		<-time.After(2 * endPause)
+		move(0)
+		audit(5)
+		audit(5)
+	})
 }
 
 // Ids come round after 2^32 and are not given twice.

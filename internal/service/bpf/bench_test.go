@@ -227,3 +227,19 @@ func BenchmarkMemory(b *testing.B) {
 	b.ReportMetric((float64(after.HeapAlloc)-float64(before.HeapAlloc))/n, "bytes/service")
 	runtime.KeepAlive(want)
 }
+
+// BenchmarkEndUDP tells what it costs to look for sockets to end on a node with 100 pods.
+func BenchmarkEndUDP(b *testing.B) {
+	w := newWorld(b, 0)
+	a := w.applier(b)
+	for range 100 {
+		w.space(b)
+	}
+	before := cpu(b)
+	for b.Loop() {
+		if err := a.host.EndUDP(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(cpu(b)-before)/float64(b.N), "cpu-ns/op")
+}
