@@ -70,7 +70,7 @@ test-fast: ## run the tests that need neither root nor a kernel, in seconds
 
 .PHONY: test-kernel
 test-kernel: build ## run the tests against the real kernel, as root, in namespaces of their own
-	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region ./lab/machine ./lab/images ./lab/rig/... ./lab/conformance
+	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region ./lab/machine ./lab/images ./lab/rig/... ./lab/bench/... ./lab/conformance
 
 .PHONY: test-story
 test-story: build ## run the stories: what a user types in a lab, and what must come back

@@ -58,6 +58,11 @@ func (r *run) coldStart(s *stage, k peer.Kind) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
+	for _, at := range []place{inPod, inBarePod} { // their start is no part of it
+		if _, err := n.driver(at); err != nil {
+			return err
+		}
+	}
 	begin, err := n.start(r.Bin, -1)
 	if err != nil {
 		return err

@@ -51,6 +51,8 @@ const (
 	inPod   place = "pod"
 	onNode  place = "node"
 	outside place = "outside"
+	// inBarePod is in the same pod, and in no cgroup of the node's: nothing is translated at its sockets.
+	inBarePod place = "pod, beyond the socket"
 )
 
 // cpus are those that clients and everybody else are kept on; less than 0: any.
@@ -81,6 +83,9 @@ func (n *node) make(s *apiserver.Snapshot) (err error) {
 			return err
 		}
 		n.servers = append(n.servers, p)
+		if _, err := p.Do(driver.Job{Task: driver.Tell}); err != nil { // it listens before it answers
+			return err
+		}
 	}
 	return n.listen(s)
 }
@@ -167,14 +172,14 @@ func (n *node) driver(at place) (*driver.Process, error) {
 	if d := n.drivers[at]; d != nil {
 		return d, nil
 	}
-	ns := map[place]*netns.NS{inPod: n.world.Pods[0].NS, onNode: n.world.Node, outside: n.world.Outside}[at]
+	ns := map[place]*netns.NS{inPod: n.world.Pods[0].NS, inBarePod: n.world.Pods[0].NS, onNode: n.world.Node, outside: n.world.Outside}[at]
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	cmd := n.world.Command(ns, self, "driver", strconv.Itoa(n.cpus.client))
-	if at == outside {
-		cmd = exec.Command(cmd.Path, cmd.Args[1:]...) // another machine: in no cgroup of the node's
+	if at == outside || at == inBarePod {
+		cmd = exec.Command(cmd.Path, cmd.Args[1:]...) // in no cgroup of the node's
 	}
 	d, err := driver.Start(cmd)
 	if err == nil {
@@ -241,33 +246,40 @@ func (n *node) specialTarget(s special) netip.AddrPort {
 // errNotReady tells that a peer did not do all Services in time.
 var errNotReady = errors.New("not all Services answer")
 
-// ready waits until the last Service answers, and then a number of others, and returns when they all did.
+// ready waits until the last Service answers, and then a number of others, and returns when they all
+// did: at the socket, where that is translated, and beyond it.
 func (n *node) ready(random *rand.Rand, limit time.Duration) (time.Time, error) {
 	if !n.kind.Services() {
 		return time.Now(), nil
 	}
 	targets := append([]netip.AddrPort{n.target(n.load.Services-1, random)}, n.targets(random, 32)...)
-	for _, s := range specials() {
-		if s.port == driver.SinkPort {
-			targets = append(targets, s.target())
-		}
-	}
 	deadline := time.Now().Add(limit)
-	for _, t := range targets {
-		for {
-			_, err := n.do(inPod, driver.Job{Task: driver.Await, Targets: []netip.AddrPort{t}, Want: driver.Open, Length: 500 * time.Millisecond, Pause: time.Millisecond})
-			if err == nil {
-				break
-			}
-			if ended := n.peer.Err(); ended != nil {
-				return time.Time{}, ended
-			}
-			if time.Now().After(deadline) {
+	for _, from := range []place{inPod, inBarePod} {
+		for _, t := range targets {
+			if err := n.answers(from, t, deadline); errors.Is(err, errNotReady) {
 				return time.Time{}, fmt.Errorf("%w within %v", errNotReady, limit)
+			} else if err != nil {
+				return time.Time{}, err
 			}
 		}
 	}
 	return time.Now(), nil
+}
+
+// answers waits until a Service does.
+func (n *node) answers(from place, target netip.AddrPort, deadline time.Time) error {
+	for {
+		_, err := n.do(from, driver.Job{Task: driver.Await, Targets: []netip.AddrPort{target}, Want: driver.Open, Length: 500 * time.Millisecond, Pause: time.Millisecond})
+		if err == nil {
+			return nil
+		}
+		if ended := n.peer.Err(); ended != nil {
+			return ended
+		}
+		if time.Now().After(deadline) {
+			return errNotReady
+		}
+	}
 }
 
 // written is called when the API server has sent a change.

@@ -164,9 +164,6 @@ func (r *run) want() (out []key) {
 	return out
 }
 
-// label tells loads of many endpoints a Service from those of two.
-func (b benchmark) label(load) string { return b.name }
-
 // all goes through the loads, the small ones first, and does at each whatever wants it.
 func (r *run) all() error {
 	var loads []load
