@@ -223,6 +223,10 @@ func BenchmarkConnect(b *testing.B) {
 		d.apply(want)
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) { connect(b, "10.99.0.1:80") })
 		// Two tiers whose every endpoint is the same pod, by two ports.
+		remembering := s
+		remembering.change = func(m *model.Service) { m.Affinity = time.Hour }
+		d.update(s.name, remembering.plan())
+		b.Run(fmt.Sprintf("affinity/services=%d", n), func(b *testing.B) { connect(b, "10.99.0.1:80") })
 		want[s.id()][0].Backends = slices.Repeat(want[s.id()][0].Backends, 2)
 		want[s.id()][0].Backends[0].Share, want[s.id()][0].Backends[1].Share = .9, .1
 		want[s.id()][0].Backends[1].Addr = netip.AddrPortFrom(want[s.id()][0].Backends[1].Addr.Addr(), targetPort+1)

@@ -176,7 +176,11 @@ func (h *half) allocate(list []netip.Prefix) error {
 	for _, r := range h.layout.dropUnallocated() {
 		b.AddRule(unallocatedChain, r)
 	}
-	return h.commit(b, &difference{})
+	err := h.commit(b, &difference{})
+	if err != nil {
+		h.forgetKernel() // the next audit brings it
+	}
+	return err
 }
 
 // faults is Faults.
