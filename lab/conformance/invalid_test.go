@@ -33,7 +33,8 @@ func invalid(t *testing.T, s *stage) {
 	for _, v6 := range []bool{false, true} {
 		s.stray(t, "pod0", clusterIP(1), v6, port)
 		s.stray(t, "stranger", balancer(1), v6, port+1)
-		port += 2
+		s.stray(t, "stranger", clusterIP(1), v6, port+2) // masqueraded: the segment is for the node
+		port += 3
 	}
 }
 
