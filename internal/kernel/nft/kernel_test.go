@@ -217,3 +217,46 @@ func TestBigBatch(t *testing.T) {
 		t.Fatalf("after a refused batch %d elements of %d: %v", len(got), n, err)
 	}
 }
+
+// Tables of two families have a name in common and nothing else; an address is as long as its family's.
+func TestFamilies(t *testing.T) {
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	conn := nft.Dial(ns.FD())
+	defer conn.Close()
+	endpoints := nft.Set{Name: "endpoints", Key: []nft.Field{nft.Addr, nft.Protocol, nft.Port}, Data: []nft.Field{nft.Addr, nft.Port}}
+	const port = "\x00\x50\x00\x00"
+	for _, d := range []door{conn, &nft.Fake{}} {
+		want := map[nft.Table]nft.Element{}
+		for family, addr := range map[nft.Family]string{nft.IPv4: "aaaa", nft.IPv6: "aaaabbbbccccdddd"} {
+			table := nft.Table{Family: family, Name: "t"}
+			want[table] = nft.Element{Key: addr + "\x06\x00\x00\x00" + port, Data: addr + port}
+			b := nft.NewBatch(table)
+			b.AddTable()
+			b.AddSet(endpoints)
+			b.Add(endpoints, want[table])
+			if err := d.Commit(b); err != nil {
+				t.Fatalf("%T: %v", d, err)
+			}
+		}
+		for table, e := range want {
+			if got, err := d.Elements(table, endpoints); err != nil || len(got) != 1 || got[0] != e {
+				t.Errorf("%T: %s: %v %v, want %v", d, table, got, err, e)
+			}
+		}
+		b := nft.NewBatch(nft.Table{Family: nft.IPv6, Name: "t"})
+		b.DelTable()
+		if err := d.Commit(b); err != nil {
+			t.Errorf("%T: %v", d, err)
+		}
+		for table := range want {
+			_, there, err := d.Read(table)
+			if there != (table.Family == nft.IPv4) || err != nil {
+				t.Errorf("%T: %s is there: %v %v", d, table, there, err)
+			}
+		}
+	}
+}
