@@ -216,7 +216,7 @@ func (a *Applier) reach(c *change, at address, f service.Frontend) {
 	from := a.have.frontends[at]
 	to := &programmed{kept: keeps(f)}
 	if choice, ok := here(f); ok {
-		to = from.reach(aim(choice.Backends, f.Protocol), to.kept, a.have.newID)
+		to = from.reach(aim(choice.Backends, f.Protocol), to.kept, a.have.numbers)
 	}
 	c.turn(at, from, to)
 }
@@ -227,6 +227,8 @@ func (a *Applier) write(c *change) (wrote bool, err error) {
 		c = a.fit(c)
 	}
 	wrote = c.steps() > 0
+	c.counters = puts[uint32, uint64]{a.have.numbers.fresh, make([]uint64, len(a.have.numbers.fresh))}
+	a.have.numbers.fresh = nil
 	if err := c.write(a.tables); err != nil {
 		a.have = nil
 		return false, fmt.Errorf("socket path: %w", err)
@@ -362,27 +364,29 @@ func (a *Applier) OptOut(pods []netip.Addr) error {
 	return nil
 }
 
-// Counters returns how often the socket path led to each endpoint. Pairs that are no longer wanted
-// are forgotten.
+// Counters returns how often the socket path led to each endpoint that it leads to now, since it
+// does. Pairs for which there was no counter left are missing.
 func (a *Applier) Counters() (map[service.Pair]service.Traffic, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := map[service.Pair]service.Traffic{}
-	var stale []pair
-	err := a.tables.connections.Each(func(keys []pair, values []uint64) {
-		for i, k := range keys {
-			if a.complete && a.have != nil && !a.have.leads(k) {
-				stale = append(stale, k)
-				continue
-			}
-			out[service.Pair{Frontend: k.Service.key(), Backend: k.Endpoint.addrPort()}] = service.Traffic{Connections: values[i]}
-		}
-	})
-	if err == nil {
-		err = a.tables.connections.Delete(stale)
+	if a.have == nil {
+		return out, nil
 	}
-	if err != nil {
+	counts := make([]uint64, a.tables.connections.Max())
+	if err := a.tables.connections.Each(func(keys []uint32, values []uint64) {
+		for i, k := range keys {
+			counts[k] = values[i]
+		}
+	}); err != nil {
 		return nil, fmt.Errorf("socket path: %w", err)
+	}
+	for at, p := range a.have.frontends {
+		for _, s := range p.slots {
+			if s.counter != 0 {
+				out[service.Pair{Frontend: at.key(), Backend: s.endpoint.addrPort()}] = service.Traffic{Connections: counts[s.counter]}
+			}
+		}
 	}
 	return out, nil
 }

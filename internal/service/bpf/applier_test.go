@@ -186,10 +186,10 @@ func TestAnEndpointCostsThreeSteps(t *testing.T) {
 		list  []int
 		steps int
 	}{
-		{"added", append(slices.Clone(list), 1000), 2},
+		{"added", append(slices.Clone(list), 1000), 3},
 		{"the first removed", append(slices.Clone(list[1:]), 1000), 3},
 		{"the same in another order", append([]int{1000}, list[1:]...), 0},
-		{"replaced", append([]int{1000, 2000}, list[2:]...), 1},
+		{"replaced", append([]int{1000, 2000}, list[2:]...), 2},
 		{"another removed", append([]int{1000, 2000}, list[3:]...), 3},
 	} {
 		before := a.life().Taken
@@ -386,9 +386,9 @@ func TestUDPIsEndedAtOnceAndSeldom(t *testing.T) {
 
 // Ids come round after 2^32 and are not given twice.
 func TestIdsComeRound(t *testing.T) {
-	m := &image{next: ^uint32(0) - 1, frontends: map[address]*programmed{{}: {id: 1}, {Zero: 1}: {id: 2}, {Zero: 2}: {id: 4}}}
+	n := &numbers{next: ^uint32(0) - 1, inUse: func() map[uint32]bool { return map[uint32]bool{1: true, 2: true, 4: true} }}
 	for _, want := range []uint32{^uint32(0) - 1, ^uint32(0), 3, 5} {
-		if got := m.newID(); got != want {
+		if got := n.id(); got != want {
 			t.Errorf("got %d, want %d", got, want)
 		}
 	}

@@ -16,7 +16,7 @@ type tables struct {
 	slots       table[slotKey, slot]
 	weights     table[uint32, weights]
 	kept        table[pair, uint32]
-	connections table[pair, uint64]
+	connections table[uint32, uint64]
 	optouts     table[uint64, uint32]
 }
 
@@ -48,6 +48,7 @@ func (p *puts[K, V]) add(k K, v V) { p.keys, p.values = append(p.keys, k), appen
 // order in which every single step leaves something right: what is led to comes before what leads
 // there, and goes after it.
 type change struct {
+	counters  puts[uint32, uint64]
 	keep      puts[pair, uint32]
 	slots     puts[slotKey, slot]
 	weights   puts[uint32, weights]
@@ -142,6 +143,7 @@ func (c *change) turnKept(at address, from, to []address) {
 // write carries the change out, up to the first failure.
 func (c *change) write(t tables) error {
 	for _, step := range []func() error{
+		func() error { return t.connections.Put(c.counters.keys, c.counters.values) },
 		func() error { return t.kept.Put(c.keep.keys, c.keep.values) },
 		func() error { return t.slots.Put(c.slots.keys, c.slots.values) },
 		func() error { return t.weights.Put(c.weights.keys, c.weights.values) },

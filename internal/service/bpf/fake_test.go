@@ -17,7 +17,7 @@ type fakeTables struct {
 	slots       *bpf.Fake[slotKey, slot]
 	weights     *bpf.Fake[uint32, weights]
 	kept        *bpf.Fake[pair, uint32]
-	connections *bpf.Fake[pair, uint64]
+	connections *bpf.Fake[uint32, uint64]
 	optouts     *bpf.Fake[uint64, uint32]
 }
 
@@ -47,7 +47,7 @@ func (k *fakeKernel) agent(layout string, life *bpf.Life) *Applier {
 	if t == nil {
 		t = &fakeTables{
 			bpf.NewFake[address, frontend](k.room), bpf.NewFake[slotKey, slot](k.room), bpf.NewFake[uint32, weights](k.room),
-			bpf.NewFake[pair, uint32](k.room), bpf.NewFake[pair, uint64](k.room), bpf.NewFake[uint64, uint32](k.room),
+			bpf.NewFake[pair, uint32](k.room), bpf.NewFake[uint32, uint64](k.room), bpf.NewFake[uint64, uint32](k.room),
 		}
 		k.layouts[layout] = t
 	}
@@ -158,7 +158,7 @@ func (t *fakeTables) leads(at address) (map[address]float64, error) {
 		before = max(before, d.Limit)
 		for n := range d.N {
 			s, ok := t.slots.Entries[slotKey{f.ID, n}]
-			if !ok || s != newSlot(f.ID, s.Endpoint) {
+			if !ok || s != newSlot(f.ID, seat{s.Endpoint, s.Counter}) {
 				return nil, fmt.Errorf("frontend %v: slot %d of %d is %v %v", at, n, d.N, s, ok)
 			}
 			out[s.Endpoint] += odds / float64(d.N)
@@ -186,6 +186,13 @@ func wantLeads(f service.Frontend) map[address]float64 {
 func (t *fakeTables) holdsExactly(tb testing.TB, want map[model.Name][]service.Frontend) {
 	tb.Helper()
 	fronts, slots, weighing, keep := 0, 0, 0, 0
+	counted := map[uint32]slotKey{}
+	for k, s := range t.slots.Entries {
+		if other, taken := counted[s.Counter]; taken || s.Counter == 0 {
+			tb.Fatalf("slots %v and %v have the counter %d", k, other, s.Counter)
+		}
+		counted[s.Counter] = k
+	}
 	for _, list := range want {
 		for _, f := range list {
 			at := addressOf(f.Addr, f.Protocol)

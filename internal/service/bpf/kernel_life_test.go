@@ -329,3 +329,49 @@ func TestWeightsInTheKernel(t *testing.T) {
 		t.Errorf("chi-square is %.1f: %v", chi, counters)
 	}
 }
+
+// Counts go on through restarts and other weights, and begin anew with an endpoint that is new.
+func TestCounters(t *testing.T) {
+	w := newWorld(t, 3)
+	backends := endpoints(3, false, 8080)
+	w.serve(t, backends...)
+	at := netip.AddrPortFrom(serviceAddr(1, false), 80)
+	a := w.applier(t)
+	want := map[netip.AddrPort]uint64{}
+	check := func(what string) {
+		t.Helper()
+		for range 10 {
+			got, err := w.ask("tcp", at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want[got]++
+		}
+		counters, err := a.Counters()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for p, c := range counters {
+			if c.Connections != want[p.Backend] {
+				t.Errorf("%s: %v counted %d, want %d", what, p.Backend, c.Connections, want[p.Backend])
+			}
+		}
+	}
+	f := front(at, model.TCP, backends[:2]...)
+	apply(t, a, f)
+	check("at first")
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = w.applier(t)
+	apply(t, a, f)
+	check("after a restart")
+	f.Backends[0].Share, f.Backends[1].Share = 0.7, 0.3
+	apply(t, a, f)
+	check("with weights")
+	apply(t, a, front(at, model.TCP, backends[1:]...))
+	delete(want, backends[0])
+	check("an endpoint replaced")
+	apply(t, a, front(at, model.TCP, backends...))
+	check("an endpoint that is back")
+}

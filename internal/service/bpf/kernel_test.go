@@ -123,7 +123,7 @@ func TestShapesAreAsInC(t *testing.T) {
 	if p == nil || p.broken || len(p.slots) != 3 || p.weights == nil || len(p.kept) != 3 {
 		t.Errorf("read %+v", p)
 	}
-	if !slices.Contains(p.slots, addressOf(endpoints(1, true, 53)[0], model.UDP)) {
+	if !slices.ContainsFunc(p.slots, func(s seat) bool { return s.endpoint == addressOf(endpoints(1, true, 53)[0], model.UDP) }) {
 		t.Errorf("slots are %v", p.slots)
 	}
 }

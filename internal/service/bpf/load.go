@@ -228,7 +228,7 @@ func (m *machine) Tables() tables {
 		slots:       view[slotKey, slot](m, objectMapSlots),
 		weights:     view[uint32, weights](m, objectMapWeights),
 		kept:        view[pair, uint32](m, objectMapKept),
-		connections: view[pair, uint64](m, objectMapConnections),
+		connections: view[uint32, uint64](m, objectMapConnections),
 		optouts:     view[uint64, uint32](m, objectMapOptouts),
 	}
 }

@@ -11,11 +11,17 @@ import (
 // programmed is what the maps hold of one frontend: our copy of the kernel.
 type programmed struct {
 	id      uint32    // 0: the frontend itself is not there, at most its kept endpoints are
-	slots   []address // by number
+	slots   []seat    // by number
 	weights *weights  // nil: even
 	kept    []address // serving endpoints of a UDP frontend
 	// broken tells that something of it is missing or wrong, so that it must be written anew.
 	broken bool
+}
+
+// seat is what is in a slot: an endpoint, and the number of the pair's counter; 0: it has none.
+type seat struct {
+	endpoint address
+	counter  uint32
 }
 
 // digest is the sum of the digests of a frontend's elements, by table.
@@ -102,11 +108,6 @@ func (p *programmed) usage() usage {
 	return u
 }
 
-// leads tells whether the frontend leads to the endpoint, or did and it still serves.
-func (p *programmed) leads(endpoint address) bool {
-	return slices.Contains(p.slots, endpoint) || slices.Contains(p.kept, endpoint)
-}
-
 // here tells whether the socket path does a frontend, and by which choice: who opens a socket on
 // this node is an insider. The rest is left to the packet path, which knows the packet's source,
 // answers where there is no endpoint, and remembers clients.
@@ -145,45 +146,73 @@ func keeps(f service.Frontend) []address {
 	return out
 }
 
-// reach returns what a frontend should become when it leads to t, out of what it is now; newID
-// gives an id that nobody has. Even shares keep their slots where they can, so that a change costs what
-// it is. So do weights if only endpoints differ. Else all is written beside the old, under the new
-// id, and comes into force at once.
-func (p *programmed) reach(t target, kept []address, newID func() uint32) *programmed {
-	to := &programmed{slots: t.endpoints, weights: t.weights, kept: kept}
+// reach returns what a frontend should become when it leads to t, out of what it is now. Even
+// shares keep their slots where they can, so that a change costs what it is. So do weights if only
+// endpoints differ. Else all is written beside the old, under a new id, and comes into force at once.
+func (p *programmed) reach(t target, kept []address, numbers *numbers) *programmed {
+	to := &programmed{weights: t.weights, kept: kept}
 	switch {
 	case p == nil || p.id == 0 || p.broken:
-		to.id = newID()
+		to.id, to.slots = numbers.id(), settle(nil, t.endpoints)
 	case p.weights == nil && t.weights == nil:
 		to.id, to.slots = p.id, settle(p.slots, t.endpoints)
 	case p.weights != nil && t.weights != nil && *p.weights == *t.weights && len(p.slots) == len(t.endpoints):
-		to.id, to.slots = p.id, make([]address, 0, len(t.endpoints))
+		to.id, to.slots = p.id, make([]seat, 0, len(t.endpoints))
 		at := 0
 		for _, n := range t.tiers {
 			to.slots = append(to.slots, settle(p.slots[at:at+n], t.endpoints[at:at+n])...)
 			at += n
 		}
+		to.count(p)
 	default:
-		to.id = newID()
+		to.id, to.slots = numbers.id(), settle(nil, t.endpoints)
+		to.count(p)
+	}
+	for i := range to.slots {
+		if to.slots[i].counter == 0 {
+			to.slots[i].counter = numbers.counter()
+		}
 	}
 	return to
 }
 
-// settle puts the endpoints into as many slots: each that has one of these keeps it.
-func settle(slots, endpoints []address) []address {
-	if slices.Equal(slots, endpoints) {
-		return slots
+// count lets endpoints go on with the counters that they had in p.
+func (p *programmed) count(from *programmed) {
+	had := make(map[address]uint32, len(from.slots))
+	for _, s := range from.slots {
+		had[s.endpoint] = s.counter
 	}
-	out := make([]address, len(endpoints))
+	for i, s := range p.slots {
+		p.slots[i].counter = had[s.endpoint]
+	}
+}
+
+// settle puts the endpoints into as many slots: each that has one of these keeps it, and whoever is
+// new has no counter yet.
+func settle(slots []seat, endpoints []address) []seat {
+	out := make([]seat, len(endpoints))
+	if len(slots) == 0 {
+		for i, e := range endpoints {
+			out[i].endpoint = e
+		}
+		return out
+	}
+	if slices.EqualFunc(slots, endpoints, func(s seat, e address) bool { return s.endpoint == e }) {
+		return slices.Clone(slots)
+	}
+	counters := make(map[address]uint32, len(slots))
+	for _, s := range slots {
+		counters[s.endpoint] = s.counter
+	}
 	stays := make(map[address]bool, len(endpoints))
 	for _, e := range endpoints {
 		stays[e] = true
 	}
 	var free []int
 	for i := range out {
-		if i < len(slots) && stays[slots[i]] {
+		if i < len(slots) && stays[slots[i].endpoint] {
 			out[i] = slots[i]
-			delete(stays, slots[i])
+			delete(stays, slots[i].endpoint)
 			continue
 		}
 		free = append(free, i)
@@ -191,7 +220,7 @@ func settle(slots, endpoints []address) []address {
 	for _, e := range endpoints {
 		if stays[e] {
 			delete(stays, e)
-			out[free[0]] = e
+			out[free[0]] = seat{e, counters[e]}
 			free = free[1:]
 		}
 	}

@@ -7,8 +7,7 @@ type image struct {
 	frontends map[address]*programmed
 	digest    digest
 	usage     usage
-	next      uint32          // no id from here on is in use, save those in taken
-	taken     map[uint32]bool // set once the numbers have come round
+	numbers   *numbers
 
 	// Elements that no frontend leads to: a predecessor was interrupted, or somebody else wrote them.
 	lostSlots   []slotKey
@@ -17,7 +16,8 @@ type image struct {
 
 // read makes an image of the tables.
 func read(t tables) (*image, error) {
-	m := &image{frontends: map[address]*programmed{}, next: 1}
+	m := &image{frontends: map[address]*programmed{}}
+	m.numbers = &numbers{next: 1, inUse: m.ids, counters: t.connections.Max()}
 	byID := map[uint32]*programmed{}
 	err := t.frontends.Each(func(keys []address, values []frontend) {
 		for i, at := range keys {
@@ -27,30 +27,36 @@ func read(t tables) (*image, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := map[uint32]int{}
+	found, counters := map[uint32]int{}, map[uint32]*programmed{}
 	err = t.slots.Each(func(keys []slotKey, values []slot) {
 		for i, k := range keys {
 			p := byID[k.ID]
 			if p == nil || int(k.Slot) >= len(p.slots) {
 				m.lostSlots = append(m.lostSlots, k)
-				m.next = max(m.next, k.ID+1)
+				m.numbers.after(k.ID)
 				continue
 			}
-			p.slots[k.Slot] = values[i].Endpoint
-			p.broken = p.broken || newSlot(k.ID, values[i].Endpoint) != values[i]
+			s := seat{values[i].Endpoint, values[i].Counter}
+			p.slots[k.Slot] = s
+			taken := s.counter != 0 && counters[s.counter] != nil && counters[s.counter] != p || int(s.counter) >= t.connections.Max()
+			p.broken = p.broken || taken || newSlot(k.ID, s) != values[i]
+			if !taken && s.counter != 0 {
+				counters[s.counter] = p
+			}
 			found[k.ID]++
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
+	m.numbers.adopt(counters)
 	weighs := map[uint32]bool{}
 	err = t.weights.Each(func(keys []uint32, values []weights) {
 		for i, id := range keys {
 			p := byID[id]
 			if p == nil || p.weights == nil {
 				m.lostWeights = append(m.lostWeights, id)
-				m.next = max(m.next, id+1)
+				m.numbers.after(id)
 				continue
 			}
 			*p.weights, weighs[id] = values[i], true
@@ -77,22 +83,13 @@ func read(t tables) (*image, error) {
 	return m, nil
 }
 
-// newID returns an id that no element has.
-func (m *image) newID() uint32 {
-	for {
-		id := m.next
-		m.next++
-		if id == 0 {
-			m.taken = map[uint32]bool{}
-			for _, p := range m.frontends {
-				m.taken[p.id] = true
-			}
-			continue
-		}
-		if !m.taken[id] {
-			return id
-		}
+// ids are those in use.
+func (m *image) ids() map[uint32]bool {
+	out := make(map[uint32]bool, len(m.frontends))
+	for _, p := range m.frontends {
+		out[p.id] = true
 	}
+	return out
 }
 
 // sweep removes what no frontend leads to.
@@ -114,13 +111,13 @@ const most = 1 << 20
 func (m *image) enter(at address, f frontend, byID map[uint32]*programmed) {
 	p := m.at(at)
 	p.id = f.ID
-	m.next = max(m.next, f.ID+1)
+	m.numbers.after(f.ID)
 	if f != newFrontend(at, f.ID, f.Count, f.Flags) || f.ID == 0 || f.Count > most || byID[f.ID] != nil {
 		p.broken = true
 		return
 	}
 	byID[f.ID] = p
-	p.slots = make([]address, f.Count)
+	p.slots = make([]seat, f.Count)
 	if f.Flags&weighted != 0 {
 		p.weights = &weights{}
 	}
@@ -142,11 +139,18 @@ func (m *image) at(a address) *programmed {
 // become enters a change that was written.
 func (m *image) become(c *change) {
 	for i, at := range c.becomes.keys {
-		if p := m.frontends[at]; p != nil {
-			m.digest.subtract(p.digest(at))
-			m.usage.subtract(p.usage())
-		}
 		p := c.becomes.values[i]
+		if was := m.frontends[at]; was != nil {
+			m.digest.subtract(was.digest(at))
+			m.usage.subtract(was.usage())
+			switch {
+			case was.broken: // its counters may be another's
+			case p == nil:
+				m.numbers.release(was.slots, nil)
+			default:
+				m.numbers.release(was.slots, p.slots)
+			}
+		}
 		if p == nil || p.id == 0 && len(p.kept) == 0 {
 			delete(m.frontends, at)
 			continue
@@ -200,10 +204,4 @@ func compareAddresses(a, b address) int {
 		return c
 	}
 	return int(a.Protocol) - int(b.Protocol)
-}
-
-// leads tells whether the pair's frontend leads to its endpoint.
-func (m *image) leads(p pair) bool {
-	f := m.frontends[p.Service]
-	return f != nil && f.leads(p.Endpoint)
 }

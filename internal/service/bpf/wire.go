@@ -41,8 +41,8 @@ type slotKey struct {
 }
 
 type slot struct {
-	Endpoint address
-	Check    uint32
+	Endpoint       address
+	Check, Counter uint32
 }
 
 // draw is one of the draws that make up weights: from the first N slots, if a random number is
@@ -81,8 +81,8 @@ func newFrontend(at address, id, count, flags uint32) frontend {
 	return frontend{id, count, flags, uint32(stir(stir(at.stir(1), id, count), flags, 0))}
 }
 
-func newSlot(id uint32, endpoint address) slot {
-	return slot{endpoint, uint32(stir(endpoint.stir(2), id, 0))}
+func newSlot(id uint32, s seat) slot {
+	return slot{s.endpoint, uint32(stir(s.endpoint.stir(2), id, 0)), s.counter}
 }
 
 // The digest of an element covers its key and its value. The digests of a table's elements, added
@@ -93,7 +93,7 @@ func (f frontend) digest(at *address) uint64 {
 }
 
 func (s *slot) digest(k slotKey) uint64 {
-	return stir(stir(s.Endpoint.stir(4), k.ID, k.Slot), s.Check, 0)
+	return stir(stir(s.Endpoint.stir(4), k.ID, k.Slot), s.Check, s.Counter)
 }
 
 func (w *weights) digest(id uint32) uint64 {

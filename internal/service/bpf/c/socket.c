@@ -34,6 +34,7 @@ struct slot_key {
 struct slot {
 	struct address endpoint;
 	u32 check; /* of the id and the endpoint */
+	u32 counter; /* which of connections is the pair's; 0: none */
 };
 
 /* A weighted frontend draws from the first n slots, for the first n whose limit a number is below. */
@@ -108,11 +109,11 @@ struct {
 	__type(value, u32);
 } kept SEC(".maps");
 
+/* Counted by number: that is one look at memory, and a hash map would be three. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 131072);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct pair);
+	__type(key, u32);
 	__type(value, u64);
 } connections SEC(".maps");
 
@@ -197,13 +198,14 @@ INLINE int find_frontend(const struct address *at, struct frontend *out)
 	return (u32)h == once(f->check);
 }
 
-INLINE int find_slot(u32 id, u32 slot, struct address *out)
+INLINE int find_slot(u32 id, u32 slot, struct address *out, u32 *counter)
 {
 	struct slot_key key = {id, slot};
 	const struct slot *s = bpf_map_lookup_elem(&slots, &key);
 	if (!s)
 		return 0;
 	read_address(out, &s->endpoint);
+	*counter = once(s->counter);
 	return (u32)stir(stir_address(2, out), id, 0) == once(s->check);
 }
 
@@ -226,22 +228,18 @@ INLINE u32 width(const struct frontend *f)
 }
 
 /* choose draws an endpoint. A slot that has just gone leads to another try, with slot 0. */
-INLINE int choose(const struct address *at, struct frontend *f, struct address *out)
+INLINE int choose(const struct address *at, struct frontend *f, struct address *out, u32 *counter)
 {
-	if (find_slot(f->id, below(width(f)), out))
+	if (find_slot(f->id, below(width(f)), out, counter))
 		return 1;
-	return find_frontend(at, f) && find_slot(f->id, 0, out);
+	return find_frontend(at, f) && find_slot(f->id, 0, out, counter);
 }
 
-INLINE void count(const struct pair *p)
+INLINE void count(u32 counter)
 {
-	u64 *n = bpf_map_lookup_elem(&connections, p);
-	if (n) {
+	u64 *n = counter ? bpf_map_lookup_elem(&connections, &counter) : 0;
+	if (n)
 		__sync_fetch_and_add(n, 1);
-		return;
-	}
-	u64 one = 1;
-	bpf_map_update_elem(&connections, p, &one, BPF_NOEXIST);
 }
 
 INLINE const struct settings *get_settings(void)
@@ -268,13 +266,14 @@ INLINE int connect(struct bpf_sock_addr *ctx, struct origin *o)
 		return 0;
 	if (o->pair.service.protocol == IPPROTO_UDP && !s->connected_udp)
 		return 0;
-	if (!choose(&o->pair.service, &f, &o->pair.endpoint))
+	u32 counter;
+	if (!choose(&o->pair.service, &f, &o->pair.endpoint, &counter))
 		return 0;
 	struct origin *mine = bpf_sk_storage_get(&peers, ctx->sk, o, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!mine)
 		return 0;
 	*mine = *o;
-	count(&o->pair);
+	count(counter);
 	return 1;
 }
 
@@ -324,7 +323,8 @@ INLINE int talk(struct bpf_sock_addr *ctx, struct origin *o, struct frontend *f)
 		if (idle)
 			free = i;
 	}
-	if (free < 0 || !choose(&o->pair.service, f, &o->pair.endpoint))
+	u32 counter;
+	if (free < 0 || !choose(&o->pair.service, f, &o->pair.endpoint, &counter))
 		return 0;
 	/* Two Services with one endpoint would be one to recvmsg: the second is not ours. */
 	for (int i = 0; i < TALKS; i++)
@@ -336,7 +336,7 @@ INLINE int talk(struct bpf_sock_addr *ctx, struct origin *o, struct frontend *f)
 	for (int i = 0; i < TALKS; i++)
 		if (i == free)
 			t->with[i] = *o;
-	count(&o->pair);
+	count(counter);
 	return 1;
 }
 
@@ -507,7 +507,7 @@ static long sum_frontend(void *map, const struct address *key, const struct fron
 
 static long sum_slot(void *map, const struct slot_key *key, const struct slot *v, struct sums *s)
 {
-	s->slots += stir(stir(stir_address(4, &v->endpoint), key->id, key->slot), v->check, 0);
+	s->slots += stir(stir(stir_address(4, &v->endpoint), key->id, key->slot), v->check, v->counter);
 	s->slot_count++;
 	return 0;
 }
