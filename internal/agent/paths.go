@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/zonewise/zonewise/internal/kernel/bpf"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
 )
@@ -113,7 +114,8 @@ func (p *paths) judge(socket Socket, err error, now time.Time) error {
 		p.failing = now
 	}
 	err = fmt.Errorf("%s: %w", pathSocket, err)
-	if now.Sub(p.failing) < giveUp {
+	// What another agent looks after is not ours to take away: that one is stopping, or should be.
+	if now.Sub(p.failing) < giveUp || errors.Is(err, bpf.ErrTaken) {
 		return err
 	}
 	if gone := socket.Remove(); gone != nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/zonewise/zonewise/internal/kernel/bpf"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
 )
@@ -67,6 +69,7 @@ func TestASocketPathThatKeepsFailingIsTakenAway(t *testing.T) {
 		{giveUp, nil, 0, false}, // it works again, and has all its time anew
 		{giveUp, broken, 0, true},
 		{2*giveUp - 1, broken, 0, true},
+		{2 * giveUp, fmt.Errorf("lock: %w", bpf.ErrTaken), 0, true}, // another agent's, which looks after it
 		{2 * giveUp, broken, 1, false},
 		{3 * giveUp, broken, 1, false},
 	} {

@@ -86,18 +86,15 @@ func (o agentFlags) paths(c *agent.Config) error {
 	return nil
 }
 
-// removeSocket takes away what an earlier agent left. An agent that may no longer use BPF can still take
-// away the pins, which are what holds the rest; UDP sockets that were led then stay led.
+// removeSocket takes away what an earlier agent left. One that may not use BPF can still take away the
+// pins, which are what holds the rest; UDP sockets that were led then stay led.
 func (o agentFlags) removeSocket() error {
 	options := o.bpf()
-	if _, err := os.Stat(options.Pins); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	socket, err := bpf.New(options)
-	if err != nil {
+	err := bpf.Remove(options)
+	if errors.Is(err, fs.ErrPermission) {
 		return os.RemoveAll(options.Pins)
 	}
-	return errors.Join(socket.Remove(), socket.Close())
+	return err
 }
 
 // addresses are those of the node: the agent is in its network.

@@ -120,14 +120,14 @@ func mendPath(why string) string {
 		{"bpffs", "Mount a BPF file system at the node's /sys/fs/bpf."},
 		{"cgroup v2", "Boot the node with cgroup v2 (systemd.unified_cgroup_hierarchy=1)."},
 		{"BTF", "Take a kernel with BTF (CONFIG_DEBUG_INFO_BTF)."},
-		{"not permitted", "Give the agent CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, as the chart does."},
+		{"CAP_BPF", "Give the agent CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, as the chart does."},
 		{"failed for", "See the agent's log, and restart the agent."},
 	} {
 		if strings.Contains(why, m.word) {
 			return m.mend + fine
 		}
 	}
-	return "It needs Linux 5.10 or newer with cgroup v2." + fine
+	return "It needs Linux 5.14 or newer with cgroup v2." + fine
 }
 
 // withoutAgent finds the nodes of which nothing is known.
