@@ -35,10 +35,13 @@ func (u *Unsupported) Error() string { return u.Missing }
 // can stand beside each other while one hands over to the other. What sockets hold outlives that,
 // and has a version of its own.
 const (
-	currentLayout = "v1"
-	socketLayout  = "sockets-v1"
-	linksDir      = "links"
+	socketLayout = "sockets-v1"
+	linksDir     = "links"
 )
+
+// currentLayout is a variable so that the linker can make an agent of another version, to try an
+// upgrade.
+var currentLayout = "v1"
 
 // socketMaps are those of the socket layout.
 var socketMaps = []string{objectMapPeers, objectMapConversations}

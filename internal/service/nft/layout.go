@@ -18,8 +18,9 @@ const interimName = "zonewise-interim"
 
 // layoutChain is an empty chain whose name carries the version of everything in this file, in
 // sets.go and in rules.go. A table without it was written by another version: it is replaced whole
-// as soon as all inputs are known.
-const layoutChain = "layout-4"
+// as soon as all inputs are known. It is a variable so that the linker can make an agent of another
+// version, to try an upgrade.
+var layoutChain = "layout-4"
 
 // elderChains mark tables whose sets are the same as far as they go. They are adopted like ours:
 // what they lack is added, and chains that differ are written anew.

@@ -36,8 +36,9 @@ const (
 	kubeProxyAddress = "127.0.0.1:10249"
 )
 
-// command is the program of a kind, with its arguments; the files that it reads are written.
-func command(w *rig.World, k Kind, api string, o Options) ([]string, error) {
+// Command is the program of a kind, with its arguments; the files that it reads are written. It is for
+// those who end programs in other ways than Stop does, or run several on one node.
+func Command(w *rig.World, k Kind, api string, o Options) ([]string, error) {
 	kubeconfig := filepath.Join(o.Dir, string(k)+".kubeconfig")
 	if err := os.WriteFile(kubeconfig, []byte(kubeconfigFor(api)), 0o600); err != nil {
 		return nil, err

@@ -82,7 +82,7 @@ func (p *Peer) start(api string, o Options) error {
 	case DirectConntrack:
 		return track(p.world)
 	}
-	args, err := command(p.world, p.Kind, api, o)
+	args, err := Command(p.world, p.Kind, api, o)
 	if err != nil {
 		return err
 	}
