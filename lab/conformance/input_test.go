@@ -187,6 +187,17 @@ func protocols(t *testing.T, s *stage) {
 			s.reach(t, from, overUDP(to), "pod2:9090 remote:9090", masquerade)
 		}
 	}
+	// SCTP has an endpoint, and the others have none.
+	alone := s.behind(web, on("pod2")...)
+	for _, slice := range alone {
+		slice.Ports = all[0].Ports[2:]
+	}
+	s.set(alone)
+	for _, to := range []target{clusterIP(1), nodeAt(1), balancer(1)} {
+		s.associates(t, "pod0", to, "pod2", to.what != "ClusterIP")
+		s.associates(t, "stranger", to, "pod2", masked)
+		s.fails(t, "pod0", to, refused)
+	}
 }
 
 func strangeAddresses(t *testing.T, s *stage) {

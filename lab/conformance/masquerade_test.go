@@ -73,6 +73,8 @@ func TestMasquerade(t *testing.T) {
 			s.reachAll(t, "stranger", clusterIP(1), "pod2 remote", masked)
 			for _, kind := range outward {
 				s.reachAll(t, "pod0", kind(1), "pod2 remote", masked)
+				s.reachAll(t, "pod0", kind(2), "pod2 remote", kept)
+				s.reachAll(t, "stranger", kind(2), "pod2", kept)
 			}
 		}},
 	})

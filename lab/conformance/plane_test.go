@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"errors"
+	"io"
 	"maps"
 	"net/netip"
 	"path/filepath"
@@ -47,6 +48,7 @@ type plane struct {
 	world    *rig.World
 	path     path
 	appliers []applier
+	open     []io.Closer
 
 	node      *corev1.Node
 	nodePorts []netip.Addr
@@ -57,6 +59,7 @@ type plane struct {
 func newPlane(t *testing.T, w *rig.World, p path) *plane {
 	t.Helper()
 	d := &plane{t: t, world: w, path: p, node: theNode()}
+	t.Cleanup(func() { d.stop() })
 	d.start(nft.Options{})
 	d.clear()
 	return d
@@ -65,12 +68,25 @@ func newPlane(t *testing.T, w *rig.World, p path) *plane {
 // start takes new appliers, as a new agent does: they know nothing of what came before.
 func (d *plane) start(o nft.Options) {
 	d.t.Helper()
+	d.stop()
 	door := kernelnft.Dial(d.world.Node.FD())
-	d.t.Cleanup(func() { door.Close() })
+	d.open = append(d.open, door)
 	d.appliers = []applier{nft.New(door, conntrack.Conn{}, o)}
 	if d.path == bySocket {
-		d.appliers = append(d.appliers, d.atSockets())
+		a := d.atSockets()
+		d.open, d.appliers = append(d.open, a), append(d.appliers, a)
 	}
+}
+
+// stop lets go of what the appliers hold of this process; the kernel stays as it is.
+func (d *plane) stop() {
+	d.t.Helper()
+	for _, o := range d.open {
+		if err := o.Close(); err != nil {
+			d.t.Error(err)
+		}
+	}
+	d.open = nil
 }
 
 // atSockets makes the socket path for the world's cgroup; its predecessor's is adopted.
@@ -84,11 +100,6 @@ func (d *plane) atSockets() *bpf.Applier {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.t.Cleanup(func() {
-		if err := a.Close(); err != nil {
-			d.t.Error(err)
-		}
-	})
 	return a
 }
 

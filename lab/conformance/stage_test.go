@@ -266,6 +266,9 @@ func (s *stage) ask(t *testing.T, from string, to target, v6 bool, times int, pa
 		if o.Error == "" && o.Peer != to.addr(v6) {
 			t.Errorf("%s to %s: the answer is from %s for the client, want %s", from, to.what, o.Peer, to.addr(v6))
 		}
+		if o.Took >= time.Second { // the first packet was lost: TCP sends it again after a second
+			t.Logf("%s from %s to %s (%s): answered by %s after %s", o.Local, from, to.what, to.addr(v6), o.Server, o.Took)
+		}
 	}
 	return got.Outcomes
 }
