@@ -155,6 +155,9 @@ func whoAnswers(to netip.AddrPort) (netip.AddrPort, error) {
 	}
 	buf := make([]byte, 64)
 	got, err := unix.Read(fd, buf)
+	for errors.Is(err, unix.EINTR) { // a read with a time limit is not taken up again after a signal
+		got, err = unix.Read(fd, buf)
+	}
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
