@@ -21,7 +21,7 @@ type agentFlags struct {
 	podInterface, socket                 string
 	cgroup, bpffs, namespaces, conntrack string
 	nodePorts                            []string
-	masqueradeAll, cleanup               bool
+	masqueradeAll, cleanup, stay         bool
 	audit, closeWait                     time.Duration
 	conn                                 kube.Options
 }
@@ -66,6 +66,7 @@ Stopping it leaves what it programmed in place; so an upgrade interrupts nothing
 	f.DurationVar(&o.closeWait, "conntrack-tcp-timeout-close-wait", time.Hour, "least time that connections closed by one side are kept translated; 0 leaves the kernel's")
 	f.StringVar(&o.conntrack, "conntrack-settings", "/proc/sys/net/netfilter", "folder of the kernel's settings of connection tracking")
 	f.BoolVar(&o.cleanup, "cleanup", false, "take everything of ours out of this node's kernel, and exit")
+	f.BoolVar(&o.stay, "stay", false, "after --cleanup, do nothing until stopped, instead of exiting")
 	connectionFlags(f, &o.conn, &o.level)
 	return c
 }
@@ -95,7 +96,7 @@ func (o agentFlags) run(ctx context.Context) error {
 		return err
 	}
 	if o.cleanup {
-		return o.clean(log)
+		return o.clean(ctx, log)
 	}
 	client, err := kube.NewClients(o.conn)
 	if err != nil {
@@ -133,7 +134,7 @@ func (o agentFlags) run(ctx context.Context) error {
 }
 
 // clean is what is done before another proxy takes over for good.
-func (o agentFlags) clean(log *slog.Logger) error {
+func (o agentFlags) clean(ctx context.Context, log *slog.Logger) error {
 	if err := o.removeSocket(); err != nil {
 		return fmt.Errorf("socket path: %w", err)
 	}
@@ -141,5 +142,8 @@ func (o agentFlags) clean(log *slog.Logger) error {
 		return fmt.Errorf("nft path: %w", err)
 	}
 	log.Info("nothing of ours is left in the kernel")
+	if o.stay {
+		<-ctx.Done()
+	}
 	return nil
 }

@@ -48,3 +48,29 @@ func TestChartOfTheSocketPath(t *testing.T) {
 		}
 	}
 }
+
+// Agents that clean up are ready at once: there is nothing to wait for.
+func TestChartThatCleansUp(t *testing.T) {
+	chart, err := fs.Sub(charts.Chart, "zonewise")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cleanup := range []bool{true, false} {
+		objects, err := Chart(chart, map[string]any{"agent": map[string]any{"cleanup": cleanup}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			if o.GetKind() != "DaemonSet" {
+				continue
+			}
+			b, err := o.MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(b), `"--cleanup","--stay"`) != cleanup || strings.Contains(string(b), "readinessProbe") == cleanup {
+				t.Errorf("cleanup %v: %s", cleanup, b)
+			}
+		}
+	}
+}
