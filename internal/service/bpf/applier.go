@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
@@ -61,11 +60,8 @@ type Applier struct {
 
 	have *image                 // what the tables hold, or nil when that is not known
 	left map[address]model.Name // frontends that did not fit
-	// ends is how many times sockets are still to be looked for that are connected to UDP endpoints
-	// which have gone: a second time when a connect() that was under way has ended.
-	ends  int
-	ended time.Time // when they were last looked for
-	pods  []netip.Addr
+	ends ending
+	pods []netip.Addr
 }
 
 func newApplier(h host) *Applier {
@@ -237,27 +233,8 @@ func (a *Applier) write(c *change) (wrote bool, err error) {
 	if len(c.noKeep) == 0 {
 		return wrote, nil
 	}
-	a.ends = 2
-	if time.Since(a.ended) < endPause {
-		return wrote, nil // the next Audit does it
-	}
+	a.ends.looks = 2
 	return wrote, a.end()
-}
-
-// endPause is between two looks for sockets to end, which take some 0.1 ms for each pod of the node.
-const endPause = time.Second
-
-// end ends connected UDP sockets whose endpoint has gone, if any has lately.
-func (a *Applier) end() error {
-	if a.ends == 0 {
-		return nil
-	}
-	if err := a.host.EndUDP(); err != nil {
-		return fmt.Errorf("socket path: %w", err)
-	}
-	a.ends--
-	a.ended = time.Now()
-	return nil
 }
 
 // fit makes of a change one that fits: frontends are taken in order, and what does not fit is left
@@ -410,6 +387,7 @@ func (a *Applier) Remove() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.have, a.applied, a.complete = nil, false, false
+	a.ends.stop()
 	err := a.host.Own() // what another agent runs is not ours to remove
 	if err == nil {
 		err = a.host.Remove()
@@ -424,5 +402,6 @@ func (a *Applier) Remove() error {
 func (a *Applier) Close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.ends.stop()
 	return a.host.Close()
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/zonewise/zonewise/internal/kernel/bpf"
+	"github.com/zonewise/zonewise/internal/kernel/netns"
 )
 
 // Options of an Applier.
@@ -77,6 +78,7 @@ type machine struct {
 	links    map[string]link.Link // by program
 	ender    *link.Iter           // nil: the kernel cannot end UDP sockets
 	lock     *os.File             // nil: not held
+	own      *netns.NS            // the node's network namespace: where New was called
 }
 
 // New returns an applier that has not changed anything yet, save that its maps are there. The
@@ -102,6 +104,9 @@ func open(o Options, layout string) (*machine, error) {
 	}
 	m := &machine{options: o, layout: layout, cgroup: cgroup,
 		links: map[string]link.Link{}, programs: map[string]program{}, maps: map[ebpf.MapID]bool{}}
+	if m.own, err = netns.Open("/proc/thread-self/ns/net"); err != nil {
+		return nil, err
+	}
 	if err := m.load(); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -384,7 +389,7 @@ func Remove(o Options) error {
 
 // Close lets go of the kernel and leaves everything in force.
 func (m *machine) Close() error {
-	errs := []error{m.disown()}
+	errs := []error{m.disown(), m.own.Close()}
 	for _, l := range m.links {
 		errs = append(errs, l.Close())
 	}

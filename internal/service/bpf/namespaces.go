@@ -13,13 +13,13 @@ import (
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 )
 
-// EndUDP ends sockets that are connected to endpoints which are no longer kept, in this namespace
+// EndUDP ends sockets that are connected to endpoints which are no longer kept, in the node's namespace
 // and in every pod's.
 func (m *machine) EndUDP() error {
 	if m.ender == nil {
 		return nil
 	}
-	return errors.Join(m.endHere(), m.inPods(m.endHere))
+	return errors.Join(m.own.Do(m.endHere), m.inPods(m.endHere))
 }
 
 // endHere runs the iterator once over the sockets of the namespace that the thread is in.
@@ -63,8 +63,11 @@ func (m *machine) inPods(f func() error) error {
 // OptOut leaves the sockets in these pods' namespaces alone, and no others.
 func (m *machine) OptOut(pods []netip.Addr) error {
 	out := map[uint64]bool{}
-	node, err := bpf.NamespaceCookie()
-	if err != nil {
+	var node uint64
+	if err := m.own.Do(func() (err error) {
+		node, err = bpf.NamespaceCookie()
+		return err
+	}); err != nil {
 		return err
 	}
 	wanted := make(map[netip.Addr]bool, len(pods))
