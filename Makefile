@@ -68,9 +68,17 @@ test: test-fast test-kernel test-story ## run every test: fast ones, those again
 test-fast: ## run the tests that need neither root nor a kernel, in seconds
 	go test ./... ./lab/...
 
+# An agent that lays out and names its tables otherwise: what an upgrade is tried with.
+OTHER := -X github.com/zonewise/zonewise/internal/service/nft.layoutChain=layout-other \
+	-X github.com/zonewise/zonewise/internal/service/bpf.currentLayout=v-other
+
+.PHONY: build-other
+build-other:
+	go build -ldflags '$(STAMP) $(OTHER)' -o bin/other/ ./cmd/zonewise
+
 .PHONY: test-kernel
-test-kernel: build ## run the tests against the real kernel, as root, in namespaces of their own
-	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region ./lab/machine ./lab/images ./lab/rig/... ./lab/bench/... ./lab/conformance
+test-kernel: build build-other ## run the tests against the real kernel, as root, in namespaces of their own
+	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region ./lab/machine ./lab/images ./lab/rig/... ./lab/bench/... ./lab/conformance ./lab/unbroken
 
 .PHONY: test-story
 test-story: build ## run the stories: what a user types in a lab, and what must come back

@@ -3,6 +3,7 @@ module github.com/zonewise/zonewise/lab
 go 1.26.0
 
 require (
+	github.com/cilium/ebpf v0.22.0
 	github.com/vishvananda/netns v0.0.5
 	github.com/zonewise/zonewise v0.0.0-00010101000000-000000000000
 	go.etcd.io/etcd/server/v3 v3.6.8
@@ -24,7 +25,6 @@ require (
 	github.com/Masterminds/sprig/v3 v3.3.0 // indirect
 	github.com/ajstarks/svgo v0.0.0-20211024235047-1546f124cd8b // indirect
 	github.com/chai2010/gettext-go v1.0.2 // indirect
-	github.com/cilium/ebpf v0.22.0 // indirect
 	github.com/docker/cli v29.7.2+incompatible // indirect
 	github.com/docker/docker-credential-helpers v0.9.5 // indirect
 	github.com/exponent-io/jsonpath v0.0.0-20210407135951-1de76d718b3f // indirect
