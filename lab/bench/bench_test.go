@@ -3,6 +3,7 @@ package bench
 import (
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -197,6 +198,27 @@ func TestWanted(t *testing.T) {
 		if len(benchmarks) != len(Names()) {
 			t.Errorf("%s: %v", name, benchmarks)
 		}
+	}
+}
+
+// TestOut: one peer's trouble does not end the others' run, and is told unless it is slowness alone.
+func TestOut(t *testing.T) {
+	b := churn()
+	r := &run{Config: Short(), record: newRecord()}
+	r.Log = io.Discard
+	s := &stage{load: load{Services: 1_000, Endpoints: 2}, benchmark: b}
+	slow, wrong := &node{kind: peer.KubeProxyNFT}, &node{kind: peer.Zonewise}
+	r.out(s, slow, fmt.Errorf("%w: 1m", errTooSlow))
+	if len(r.failed) != 0 || slow.out == "" {
+		t.Errorf("slow: %v, %q", r.failed, slow.out)
+	}
+	r.out(s, wrong, errors.New("refused"))
+	if len(r.failed) != 1 || !strings.Contains(r.failed[0].Error(), "churn, 1000 Services of 2 endpoints: zonewise: refused") {
+		t.Errorf("wrong: %v", r.failed)
+	}
+	rows := r.record.rows()
+	if len(rows) != 2*len(b.metrics(r.effort, s.load)) || rows[0].Note == "" {
+		t.Errorf("%+v", rows)
 	}
 }
 

@@ -52,7 +52,7 @@ func (r *run) churnAt(s *stage, n *node, rate int) error {
 	failures := 0
 	for ctx.Err() == nil || len(values) == 0 {
 		wait(time.Duration(r.random.Int64N(int64(20 * time.Millisecond))))
-		took, failed, e := n.flip()
+		took, failed, e := n.flip(r.Limit)
 		if e != nil {
 			err = e
 			break

@@ -41,7 +41,8 @@ func coldStart() benchmark {
 					}
 					begin := time.Now()
 					if err := r.coldStart(s, k); err != nil {
-						return err
+						r.failed = append(r.failed, fmt.Errorf("%s, %d Services of %d endpoints: %s: %w", s.benchmark.name, s.load.Services, s.load.Endpoints, k, err))
+						r.without(s, k, err.Error())
 					}
 					spent[k] += time.Since(begin)
 				}

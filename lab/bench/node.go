@@ -33,6 +33,7 @@ type node struct {
 	peer     *peer.Peer
 	dir      string
 	cpus     cpus
+	out      string      // why the peer takes part no more; empty: it does
 	live     bool        // the probe's endpoint is one where somebody listens
 	versions map[int]int // of Services' slices, where they are not the first
 
@@ -242,6 +243,9 @@ func (n *node) specialTarget(s special) netip.AddrPort {
 	}
 	return netip.AddrPortFrom(s.addrs[0], uint16(s.port))
 }
+
+// errTooSlow tells that a peer did not do a change in time.
+var errTooSlow = errors.New("too slow")
 
 // errNotReady tells that a peer did not do all Services in time.
 var errNotReady = errors.New("not all Services answer")

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -13,9 +14,6 @@ const changeToConnect = "change to connect"
 // that what is measured is its work and not its waiting.
 const idle = 1200 * time.Millisecond
 
-// flipLimit is how long a change may take to be seen.
-const flipLimit = time.Minute
-
 // programming is how long it takes until a changed endpoint is connected to, where nothing else changes.
 func programming() benchmark {
 	return benchmark{
@@ -27,7 +25,7 @@ func programming() benchmark {
 				var values []float64
 				for range r.flips {
 					wait(idle + time.Duration(r.random.Int64N(int64(idle/4))))
-					took, _, err := n.flip()
+					took, _, err := n.flip(r.Limit)
 					if err != nil {
 						return err
 					}
@@ -42,7 +40,7 @@ func programming() benchmark {
 
 // flip moves the probe's endpoint from where nobody listens to where somebody does, or back, while a
 // client connects all the time, and returns how long the client saw the old one.
-func (n *node) flip() (took time.Duration, failed int, err error) {
+func (n *node) flip(limit time.Duration) (took time.Duration, failed int, err error) {
 	n.live = !n.live
 	want, addr := driver.Refused, dead(1)
 	if n.live {
@@ -54,13 +52,15 @@ func (n *node) flip() (took time.Duration, failed int, err error) {
 	}
 	done := make(chan seen, 1)
 	go func() {
-		reply, err := n.do(inPod, driver.Job{Task: driver.Await, Targets: []netip.AddrPort{probe().target()}, Want: want, Length: flipLimit, Pause: 100 * time.Microsecond})
+		reply, err := n.do(inPod, driver.Job{Task: driver.Await, Targets: []netip.AddrPort{probe().target()}, Want: want, Length: limit, Pause: 100 * time.Microsecond})
 		done <- seen{reply, err}
 	}()
 	written, err := n.set(probe().at(addr))
 	s := <-done
-	if err == nil {
-		err = s.err
+	if err == nil && s.err != nil {
+		if err = s.err; s.Took > limit {
+			err = fmt.Errorf("%w: a change is not seen after %v", errTooSlow, limit)
+		}
 	}
 	return s.At - written, s.Outcomes[driver.Failed], err
 }

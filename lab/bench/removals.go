@@ -29,11 +29,11 @@ func removals() benchmark {
 		metrics: func(effort, load) []metric { return []metric{{stillThere, ""}, {saidToBeDone, "ms"}} },
 		run: func(r *run, s *stage) error {
 			return r.rounds(s, func(n *node) error {
-				if err := n.quiet(); err != nil {
+				if err := n.quiet(r.Limit); err != nil {
 					return err
 				}
 				for range r.removals {
-					bad, said, err := n.remove()
+					bad, said, err := n.remove(r.Limit)
 					if err != nil {
 						return err
 					}
@@ -47,8 +47,8 @@ func removals() benchmark {
 }
 
 // remove takes the dead endpoint away, counts connects to it, and puts it back.
-func (n *node) remove() (bad int, said time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), flipLimit)
+func (n *node) remove(limit time.Duration) (bad int, said time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	all := removal()
 	before, err := n.peer.Programmed(ctx)
@@ -88,15 +88,15 @@ func (n *node) counts(ctx context.Context, want uint64) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%s counts %d changes, want %d", n.kind, have, want)
+			return fmt.Errorf("%w: it counts %d changes, want %d", errTooSlow, have, want)
 		}
 	}
 }
 
 // quiet waits until the program has done all that it was told before, which its period may put off:
 // until its count has not changed for longer than that.
-func (n *node) quiet() error {
-	ctx, cancel := context.WithTimeout(context.Background(), flipLimit)
+func (n *node) quiet(limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	for last, same := uint64(0), 0; same < 3; {
 		now, err := n.peer.Programmed(ctx)

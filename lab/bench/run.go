@@ -113,6 +113,8 @@ type run struct {
 	slow  map[peer.Kind]slowness
 	heap  uint64 // after the last collection
 	least leastMemory
+	// failed is what went wrong with one peer, while the others went on.
+	failed []error
 }
 
 type slowness struct {
@@ -133,6 +135,7 @@ func Run(c Config) (Result, error) {
 	}
 	debug.SetGCPercent(-1) // see tidy
 	err := r.all()
+	err = errors.Join(append(r.failed, err)...)
 	result := Result{Schema: Schema, Machine: machine(), Short: c.Short, Rounds: c.Rounds, Rows: r.record.rows()}
 	sortRows(result.Rows, Names(), append([]peer.Kind{harness}, peer.Kinds()...))
 	if err == nil {

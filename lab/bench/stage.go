@@ -57,7 +57,7 @@ func (r *run) without(s *stage, k peer.Kind, why string) {
 	if !s.benchmark.peers(k) {
 		return
 	}
-	fmt.Fprintf(r.Log, "  %s: none of %s: %s\n", s.benchmark.name, k, why)
+	fmt.Fprintf(r.Log, "  %s: no more of %s: %s\n", s.benchmark.name, k, why)
 	for _, m := range s.benchmark.metrics(r.effort, s.load) {
 		r.record.note(s.key(k, m.name), m.unit, why)
 	}
@@ -84,9 +84,19 @@ func (r *run) begin(k peer.Kind, l load, snapshot *apiserver.Snapshot) (n *node,
 		err = n.settle(r.cpus.rest)
 	}
 	if err != nil {
-		return nil, "", errors.Join(err, n.close())
+		r.failed = append(r.failed, fmt.Errorf("%d Services of %d endpoints: %w", l.Services, l.Endpoints, err))
+		return nil, err.Error(), n.close()
 	}
 	return n, "", nil
+}
+
+// out ends a peer's part in a stage, while the others go on. Too slow it may be, but not wrong.
+func (r *run) out(s *stage, n *node, err error) {
+	n.out = err.Error()
+	r.without(s, n.kind, n.out)
+	if !errors.Is(err, errTooSlow) {
+		r.failed = append(r.failed, fmt.Errorf("%s, %d Services of %d endpoints: %s: %w", s.benchmark.name, s.load.Services, s.load.Endpoints, n.kind, err))
+	}
 }
 
 // settle keeps what was started with all CPUs on one, and pauses it.
@@ -107,7 +117,10 @@ func (r *run) rounds(s *stage, turn func(n *node) error) error {
 	for range r.Rounds {
 		for _, i := range r.random.Perm(len(s.nodes)) {
 			n := s.nodes[i]
-			if !s.benchmark.peers(n.kind) {
+			if n.out != "" {
+				r.without(s, n.kind, n.out)
+			}
+			if n.out != "" || !s.benchmark.peers(n.kind) {
 				continue
 			}
 			r.tidy()
@@ -119,7 +132,7 @@ func (r *run) rounds(s *stage, turn func(n *node) error) error {
 				err = ended
 			}
 			if err = errors.Join(err, n.peer.Pause()); err != nil {
-				return err
+				r.out(s, n, err)
 			}
 		}
 	}

@@ -29,7 +29,7 @@ func (r Result) Table(w io.Writer) error {
 			last = group
 		}
 		if row.Note != "" {
-			fmt.Fprintf(out, "%s\t-\t-\t-\t-\t%s\t\t\n", row.Peer, row.Note)
+			fmt.Fprintf(out, "%s\t-\t-\t-\t-\t-\t-\t-  %s\n", row.Peer, row.Note)
 			continue
 		}
 		fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s to %s\t%s\t%s\n", row.Peer, figure(row.Median), figure(row.Min), figure(row.P99), figure(row.Max),
