@@ -116,7 +116,7 @@ func TestTable(t *testing.T) {
 	if err := r.Table(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"connect, 1,000 Services: pod to ClusterIP (µs)", "kube-proxy-nft       31.0    30.0  50.0  50.0  31.0 to 50.0         1.55      1.00", "iptables: not found"} {
+	for _, want := range []string{"connect, 1,000 Services: pod to ClusterIP (µs)", "kube-proxy-nft       31.0    30.0  50.0  50.0  31.0 to 50.0       1.55      1.00", "iptables: not found"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, &out)
 		}
