@@ -85,11 +85,9 @@ func udpCycles(t *testing.T, s *stage) {
 			}
 		}
 	}
-	pace := time.NewTicker(apart)
-	defer pace.Stop()
 	var waits []time.Duration
 	for i := range len(replaced) {
-		<-pace.C
+		<-time.After(apart)
 		waits = append(waits, s.nextStep(t, i, all)...)
 	}
 	slices.Sort(waits)

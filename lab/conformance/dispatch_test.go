@@ -3,8 +3,10 @@
 package conformance
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -152,11 +154,33 @@ func lend(t *testing.T, ns *netns.NS, device string, a netip.Addr) {
 	if err := change(netlink.AddrAdd); err != nil {
 		t.Fatal(err)
 	}
+	if err := ns.Do(func() error { return arrives(a) }); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := change(netlink.AddrDel); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// arrives waits until the kernel takes an address of the calling thread's namespace for its own: for
+// one of IPv6 that is a moment after it was added.
+func arrives(a netip.Addr) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patienceForAnswers)
+	for {
+		routes, err := netlink.RouteGet(a.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return fmt.Errorf("%s is not there: %v, %w", a, routes, err)
+		}
+	}
 }
 
 func everyKind(n int) []target {
