@@ -31,6 +31,9 @@ func coldStart() benchmark {
 			for range r.Rounds {
 				for _, i := range r.random.Perm(len(r.Peers)) {
 					k := r.Peers[i]
+					if err := r.ctx.Err(); err != nil {
+						return err
+					}
 					slow, known := r.slow[k]
 					switch endpoints := s.load.Services * s.load.Endpoints; {
 					case !programs(k) || spent[k] > enough:

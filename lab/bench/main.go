@@ -1,14 +1,18 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/zonewise/zonewise/lab/bench/driver"
 	"github.com/zonewise/zonewise/lab/rig/peer"
@@ -106,7 +110,10 @@ func measure(args []string, stdout, stderr io.Writer) error {
 	if c.Only, err = pick(*only, Names()); err != nil {
 		return err
 	}
-	result, err := Run(c)
+	// Worlds are taken down where the run is interrupted, too.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	result, err := Run(ctx, c)
 	return errors.Join(show(result, stdout, stderr, *out, *page, false), err)
 }
 

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -106,6 +107,7 @@ func pairs(sizes []int) (out []load) {
 // run is one that is under way.
 type run struct {
 	Config
+	ctx    context.Context
 	record *record
 	random *rand.Rand
 	cpus   cpus
@@ -122,9 +124,9 @@ type slowness struct {
 	why       string
 }
 
-// Run measures, and returns what it found also where something went wrong on the way.
-func Run(c Config) (Result, error) {
-	r := &run{Config: c, record: newRecord(), random: rand.New(rand.NewPCG(c.Seed, 1)), cpus: cpus{-1, -1}, slow: map[peer.Kind]slowness{}, least: leastMemory{}}
+// Run measures until ctx ends, and returns what it found also where something went wrong on the way.
+func Run(ctx context.Context, c Config) (Result, error) {
+	r := &run{Config: c, ctx: ctx, record: newRecord(), random: rand.New(rand.NewPCG(c.Seed, 1)), cpus: cpus{-1, -1}, slow: map[peer.Kind]slowness{}, least: leastMemory{}}
 	if runtime.NumCPU() > 1 {
 		r.cpus = cpus{0, 1}
 	}
@@ -177,6 +179,9 @@ func (r *run) all() error {
 	}
 	slices.SortFunc(loads, func(a, b load) int { return a.Services*a.Endpoints - b.Services*b.Endpoints })
 	for _, l := range slices.Compact(loads) {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
 		if err := r.at(l); err != nil {
 			return fmt.Errorf("%d Services of %d endpoints: %w", l.Services, l.Endpoints, err)
 		}

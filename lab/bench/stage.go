@@ -28,6 +28,9 @@ func (s *stage) key(k peer.Kind, metric string) key {
 func (r *run) open(l load, snapshot *apiserver.Snapshot, wanting []benchmark) (*stage, error) {
 	s := &stage{load: l, snapshot: snapshot}
 	for _, k := range r.Peers {
+		if err := r.ctx.Err(); err != nil {
+			return s, err
+		}
 		wanted := false
 		for _, b := range wanting {
 			wanted = wanted || b.peers(k)
@@ -117,6 +120,9 @@ func (r *run) rounds(s *stage, turn func(n *node) error) error {
 	for range r.Rounds {
 		for _, i := range r.random.Perm(len(s.nodes)) {
 			n := s.nodes[i]
+			if err := r.ctx.Err(); err != nil {
+				return err
+			}
 			if n.out != "" {
 				r.without(s, n.kind, n.out)
 			}
