@@ -81,7 +81,6 @@ type Agent struct {
 	program  *programmer
 	reporter *reporter
 	report   *loop.Loop // runs the reporter
-	optOut   *optOut
 	tally    tally
 }
 

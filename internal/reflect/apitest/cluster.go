@@ -39,7 +39,7 @@ func clusterMeta(i int, namespace, name, manager, fields string, labels map[stri
 		Namespace: namespace, Name: name, UID: types.UID(fmt.Sprintf("7a1f0c52-9b1e-4d0e-8c55-%012d", i)),
 		ResourceVersion: fmt.Sprint(1000 + i), CreationTimestamp: made, Labels: labels,
 		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1",
-			Time: &made, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}},
+			Time: &made, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields)}},
 	}
 }
 

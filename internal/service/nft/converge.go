@@ -195,11 +195,15 @@ func (h *half) repair(b *nft.Batch, contents nft.Contents) map[nft.Verdict]bool 
 		}
 	}
 	for _, c := range h.layout.chains() {
-		if _, ok := contents.Chains[c.Name]; c.Name == unallocatedChain && !h.complete {
-			if !ok {
-				addChain(b, chain{Chain: c.Chain})
+		if c.Name == unallocatedChain {
+			found, ok := contents.Chains[c.Name]
+			if h.dropped = found; !h.complete || !h.ranged {
+				if !ok {
+					addChain(b, chain{Chain: c.Chain})
+				}
+				continue
 			}
-			continue
+			h.dropped = c.comments()
 		}
 		fix(c)
 	}

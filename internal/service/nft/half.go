@@ -26,6 +26,8 @@ type half struct {
 	uses      map[use]int                  // elements that several frontends share
 	refused   map[model.Name]refusal       // what the kernel would not take; it is not in want
 	complete  bool                         // what is not wanted may go
+	ranged    bool                         // the layout's cidrs are known; until then a predecessor's rules stay
+	dropped   []string                     // comments of the rules that drop what is unallocated, as they were found
 
 	// have is what the kernel holds, or nil when that is not known: at the start, and after a
 	// failure. chains are the table's counted chains. there tells that there is a table: that of
@@ -160,11 +162,12 @@ func (h *half) allocate(list []netip.Prefix) error {
 	}
 	slices.SortFunc(cidrs, func(a, b netip.Prefix) int { return a.Compare(b) })
 	cidrs = slices.Compact(cidrs)
-	if slices.Equal(cidrs, h.layout.cidrs) {
+	if h.ranged && slices.Equal(cidrs, h.layout.cidrs) {
 		return nil
 	}
-	h.layout.cidrs = cidrs
-	if h.have == nil || !h.complete {
+	h.layout.cidrs, h.ranged = cidrs, true
+	want := h.unallocated()
+	if h.have == nil || !h.complete || slices.Equal(want.comments(), h.dropped) {
 		return nil
 	}
 	if !h.there {
@@ -173,14 +176,20 @@ func (h *half) allocate(list []netip.Prefix) error {
 	}
 	b := nft.NewBatch(h.layout.table())
 	b.FlushChain(unallocatedChain)
-	for _, r := range h.layout.dropUnallocated() {
+	for _, r := range want.rules {
 		b.AddRule(unallocatedChain, r)
 	}
+	h.dropped = want.comments()
 	err := h.commit(b, &difference{})
 	if err != nil {
 		h.forgetKernel() // the next audit brings it
 	}
 	return err
+}
+
+// unallocated is the chain that drops what goes to addresses nobody has.
+func (h *half) unallocated() chain {
+	return chain{nft.Chain{Name: unallocatedChain}, h.layout.dropUnallocated()}
 }
 
 // faults is Faults.
@@ -203,7 +212,7 @@ func (h *half) faults() []service.Fault {
 func (h *half) remove() error {
 	h.take(nil)
 	h.forgetKernel()
-	h.complete = false
+	h.complete, h.ranged = false, false
 	for _, table := range []nft.Table{h.layout.table(), h.layout.interim()} {
 		if err := h.drop(table); err != nil {
 			return err
