@@ -10,7 +10,7 @@ const sticky = 8
 // affinity is connect() by a client that is remembered, to Services of ever more endpoints.
 func affinity() benchmark {
 	return benchmark{
-		name: "affinity", what: "connect() to Services with sessionAffinity ClientIP, by a client that they remember",
+		name: "affinity", what: "one connect() to Services with sessionAffinity ClientIP, by a client that they remember",
 		loads: func(e effort) (out []load) {
 			for _, n := range e.affinity {
 				out = append(out, load{Services: sticky, Endpoints: n, Affinity: true})

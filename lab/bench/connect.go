@@ -20,7 +20,7 @@ func everybody(k peer.Kind) bool { return k != harness }
 // connect is how long connect() takes to a random Service, from the call until the handshake is done.
 func connect() benchmark {
 	return benchmark{
-		name: "connect", what: "connect() to a random Service, until the handshake is done",
+		name: "connect", what: "one connect() to a random Service, until the handshake is done",
 		loads: func(e effort) []load { return pairs(e.sizes) }, peers: everybody,
 		metrics: func(effort, load) []metric {
 			return []metric{{podToService, "µs"}, {nodeToService, "µs"}, {toNodePort, "µs"}}
