@@ -213,29 +213,48 @@ func mounts() ([]mount, error) {
 	return out, lines.Err()
 }
 
-// sweep removes what worlds of dead processes left. Namespaces go by themselves.
+// sweep removes what worlds of dead processes left: mounts wherever they are, directories below dir,
+// cgroups. Namespaces go by themselves.
 func sweep(dir, cgroups string) error {
+	all, err := mounts()
+	if err != nil {
+		return err
+	}
+	gone := map[string]bool{}
+	for _, m := range all {
+		if at := worldOf(m.at); dead(filepath.Base(at)) {
+			gone[at] = true
+		}
+	}
 	for _, at := range []string{dir, cgroups} {
 		entries, err := os.ReadDir(at)
 		if err != nil {
 			return err
 		}
 		for _, e := range entries {
-			if !dead(e.Name()) {
-				continue
-			}
-			path := filepath.Join(at, e.Name())
-			if at == cgroups {
-				err = removeCgroup(path)
-			} else {
-				err = errors.Join(removeMounts(path), os.RemoveAll(path))
-			}
-			if err != nil {
-				return err
+			if dead(e.Name()) {
+				gone[filepath.Join(at, e.Name())] = true
 			}
 		}
 	}
-	return nil
+	for at := range gone {
+		if filepath.Dir(at) == cgroups {
+			err = errors.Join(err, removeCgroup(at))
+		} else {
+			err = errors.Join(err, removeMounts(at), os.RemoveAll(at))
+		}
+	}
+	return err
+}
+
+// worldOf is the world's own directory in a path.
+func worldOf(path string) string {
+	for ; path != "/" && path != "."; path = filepath.Dir(path) {
+		if strings.HasPrefix(filepath.Base(path), prefix) {
+			return path
+		}
+	}
+	return path
 }
 
 // dead tells whether a name is that of a world whose process is no more.

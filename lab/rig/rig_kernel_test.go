@@ -153,7 +153,8 @@ func TestCloseRemovesAll(t *testing.T) {
 	}
 }
 
-// TestSweep gives a world the name of a process that is no more: the next one removes it.
+// TestSweep gives worlds the name of a process that is no more, one of them in a directory that nobody
+// will look into: the next one removes them.
 func TestSweep(t *testing.T) {
 	gone := exec.Command("true")
 	if err := gone.Run(); err != nil {
@@ -170,9 +171,15 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w := &World{dir: left[0]}
-	if err := w.makeMounts(); err != nil {
+	left = append(left, filepath.Join(t.TempDir(), name))
+	if err := os.Mkdir(left[2], 0o700); err != nil {
 		t.Fatal(err)
+	}
+	for _, at := range []string{left[0], left[2]} {
+		w := &World{dir: at}
+		if err := w.makeMounts(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := sweep(dir, mount); err != nil {
 		t.Fatal(err)
