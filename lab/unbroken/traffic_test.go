@@ -43,6 +43,9 @@ type report struct {
 	Flows, Echoes int
 	Broken, Slow  []string // flows
 	SlowestEcho   time.Duration
+	// Moved are UDP flows, of sockets that are not connected, which another server answers from some
+	// time on. Ended are connected UDP sockets that were told that their connection is no more.
+	Moved, Ended int
 
 	Connects, Datagrams int // new connections, and of these those by UDP
 	Failed              []string
@@ -55,6 +58,7 @@ type report struct {
 func (r *report) add(o report) {
 	r.Flows, r.Echoes, r.Connects, r.Datagrams, r.Again = r.Flows+o.Flows, r.Echoes+o.Echoes, r.Connects+o.Connects, r.Datagrams+o.Datagrams, r.Again+o.Again
 	r.Broken, r.Failed, r.Slow = append(r.Broken, o.Broken...), append(r.Failed, o.Failed...), append(r.Slow, o.Slow...)
+	r.Moved, r.Ended = r.Moved+o.Moved, r.Ended+o.Ended
 	r.SlowestEcho, r.SlowestConnect = max(r.SlowestEcho, o.SlowestEcho), max(r.SlowestConnect, o.SlowestConnect)
 	for server, times := range o.Landed {
 		if r.Landed == nil {
@@ -123,7 +127,7 @@ type echo interface {
 }
 
 // flow opens a flow and keeps it busy. It is broken when an answer does not come, or is wrong, or is
-// another server's. Of UDP nothing is sent again: what is lost is broken.
+// another server's, unless the report has a word for that. Of UDP nothing is sent again: what is lost is broken.
 func (c *client) flow(ctx context.Context, opened chan<- error, to netip.AddrPort, open func(netip.AddrPort) (echo, error), number int) {
 	c.flows.Add(1)
 	defer c.flows.Done()
@@ -158,7 +162,17 @@ func (c *client) flow(ctx context.Context, opened chan<- error, to netip.AddrPor
 		if took := time.Since(begin); took > slow {
 			c.Slow = append(c.Slow, fmt.Sprintf("%T, begun %s: %v", e, begin.Format("15:04:05.000"), took.Round(time.Millisecond)))
 		}
-		if err != nil || server != first || answer != said {
+		_, unconnected := e.(unconnectedEcho)
+		_, connected := e.(connectedEcho)
+		switch {
+		case unconnected && err == nil && server != first && answer == said:
+			c.Moved++
+			first = server
+		case connected && (errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EDESTADDRREQ)): // it was reading, or came back to write
+			c.Ended++
+			c.mu.Unlock()
+			return
+		case err != nil || server != first || answer != said:
 			c.Broken = append(c.Broken, fmt.Sprintf("%T to %s at %s, begun %s, echo %d: %q by %s: %v", e, to, first, begin.Format("15:04:05.000"), i, answer, server, err))
 			c.mu.Unlock()
 			return

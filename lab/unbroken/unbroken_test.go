@@ -41,7 +41,7 @@ func TestAgentComesAndGoes(t *testing.T) {
 			size, s := sizeOf(), newStage(t)
 			agent := s.start(kind, "")
 			agent.ready()
-			c := s.begin(size.flows, size.rate)
+			c := s.begin(size.flows, size.flows, size.rate)
 			churn := s.churn()
 			for range size.kills {
 				pause(500 * time.Millisecond)
@@ -72,7 +72,7 @@ func TestAgentComesAndGoes(t *testing.T) {
 			pause(3 * time.Second)
 			changes, slowest := churn.finish(t)
 			r := c.finish()
-			s.judge(r)
+			s.judge(r, false)
 			stale := 0
 			for _, ch := range changes {
 				for _, a := range ch.server.addrs {
