@@ -74,17 +74,20 @@ func (s *stage) layouts() []string {
 	defer door.Close()
 	var out []string
 	for _, t := range tables {
-		contents, _, err := door.Read(t)
-		if err != nil {
-			s.Fatal(err)
-		}
+		var contents nft.Contents
+		until(s.T, "a table that stands still", soon, func() (err error) {
+			contents, _, err = door.Read(t)
+			return err
+		})
 		for name := range contents.Chains {
 			if strings.HasPrefix(name, "layout-") {
 				out = append(out, t.String()+" "+name)
 			}
 		}
 	}
-	out = append(out, s.pinned("slots")...)
+	for _, pin := range s.pinned("slots") {
+		out = append(out, "socket "+filepath.Base(filepath.Dir(pin)))
+	}
 	slices.Sort(out)
 	return out
 }

@@ -23,14 +23,15 @@ const other = "other"
 type size struct {
 	flows, rate     int // flows by each protocol, and new connections in a second
 	kills, upgrades int
+	halves          int // agents that are killed before they are ready
 	stopped         time.Duration
 }
 
 func sizeOf() size {
 	if *full {
-		return size{flows: 1000, rate: 500, kills: 10, upgrades: 10, stopped: 5 * time.Second}
+		return size{flows: 1000, rate: 500, kills: 10, upgrades: 10, halves: 40, stopped: 5 * time.Second}
 	}
-	return size{flows: 300, rate: 200, kills: 2, upgrades: 2, stopped: 5 * time.Second}
+	return size{flows: 300, rate: 200, kills: 2, upgrades: 2, halves: 8, stopped: 5 * time.Second}
 }
 
 // TestAgentComesAndGoes: nothing that happens to the agent breaks a flow or fails a connect, and
@@ -63,6 +64,21 @@ func TestAgentComesAndGoes(t *testing.T) {
 						t.Errorf("of the version in folder %q there is %v", dir, s.layouts())
 					}
 				}
+			}
+			// Versions that are killed while they take over, at whatever moment that is: from now until
+			// longer than it took to be ready.
+			agent.stop()
+			for i := range size.halves {
+				half := s.start(kind, []string{other, ""}[i%2])
+				pause(time.Duration(i+1) * 300 * time.Millisecond / time.Duration(size.halves))
+				s.note("kill in the middle, with %v there", s.layouts())
+				half.kill()
+			}
+			agent = s.start(kind, "")
+			agent.ready()
+			pause(500 * time.Millisecond)
+			if !slices.Equal(s.layouts(), before) {
+				t.Errorf("in the end there is %v", s.layouts())
 			}
 			s.note("stop for %v", size.stopped)
 			agent.signal(syscall.SIGSTOP)
