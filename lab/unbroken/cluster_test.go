@@ -38,9 +38,9 @@ func serversOf(w *rig.World) (steady, changing []server) {
 // virtual is the cluster address of Service number n.
 func virtual(n int, v6 bool) netip.AddrPort {
 	if v6 {
-		return netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("fd00:10:100::%d", n)), 80)
+		return netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("fd00:10:100::%x", n)), 80)
 	}
-	return netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("10.100.0.%d", n)), 80)
+	return netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("10.100.%d.%d", n/256, n%256)), 80)
 }
 
 // open is the node port of Service number n.
@@ -127,6 +127,22 @@ func cluster(w *rig.World) []apiruntime.Object {
 	out = append(out, endpoints(sticky, steady...)...)
 	out = append(out, endpoints(limited, steady...)...)
 	return append(out, endpoints(nobody)...)
+}
+
+// unused are Services of which no client knows, with endpoints that nobody is.
+func unused(count int) []apiruntime.Object {
+	var out []apiruntime.Object
+	for i := range count {
+		n := 1000 + i
+		out = append(out, service(n, func(s *corev1.Service) {
+			s.Spec.Type = corev1.ServiceTypeClusterIP
+			for p := range s.Spec.Ports {
+				s.Spec.Ports[p].NodePort = 0
+			}
+		}))
+		out = append(out, endpoints(n, server{[2]string{fmt.Sprintf("192.168.4.%d", n%250), fmt.Sprintf("fd00:192:168:4::%x", n)}, "n4"})...)
+	}
+	return out
 }
 
 // sameName tells whether two are the same slice.

@@ -31,7 +31,7 @@ func migrate(t *testing.T, from, to peer.Kind) {
 	proxy := s.start(from, "")
 	until(t, "kube-proxy's rules", soon, func() error { return s.ruled(proxy) })
 	before := s.begin(size.flows/2, size.flows/2, size.rate/2) // from the time of kube-proxy
-	settle := func() { pause(2 * time.Second) }
+	settle := func() { pause(time.Second) }
 	settle()
 
 	s.note("both")

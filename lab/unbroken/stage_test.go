@@ -170,11 +170,16 @@ type program struct {
 // start starts a program. Dir is below the programs' folder: "", or that of another version.
 func (s *stage) start(kind peer.Kind, dir string) *program {
 	s.Helper()
+	return s.run(kind, s.command(kind, dir))
+}
+
+func (s *stage) command(kind peer.Kind, dir string) []string {
+	s.Helper()
 	args, err := peer.Command(s.world, kind, s.url, peer.Options{Bin: filepath.Join(s.bin, dir), Dir: s.dir, Node: nodeName})
 	if err != nil {
 		s.Fatal(err)
 	}
-	return s.run(kind, args)
+	return args
 }
 
 func (s *stage) run(kind peer.Kind, args []string) *program {
@@ -234,7 +239,7 @@ func (p *program) stop() {
 		if err != nil && !strings.Contains(err.Error(), "terminated") {
 			p.Errorf("%s: %v\n%s", p.kind, err, p.said())
 		}
-	case <-time.After(3 * time.Second):
+	case <-time.After(time.Second):
 		p.kill()
 	}
 }

@@ -24,12 +24,13 @@ type size struct {
 	flows, rate     int // flows by each protocol, and new connections in a second
 	kills, upgrades int
 	halves          int // agents that are killed before they are ready
+	others          int // Services that nobody uses: with more of them an agent takes longer to take over
 	stopped         time.Duration
 }
 
 func sizeOf() size {
 	if *full {
-		return size{flows: 1000, rate: 500, kills: 10, upgrades: 10, halves: 40, stopped: 5 * time.Second}
+		return size{flows: 1000, rate: 500, kills: 10, upgrades: 10, halves: 40, others: 2000, stopped: 5 * time.Second}
 	}
 	return size{flows: 300, rate: 200, kills: 2, upgrades: 2, halves: 8, stopped: 5 * time.Second}
 }
@@ -40,6 +41,7 @@ func TestAgentComesAndGoes(t *testing.T) {
 	for _, kind := range []peer.Kind{peer.Zonewise, peer.ZonewiseNFT} {
 		t.Run(string(kind), func(t *testing.T) {
 			size, s := sizeOf(), newStage(t)
+			s.set(unused(size.others)...)
 			agent := s.start(kind, "")
 			agent.ready()
 			c := s.begin(size.flows, size.flows, size.rate)
@@ -105,6 +107,32 @@ func TestAgentComesAndGoes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSocketPathComesAndGoes: an agent that is told to do without the socket path, and one that is
+// told to have it again. What it led to by UDP is ended, as nobody would watch over it.
+func TestSocketPathComesAndGoes(t *testing.T) {
+	size, s := sizeOf(), newStage(t)
+	agent := s.start(peer.Zonewise, "")
+	agent.ready()
+	c := s.begin(size.flows, size.flows, size.rate)
+	for range 2 {
+		pause(2 * time.Second)
+		agent.stop()
+		without := s.command(peer.Zonewise, "")
+		without[slices.Index(without, "--socket=require")] = "--socket=off"
+		agent = s.run(peer.Zonewise, without)
+		agent.ready()
+		if left := s.links(); len(left) > 0 {
+			t.Errorf("without the socket path there is %v", left)
+		}
+		pause(2 * time.Second)
+		agent.stop()
+		agent = s.start(peer.Zonewise, "")
+		agent.ready()
+	}
+	pause(2 * time.Second)
+	s.judge(c.finish(), true)
 }
 
 // absence is the time in which the kernel led nobody to a server.
