@@ -17,7 +17,7 @@ import (
 )
 
 func TestStories(t *testing.T) {
-	tell(t, "stories", storyLab{name: "story"})
+	tell(t, "stories", storyLab{"story", []string{"--set", "agent.countBytes=true"}})
 }
 
 // TestZoneRoutes tells the same stories to everything that can carry out a plan: our agents by its

@@ -21,7 +21,8 @@ type agentFlags struct {
 	podInterface, socket                 string
 	cgroup, bpffs, namespaces, conntrack string
 	nodePorts                            []string
-	masqueradeAll, cleanup, stay         bool
+	masqueradeAll, countBytes            bool
+	cleanup, stay                        bool
 	audit, closeWait                     time.Duration
 	conn                                 kube.Options
 }
@@ -58,6 +59,7 @@ Stopping it leaves what it programmed in place; so an upgrade interrupts nothing
 	f.StringVar(&o.podInterface, "pod-interface", "eni", "prefix of the names of interfaces to this node's pods")
 	f.StringVar(&o.honour, "honour", honourPlan, "what chooses endpoints: plan (weights of ZoneRoutes, else hints) or hints (as kube-proxy does)")
 	f.StringSliceVar(&o.nodePorts, "nodeport-addresses", []string{"primary"}, "where node ports answer: primary, or ranges of the node's addresses")
+	f.BoolVar(&o.countBytes, "count-bytes", false, "count the bytes of connections that nft translates, for zonewise service; each packet costs some 0.4 µs more")
 	f.BoolVar(&o.masqueradeAll, "masquerade-all", false, "give every connection to a cluster address the node's own address")
 	f.StringVar(&o.socket, "socket", socketAuto, "translate where connections start: auto (where the kernel can), off (and take away what is there) or require")
 	f.StringVar(&o.cgroup, "cgroup", "/sys/fs/cgroup", "where cgroup v2 is mounted, or the hybrid hierarchy that has it")

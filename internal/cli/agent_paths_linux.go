@@ -20,7 +20,7 @@ import (
 )
 
 func (o agentFlags) nft(flows *cutter) *nft.Applier {
-	return nft.New(kernelnft.Dial(0), flows, nft.Options{PodInterface: o.podInterface, MasqueradeAll: o.masqueradeAll})
+	return nft.New(kernelnft.Dial(0), flows, nft.Options{PodInterface: o.podInterface, MasqueradeAll: o.masqueradeAll, CountBytes: o.countBytes})
 }
 
 // cutter is the flow table, and a count of what was cut.

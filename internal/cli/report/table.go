@@ -105,14 +105,14 @@ func group(w io.Writer, who, zone string, c view.Choice) {
 	}
 }
 
-// traffic is the bytes that were counted. Those of connections that went by the socket path pass by no
-// counter: what was counted is then the least that there was.
+// traffic is the bytes that were counted, if the agent counts them. Those of connections that went by
+// the socket path pass by no counter: what was counted is then the least that there was.
 func traffic(e view.Endpoint) string {
 	switch {
+	case e.Bytes == 0 && e.Connections > 0:
+		return "n/a"
 	case e.AtSocket == 0:
 		return size(e.Bytes)
-	case e.Bytes == 0:
-		return "n/a"
 	}
 	return "≥ " + size(e.Bytes)
 }

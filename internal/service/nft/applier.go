@@ -37,6 +37,9 @@ type Options struct {
 	PodInterface string
 	// MasqueradeAll makes the source of every connection to a cluster IP the node's own address.
 	MasqueradeAll bool
+	// CountBytes makes every packet of a translated connection be counted by Service and endpoint.
+	// It costs each about 0.4 µs; connections are counted in any case.
+	CountBytes bool
 }
 
 // Applier programs the Services of one node. It is safe for concurrent use. Existing connections
@@ -82,7 +85,7 @@ func New(k kernel, f flows, o Options) *Applier {
 	a := &Applier{door: &door{kernel: k}}
 	for i, family := range []nft.Family{nft.IPv4, nft.IPv6} {
 		a.halves[i] = newHalf(a.door, f, layout{
-			family: family, podInterface: cmp.Or(o.PodInterface, "eni"), masqueradeAll: o.MasqueradeAll,
+			family: family, podInterface: cmp.Or(o.PodInterface, "eni"), masqueradeAll: o.MasqueradeAll, countBytes: o.CountBytes,
 		})
 	}
 	return a

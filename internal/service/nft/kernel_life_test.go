@@ -134,7 +134,7 @@ func TestCountersAreExact(t *testing.T) {
 	w := newWorld(t)
 	w.serveAll(t)
 	w.serveUDP(t, w.podB, target(podBIP))
-	d := newDataplane(t, w)
+	d := newCounting(t, w)
 	d.apply(nil)
 	endpoints := []model.Endpoint{endpoint(podAIP, "n1"), endpoint(podBIP, "n1"), endpoint(remoteIP, "n2"), endpoint(otherIP, "n3")}
 	d.update("web", svc{name: "web", ip: "10.100.0.7", nodePort: 30080, endpoints: endpoints}.plan())
@@ -188,7 +188,7 @@ func TestCountersAreExact(t *testing.T) {
 		}
 	}
 	check("at once")
-	d = newDataplane(t, w)
+	d = newCounting(t, w)
 	d.apply(map[model.Name][]service.Frontend{
 		{Namespace: "t", Name: "web"}: svc{name: "web", ip: "10.100.0.7", nodePort: 30080, endpoints: endpoints}.plan(),
 		{Namespace: "t", Name: "dns"}: svc{name: "dns", protocol: model.UDP, ip: "10.100.0.10", endpoints: endpoints[1:2]}.plan(),

@@ -94,7 +94,7 @@ func TestNoConnectFailsMeanwhile(t *testing.T) {
 func TestCountersFull(t *testing.T) {
 	w := newWorld(t)
 	w.serveAll(t)
-	d := newDataplane(t, w)
+	d := newCounting(t, w)
 	d.apply(nil)
 	door := kernelnft.Dial(w.node.FD())
 	defer door.Close()

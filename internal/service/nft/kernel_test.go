@@ -35,6 +35,13 @@ func newDataplaneOn(t testing.TB, w world, door *counting) dataplane {
 	return dataplane{t, w, nft.New(door, conntrack.Conn{}, nft.Options{})}
 }
 
+// newCounting counts bytes, too.
+func newCounting(t testing.TB, w world) dataplane {
+	door := kernelnft.Dial(0)
+	t.Cleanup(func() { door.Close() })
+	return dataplane{t, w, nft.New(door, conntrack.Conn{}, nft.Options{CountBytes: true})}
+}
+
 func (d dataplane) apply(want map[model.Name][]service.Frontend) {
 	d.t.Helper()
 	d.w.in(d.t, d.w.node, func() error { return d.applier.Apply(want, true) })

@@ -193,10 +193,10 @@ func TestUpgradeFromTheLayoutBefore(t *testing.T) {
 		must(t, got, err)
 	}
 	var old []string
-	for _, c := range []string{"first", "services", "forward", "kept", "kept-inside", "admitted", "unallocated"} {
+	for _, c := range []string{"first", "opened", "services", "forward", "kept", "kept-inside", "admitted", "unallocated"} {
 		old = append(old, "flush chain ip zonewise "+c)
 	}
-	for _, c := range []string{"kept", "kept-inside", "admitted", "unallocated", "layout-4"} {
+	for _, c := range []string{"opened", "kept", "kept-inside", "admitted", "unallocated", "layout-4"} {
 		old = append(old, "delete chain ip zonewise "+c)
 	}
 	for _, s := range []string{"weights", "firewalled", "sources", "groups", "affinity", "eligible", "eligible-inside", "sticky"} {

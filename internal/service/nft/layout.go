@@ -39,6 +39,7 @@ type layout struct {
 	// podInterface is the prefix that names of interfaces to this node's pods have.
 	podInterface  string
 	masqueradeAll bool
+	countBytes    bool
 	// cidrs are where cluster IPs come from: an address in one that nobody has is dropped.
 	cidrs []netip.Prefix
 }
@@ -53,12 +54,20 @@ func (l layout) chains() []chain {
 	hook := func(t nft.Type, p nft.Point, priority int32) *nft.Hook {
 		return &nft.Hook{Type: t, Point: p, Priority: priority}
 	}
-	first := l.goFirst()
+	// Most packets are of connections that are under way: they are let through before all else.
+	each := func(count nft.Rule, rules ...nft.Rule) []nft.Rule {
+		rules = append([]nft.Rule{l.passEstablished(), l.goFirst()}, rules...)
+		if l.countBytes {
+			rules = append([]nft.Rule{count}, rules...)
+		}
+		return rules
+	}
 	return []chain{
 		{nft.Chain{Name: layoutChain}, nil},
 		{nft.Chain{Name: rejectChain}, []nft.Rule{l.reset(), l.portUnreachable()}},
 		{nft.Chain{Name: unallocatedChain}, l.dropUnallocated()},
-		{nft.Chain{Name: firstChain}, []nft.Rule{l.countOpened(), l.goRemember(), l.refuseFrontend(), l.refuseUndefined(), l.goUnallocated()}},
+		{nft.Chain{Name: openedChain}, []nft.Rule{l.countOpened(), l.goRemember()}},
+		{nft.Chain{Name: firstChain}, []nft.Rule{l.goOpened(), l.refuseFrontend(), l.refuseUndefined(), l.goUnallocated()}},
 		{nft.Chain{Name: keptChain}, []nft.Rule{l.useRemembered(eligible), l.forget()}},
 		{nft.Chain{Name: keptInsideChain}, []nft.Rule{l.useRemembered(eligibleInside), l.forget()}},
 		{nft.Chain{Name: insideChain}, []nft.Rule{l.chooseInside()}},
@@ -68,9 +77,9 @@ func (l layout) chains() []chain {
 		{nft.Chain{Name: "output", Hook: hook(nft.NAT, nft.Output, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
 		{nft.Chain{Name: "postrouting", Hook: hook(nft.NAT, nft.Postrouting, nft.PrioritySNAT)}, []nft.Rule{l.masqueradeMarked(), l.masqueradeHairpin()}},
 		{nft.Chain{Name: "forward", Hook: hook(nft.Filter, nft.Forward, nft.PriorityFilter)},
-			[]nft.Rule{l.countTraffic(), l.dropInvalidFrom(), l.dropInvalidTo(), first}},
-		{nft.Chain{Name: "filter-input", Hook: hook(nft.Filter, nft.Input, nft.PriorityFilter)}, []nft.Rule{l.countArriving(), l.dropInvalidFrom(), first}},
-		{nft.Chain{Name: "filter-output", Hook: hook(nft.Filter, nft.Output, nft.PriorityFilter)}, []nft.Rule{l.countTraffic(), first}},
+			each(l.countTraffic(), l.dropInvalidFrom(), l.dropInvalidTo())},
+		{nft.Chain{Name: "filter-input", Hook: hook(nft.Filter, nft.Input, nft.PriorityFilter)}, each(l.countArriving(), l.dropInvalidFrom())},
+		{nft.Chain{Name: "filter-output", Hook: hook(nft.Filter, nft.Output, nft.PriorityFilter)}, each(l.countTraffic())},
 	}
 }
 
@@ -79,6 +88,7 @@ const (
 	rejectChain      = "reject"
 	unallocatedChain = "unallocated"
 	firstChain       = "first"
+	openedChain      = "opened"
 	keptChain        = "kept"
 	keptInsideChain  = "kept-inside"
 	insideChain      = "inside"

@@ -99,7 +99,15 @@ func (l layout) goFirst() nft.Rule {
 // translation itself cannot count: nft does not know keys of which a part comes out of a map,
 // and aborts when it has to show one.
 func (l layout) countOpened() nft.Rule {
-	return rule("connections", translated(), unconfirmed(), l.pair(), count(connections))
+	return rule("connections", unconfirmed(), l.pair(), count(connections))
+}
+
+// goOpened is for flows that were translated, and so to an address that is no frontend.
+func (l layout) goOpened() nft.Rule { return rule("translated", translated(), verdict(openedChain)) }
+
+// passEstablished ends the way through this chain alone.
+func (l layout) passEstablished() nft.Rule {
+	return rule("under way", state(expr.CtStateBitESTABLISHED), plain(&expr.Verdict{Kind: expr.VerdictAccept}))
 }
 
 func (l layout) refuseFrontend() nft.Rule {

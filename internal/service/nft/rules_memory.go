@@ -56,7 +56,7 @@ func (l layout) forget() nft.Rule {
 }
 
 func (l layout) goRemember() nft.Rule {
-	return rule("remember", translated(), unconfirmed(), l.original(key), decide(affinity))
+	return rule("remember", unconfirmed(), l.original(key), decide(affinity))
 }
 
 // remember notes the client and its endpoint, or begins the time of the note anew.
