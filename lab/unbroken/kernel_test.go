@@ -4,9 +4,7 @@ package unbroken
 
 import (
 	"errors"
-	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -118,9 +116,4 @@ func entries(pin string) (map[string]string, error) {
 		return out, err
 	}
 	return out, nil
-}
-
-func missing(path string) bool {
-	_, err := os.Lstat(path)
-	return errors.Is(err, fs.ErrNotExist)
 }
