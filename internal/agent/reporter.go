@@ -79,14 +79,14 @@ func (r *reporter) report(ctx context.Context) {
 		clear(r.wrong)
 		clear(r.asked)
 		clear(r.lonesome)
-		for svc := range now.snapshot.Services() {
-			r.look(now, svc)
+		for _, s := range now.snapshot.Served() {
+			r.look(now, *s.Service, s.Slices())
 		}
 	} else {
 		for name := range stale {
 			r.forget(name)
 			if svc, ok := now.snapshot.Service(name); ok {
-				r.look(now, svc)
+				r.look(now, svc, now.snapshot.Slices(name))
 			}
 		}
 	}
@@ -108,8 +108,7 @@ func (r *reporter) forget(name model.Name) {
 	delete(r.lonesome, name)
 }
 
-func (r *reporter) look(now *programmed, svc model.Service) {
-	list := now.snapshot.Slices(svc.Name)
+func (r *reporter) look(now *programmed, svc model.Service, list []model.Slice) {
 	if found := service.Faults(svc, list); len(found) > 0 {
 		r.wrong[svc.Name] = found
 	}

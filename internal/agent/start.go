@@ -38,25 +38,22 @@ func (p *programmer) hurry(ctx context.Context) {
 
 // planAll plans every Service, on every core.
 func planAll(node model.Node, snap *state.Snapshot) map[model.Name][]service.Frontend {
-	var names []model.Name
-	for svc := range snap.Services() {
-		names = append(names, svc.Name)
-	}
-	plans := make([][]service.Frontend, len(names))
-	workers := max(1, min(runtime.GOMAXPROCS(0), len(names)/tooFewTo))
+	all := snap.Served()
+	plans := make([][]service.Frontend, len(all))
+	workers := max(1, min(runtime.GOMAXPROCS(0), len(all)/tooFewTo))
 	var wg sync.WaitGroup
 	for w := range workers {
-		from, to := w*len(names)/workers, (w+1)*len(names)/workers
+		from, to := w*len(all)/workers, (w+1)*len(all)/workers
 		wg.Go(func() {
 			for i := from; i < to; i++ {
-				plans[i] = plan(node, snap, names[i])
+				plans[i] = service.Plan(node, *all[i].Service, all[i].Slices(), all[i].Route)
 			}
 		})
 	}
 	wg.Wait()
-	out := make(map[model.Name][]service.Frontend, len(names))
-	for i, n := range names {
-		out[n] = plans[i]
+	out := make(map[model.Name][]service.Frontend, len(all))
+	for i := range all {
+		out[all[i].Service.Name] = plans[i]
 	}
 	return out
 }

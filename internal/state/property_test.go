@@ -26,6 +26,14 @@ type plain struct {
 	ByService  map[model.Name][]model.Slice
 	CIDRs      map[string][]netip.Prefix
 	AllInOrder bool
+	Served     map[model.Name]served
+}
+
+// served is a service with what belongs to it, in the plainest form.
+type served struct {
+	Service model.Service
+	Slices  []model.Slice
+	Route   *model.ZoneRoute
 }
 
 func newPlain() plain {
@@ -33,6 +41,7 @@ func newPlain() plain {
 		Nodes: map[string]model.Node{}, Services: map[model.Name]model.Service{}, Unserved: map[model.Name]string{},
 		Slices: map[model.Name]model.Slice{}, Routes: map[model.Name]model.ZoneRoute{}, Pods: map[model.Name]model.Pod{},
 		Modes: map[string]model.Mode{}, ByService: map[model.Name][]model.Slice{}, CIDRs: map[string][]netip.Prefix{}, AllInOrder: true,
+		Served: map[model.Name]served{},
 	}
 }
 
@@ -41,11 +50,19 @@ func (p plain) copy() plain {
 		Nodes: maps.Clone(p.Nodes), Services: maps.Clone(p.Services), Unserved: maps.Clone(p.Unserved), Slices: maps.Clone(p.Slices),
 		Routes: maps.Clone(p.Routes), Pods: maps.Clone(p.Pods), Modes: maps.Clone(p.Modes), CIDRs: maps.Clone(p.CIDRs),
 		ByService: map[model.Name][]model.Slice{}, AllInOrder: true,
+		Served: map[model.Name]served{},
 	}
 	for _, s := range out.Slices {
 		all := append(out.ByService[s.ServiceName()], s)
 		slices.SortFunc(all, func(a, b model.Slice) int { return a.Name.Compare(b.Name) })
 		out.ByService[s.ServiceName()] = all
+	}
+	for n, v := range out.Services {
+		one := served{Service: v, Slices: out.ByService[n]}
+		if r, ok := out.Routes[n]; ok {
+			one.Route = &r
+		}
+		out.Served[n] = one
 	}
 	return out
 }
@@ -79,6 +96,12 @@ func read(s *Snapshot) plain {
 	for v := range s.Routes() {
 		out.Routes[v.Name], _ = s.Route(v.Name)
 	}
+	in = nil
+	for _, v := range s.Served() {
+		out.Served[v.Service.Name] = served{*v.Service, v.Slices(), v.Route}
+		in = append(in, v.Service.Name)
+	}
+	out.AllInOrder = out.AllInOrder && slices.IsSortedFunc(in, model.Name.Compare)
 	for v := range s.Pods() {
 		out.Pods[v.Name], _ = s.Pod(v.Name)
 	}

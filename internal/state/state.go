@@ -157,11 +157,11 @@ func (tx *Tx) DeleteService(name model.Name) {
 
 // PutSlice adds or replaces an endpoint slice. A slice that moved to another service changes both.
 func (tx *Tx) PutSlice(s model.Slice) {
-	old := tx.slices.get(s.Name)
+	old := tx.slices.put(tx, s.Name, &s)
 	if old != nil && reflect.DeepEqual(*old, s) {
+		tx.slices.put(tx, s.Name, old)
 		return
 	}
-	tx.slices.put(tx, s.Name, &s)
 	if old != nil && ownedBy(old) != ownedBy(&s) {
 		tx.byService.remove(tx, ownedBy(old))
 		tx.touch(subject{service: old.ServiceName()})
@@ -285,11 +285,9 @@ func (tx *Tx) note(c *change) {
 	tx.news.put(tx, c.revision, c)
 }
 
-// put tells whether a row differs from what was there.
+// put tells whether a row differs from what was there. Most rows do: to look first would be a search
+// more for each.
 func put[K, T any](tx *Tx, t *table[K, T], key K, value *T) bool {
-	if old := t.get(key); old != nil && reflect.DeepEqual(old, value) {
-		return false
-	}
-	t.put(tx, key, value)
-	return true
+	old := t.put(tx, key, value)
+	return old == nil || !reflect.DeepEqual(old, value)
 }

@@ -43,8 +43,10 @@ func (t *table[K, T]) value(key K) (T, bool) {
 	return *v, true
 }
 
-func (t *table[K, T]) put(tx *Tx, key K, value *T) {
-	t.write(tx).ReplaceOrInsert(row[K, T]{key, value})
+// put returns what was there, or nil.
+func (t *table[K, T]) put(tx *Tx, key K, value *T) *T {
+	old, _ := t.write(tx).ReplaceOrInsert(row[K, T]{key, value})
+	return old.value
 }
 
 // remove returns what was there, or nil.
