@@ -49,6 +49,8 @@ func Run(role string, args []string) int {
 	case Scheduler:
 		return upstream(scheduler.NewSchedulerCommand(), args)
 	case KubeProxy:
+		// It has no handler of its own: the signal itself ends it.
+		signal.Reset(unix.SIGTERM, unix.SIGINT)
 		return upstream(kubeproxy.NewProxyCommand(), args)
 	}
 	return exit(role, fmt.Errorf("no such component"))
