@@ -100,12 +100,12 @@ func (m *machine) verify(spec *ebpf.CollectionSpec, adopted map[string]*ebpf.Map
 
 // refused says in a sentence why the kernel does not take the programs.
 func refused(err error) error {
-	if errors.Is(err, os.ErrPermission) {
-		return &Unsupported{"the kernel does not let this process load eBPF programs (it needs CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN)"}
-	}
 	var v *ebpf.VerifierError
 	if errors.As(err, &v) && len(v.Log) > 0 {
 		return &Unsupported{"the kernel refuses a program: " + strings.TrimSpace(v.Log[len(v.Log)-1]) + " (" + v.Cause.Error() + ")"}
+	}
+	if errors.Is(err, os.ErrPermission) {
+		return &Unsupported{"the kernel does not let this process load eBPF programs (it needs CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN)"}
 	}
 	return &Unsupported{"the kernel refuses the eBPF programs: " + err.Error()}
 }
