@@ -45,7 +45,7 @@ const (
 var currentLayout = "v1"
 
 // socketMaps are those of the socket layout.
-var socketMaps = []string{objectMapPeers, objectMapConversations}
+var socketMaps = []string{objectMapPlaces, objectMapPeers, objectMapConversations}
 
 // hook is a place in the kernel that runs a program of ours.
 type hook struct {
@@ -53,9 +53,11 @@ type hook struct {
 	attach  ebpf.AttachType
 }
 
-// hooks are in the order in which they are filled: what translates back comes before what leads.
+// hooks are in the order in which they are filled: what forgets closed sockets and what translates
+// back come before what leads.
 func hooks() []hook {
 	return []hook{
+		{objectProgReleased, ebpf.AttachCgroupInetSockRelease},
 		{objectProgGetpeername4, ebpf.AttachCgroupInet4GetPeername},
 		{objectProgGetpeername6, ebpf.AttachCgroupInet6GetPeername},
 		{objectProgRecvmsg4, ebpf.AttachCGroupUDP4Recvmsg},

@@ -96,6 +96,9 @@ func TestUpgradeAndDowngrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	lasting := w.open(t, unix.SOCK_STREAM)
+	defer unix.Close(lasting)
+	connectFD(t, lasting, at)
 	stop, done := make(chan struct{}), make(chan error)
 	go func() {
 		for {
@@ -119,6 +122,9 @@ func TestUpgradeAndDowngrade(t *testing.T) {
 		apply(t, a, tcp, udp)
 		if got, from, err := exchange(free, at); err != nil || got != who || from != at {
 			t.Errorf("after %s: got %v from %v, %v: want %v", layout, got, from, err, who)
+		}
+		if got := peerName(t, lasting); got != at {
+			t.Errorf("after %s: the peer of an open connection is %v, want %v", layout, got, at)
 		}
 		dirs, err := os.ReadDir(w.options.Pins)
 		if err != nil || len(dirs) != 3 || !exists(filepath.Join(w.options.Pins, layout)) {

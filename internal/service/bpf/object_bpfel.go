@@ -22,6 +22,7 @@ const (
 	objectMapKept          = "kept"
 	objectMapOptouts       = "optouts"
 	objectMapPeers         = "peers"
+	objectMapPlaces        = "places"
 	objectMapSettings      = "settings"
 	objectMapSlots         = "slots"
 	objectMapWeights       = "weights"
@@ -32,6 +33,7 @@ const (
 	objectProgGetpeername6 = "getpeername6"
 	objectProgRecvmsg4     = "recvmsg4"
 	objectProgRecvmsg6     = "recvmsg6"
+	objectProgReleased     = "released"
 	objectProgSendmsg4     = "sendmsg4"
 	objectProgSendmsg6     = "sendmsg6"
 	objectProgSum          = "sum"
@@ -86,6 +88,7 @@ type objectProgramSpecs struct {
 	Getpeername6 *ebpf.ProgramSpec `ebpf:"getpeername6"`
 	Recvmsg4     *ebpf.ProgramSpec `ebpf:"recvmsg4"`
 	Recvmsg6     *ebpf.ProgramSpec `ebpf:"recvmsg6"`
+	Released     *ebpf.ProgramSpec `ebpf:"released"`
 	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.ProgramSpec `ebpf:"sendmsg6"`
 	Sum          *ebpf.ProgramSpec `ebpf:"sum"`
@@ -101,6 +104,7 @@ type objectMapSpecs struct {
 	Kept          *ebpf.MapSpec `ebpf:"kept"`
 	Optouts       *ebpf.MapSpec `ebpf:"optouts"`
 	Peers         *ebpf.MapSpec `ebpf:"peers"`
+	Places        *ebpf.MapSpec `ebpf:"places"`
 	Settings      *ebpf.MapSpec `ebpf:"settings"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	Weights       *ebpf.MapSpec `ebpf:"weights"`
@@ -138,6 +142,7 @@ type objectMaps struct {
 	Kept          *ebpf.Map `ebpf:"kept"`
 	Optouts       *ebpf.Map `ebpf:"optouts"`
 	Peers         *ebpf.Map `ebpf:"peers"`
+	Places        *ebpf.Map `ebpf:"places"`
 	Settings      *ebpf.Map `ebpf:"settings"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	Weights       *ebpf.Map `ebpf:"weights"`
@@ -151,6 +156,7 @@ func (m *objectMaps) Close() error {
 		m.Kept,
 		m.Optouts,
 		m.Peers,
+		m.Places,
 		m.Settings,
 		m.Slots,
 		m.Weights,
@@ -174,6 +180,7 @@ type objectPrograms struct {
 	Getpeername6 *ebpf.Program `ebpf:"getpeername6"`
 	Recvmsg4     *ebpf.Program `ebpf:"recvmsg4"`
 	Recvmsg6     *ebpf.Program `ebpf:"recvmsg6"`
+	Released     *ebpf.Program `ebpf:"released"`
 	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.Program `ebpf:"sendmsg6"`
 	Sum          *ebpf.Program `ebpf:"sum"`
@@ -188,6 +195,7 @@ func (p *objectPrograms) Close() error {
 		p.Getpeername6,
 		p.Recvmsg4,
 		p.Recvmsg6,
+		p.Released,
 		p.Sendmsg4,
 		p.Sendmsg6,
 		p.Sum,

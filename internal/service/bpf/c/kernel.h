@@ -43,6 +43,7 @@ struct bpf_sock_addr {
 
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
+static u64 (*const bpf_get_socket_cookie)(void *ctx) = (void *)46;
 static u32 (*const bpf_get_prandom_u32)(void) = (void *)7;
 static void *(*const bpf_sk_storage_get)(void *map, void *sk, void *value, u64 flags) = (void *)107;
 static long (*const bpf_sk_storage_delete)(void *map, void *sk) = (void *)108;
