@@ -42,6 +42,31 @@ func (Conn) CutUDP(v6 bool, cut func(Flow) bool) (int, error) {
 	}
 }
 
+// Translated returns the addresses that flows of a family were begun from whose destination was
+// translated, in no order, one as often as it has such flows.
+func (Conn) Translated(v6 bool) ([]netip.Addr, error) {
+	family := netlink.InetFamily(unix.AF_INET)
+	if v6 {
+		family = unix.AF_INET6
+	}
+	for try := 0; ; try++ {
+		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
+		if errors.Is(err, netlink.ErrDumpInterrupted) && try < 3 {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("conntrack: %w", err)
+		}
+		var out []netip.Addr
+		for _, f := range flows {
+			if to, from := f.Forward, f.Reverse; addrPort(to.DstIP, to.DstPort) != addrPort(from.SrcIP, from.SrcPort) {
+				out = append(out, addrPort(to.SrcIP, 0).Addr())
+			}
+		}
+		return out, nil
+	}
+}
+
 type filter func(Flow) bool
 
 func (f filter) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {

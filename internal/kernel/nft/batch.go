@@ -120,7 +120,7 @@ type Element struct {
 	Verdict Verdict
 	// Counter is what the kernel counted on the element; it is read, never written.
 	Counter Counter
-	// Expires is how long the element still has, 0 if it has no end. It is read, never written.
+	// Expires is how long the element still has, 0 if it has no end.
 	Expires time.Duration
 }
 

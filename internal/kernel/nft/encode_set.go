@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"encoding/binary"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -132,6 +134,9 @@ func (e *encoder) element(x *Element, whole bool) {
 		e.close(data)
 	case x.Data != "":
 		e.value(unix.NFTA_SET_ELEM_DATA, x.Data)
+	}
+	if whole && x.Expires > 0 {
+		bytes(e, unix.NFTA_SET_ELEM_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(x.Expires.Milliseconds())))
 	}
 	e.close(at)
 }

@@ -29,6 +29,9 @@ func (h *half) settle() (wrote bool, err error) {
 			return wrote, err
 		}
 	}
+	if err := h.untrack(); err != nil {
+		return wrote, err
+	}
 	return wrote, h.cutFlows()
 }
 
@@ -177,8 +180,9 @@ func (h *half) repair(b *nft.Batch, contents nft.Contents) map[nft.Verdict]bool 
 	if contents.Chains == nil {
 		b.AddTable()
 	}
-	for _, s := range sets {
-		if !contents.Sets[s.Name] {
+	begin := b.Len()
+	for i, s := range sets {
+		if !contents.Sets[s.Name] && (set(i) != tracked || h.layout.untracks()) {
 			b.AddSet(s)
 		}
 	}
@@ -216,6 +220,7 @@ func (h *half) repair(b *nft.Batch, contents nft.Contents) map[nft.Verdict]bool 
 			}
 		}
 	}
+	h.holdTracking(b, contents, b.Len() > begin)
 	return sound
 }
 
@@ -226,6 +231,7 @@ func (h *half) compile(have *image) *image {
 	for k := range h.owners {
 		f := h.wanted(k)
 		have.place(f, want.put)
+		h.layout.serviceAddress(f, want.put)
 		h.share(f, +1, nil)
 	}
 	return want
@@ -244,7 +250,7 @@ func (h *half) prunable() func(s set, key string) bool {
 	n := frontendLength(h.layout.family)
 	return func(s set, key string) bool {
 		switch s {
-		case clusterIPs, hairpin:
+		case clusterIPs, hairpin, serviceAddresses:
 			return false
 		case eligible, eligibleInside:
 			return mine[key[len(key)-n:]]
@@ -299,6 +305,7 @@ func (h *half) fill(b *nft.Batch, table nft.Table) error {
 		for i := range frontends {
 			if f := &frontends[i]; h.owners[f.Key()] == name && !claimedBefore(frontends, i) {
 				empty.place(f, put)
+				h.layout.serviceAddress(f, put)
 				h.share(f, +1, nil)
 			}
 		}

@@ -36,6 +36,8 @@ type half struct {
 	chains map[nft.Verdict]bool
 	there  bool
 	crowd  int // so many chains are swept without waiting for the next Apply
+	// untracking tells that the chain which lets flows get by conntrack is as it should be.
+	untracking bool
 	// cut are the UDP frontends whose stale flows are still to be cut.
 	cut map[service.Key]bool
 }
@@ -154,14 +156,7 @@ func (h *half) audit(changed bool) (repaired bool, err error) {
 
 // allocate is ServiceCIDRs.
 func (h *half) allocate(list []netip.Prefix) error {
-	var cidrs []netip.Prefix
-	for _, p := range list {
-		if h.mine(p.Addr()) {
-			cidrs = append(cidrs, p.Masked())
-		}
-	}
-	slices.SortFunc(cidrs, func(a, b netip.Prefix) int { return a.Compare(b) })
-	cidrs = slices.Compact(cidrs)
+	cidrs := ranges(h.layout.family, list)
 	if h.ranged && slices.Equal(cidrs, h.layout.cidrs) {
 		return nil
 	}
@@ -382,6 +377,7 @@ func (h *half) share(f *service.Frontend, by int, list *[]use) {
 	if f.Kind == service.ClusterIP {
 		note(use{clusterIPs, address(f.Addr.Addr())})
 	}
+	h.layout.serviceAddress(f, func(s set, key, _ string) { note(use{s, key}) })
 	locals := func(c *service.Choice) {
 		for i := range c.Backends {
 			if c.Backends[i].Local {
