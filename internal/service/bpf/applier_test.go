@@ -205,18 +205,26 @@ func TestDamageIsRepaired(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	want := some(r, 40)
 	for name, damage := range map[string]func(*fakeTables){
-		"a frontend deleted":        func(t *fakeTables) { deleteOne(t.frontends.Entries) },
-		"a slot deleted":            func(t *fakeTables) { deleteOne(t.slots.Entries) },
-		"weights deleted":           func(t *fakeTables) { deleteOne(t.weights.Entries) },
-		"a kept endpoint deleted":   func(t *fakeTables) { deleteOne(t.kept.Entries) },
-		"a frontend changed":        func(t *fakeTables) { changeOne(t.frontends.Entries, func(f *frontend) { f.Count++ }) },
-		"a frontend without an id":  func(t *fakeTables) { changeOne(t.frontends.Entries, func(f *frontend) { *f = frontend{} }) },
-		"a slot changed":            func(t *fakeTables) { changeOne(t.slots.Entries, func(s *slot) { s.Endpoint.Port[0]++ }) },
-		"weights changed":           func(t *fakeTables) { changeOne(t.weights.Entries, func(w *weights) { w[0].Limit++ }) },
-		"a slot of nobody":          func(t *fakeTables) { t.slots.Entries[slotKey{1 << 31, 7}] = slot{} },
-		"a frontend of nobody":      func(t *fakeTables) { t.frontends.Entries[address{Protocol: 6}] = frontend{ID: 1, Count: 1 << 30} },
-		"weights of nobody":         func(t *fakeTables) { t.weights.Entries[^uint32(0)] = weights{} },
-		"a kept endpoint of nobody": func(t *fakeTables) { t.kept.Entries[pair{}] = 1 },
+		"a frontend deleted":       func(t *fakeTables) { deleteOne(t.frontends.Entries) },
+		"a slot deleted":           func(t *fakeTables) { deleteOne(t.slots.Entries) },
+		"weights deleted":          func(t *fakeTables) { deleteOne(t.weights.Entries) },
+		"a kept endpoint deleted":  func(t *fakeTables) { deleteOne(t.kept.Entries) },
+		"a frontend changed":       func(t *fakeTables) { changeOne(t.frontends.Entries, func(f *frontend) { f.Count++ }) },
+		"a frontend without an id": func(t *fakeTables) { changeOne(t.frontends.Entries, func(f *frontend) { *f = frontend{} }) },
+		"an endpoint beside its frontend changed": func(t *fakeTables) {
+			for at, f := range t.frontends.Entries {
+				f.Near[0].Port[0]++
+				t.frontends.Entries[at] = f.sealed(&at)
+				return
+			}
+		},
+		"a counter beside a frontend changed": func(t *fakeTables) { changeOne(t.frontends.Entries, func(f *frontend) { f.Near[1].Counter++ }) },
+		"a slot changed":                      func(t *fakeTables) { changeOne(t.slots.Entries, func(s *slot) { s.Endpoint.Port[0]++ }) },
+		"weights changed":                     func(t *fakeTables) { changeOne(t.weights.Entries, func(w *weights) { w[0].Limit++ }) },
+		"a slot of nobody":                    func(t *fakeTables) { t.slots.Entries[slotKey{1 << 31, 7}] = slot{} },
+		"a frontend of nobody":                func(t *fakeTables) { t.frontends.Entries[address{Protocol: 6}] = frontend{ID: 1, Count: 1 << 30} },
+		"weights of nobody":                   func(t *fakeTables) { t.weights.Entries[^uint32(0)] = weights{} },
+		"a kept endpoint of nobody":           func(t *fakeTables) { t.kept.Entries[pair{}] = 1 },
 		"everything deleted": func(t *fakeTables) {
 			clear(t.frontends.Entries)
 			clear(t.slots.Entries)

@@ -90,8 +90,8 @@ func (c *change) turn(at address, from, to *programmed) {
 			c.grows.weights++
 			c.weights.add(to.id, *to.weights)
 		}
-		if !same || len(from.slots) != len(to.slots) {
-			c.frontends.add(at, to.frontend(at))
+		if f := to.frontend(at); !same || f != from.frontend(at) {
+			c.frontends.add(at, f)
 		}
 	}
 	if to.id == 0 && (from.id != 0 || from.broken) {

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -134,8 +135,11 @@ func (t *fakeTables) leads(at address) (map[address]float64, error) {
 	if !ok {
 		return nil, nil
 	}
-	if f != newFrontend(at, f.ID, f.Count, f.Flags) || f.Count == 0 {
+	if f != f.sealed(&at) || f.Count == 0 {
 		return nil, fmt.Errorf("frontend %v is %+v", at, f)
+	}
+	if f.Flags&hasNear != 0 {
+		return f.leadsNear(at.Protocol)
 	}
 	draws := []draw{{f.Count, 0}}
 	if f.Flags&weighted != 0 {
@@ -167,6 +171,19 @@ func (t *fakeTables) leads(at address) (map[address]float64, error) {
 	return out, nil
 }
 
+// leadsNear is the same for the endpoints beside a frontend.
+func (f frontend) leadsNear(p model.Protocol) (map[address]float64, error) {
+	if f.Count > maxNear || f.Flags&weighted != 0 {
+		return nil, fmt.Errorf("a frontend with endpoints beside it is %+v", f)
+	}
+	out := map[address]float64{}
+	for _, n := range f.Near[:f.Count] {
+		at := netip.AddrPortFrom(netip.AddrFrom4(n.IP), binary.BigEndian.Uint16(n.Port[:]))
+		out[addressOf(at, p)] += 1 / float64(f.Count)
+	}
+	return out, nil
+}
+
 // wantLeads is the same by what is wanted.
 func wantLeads(f service.Frontend) map[address]float64 {
 	choice, ok := here(f)
@@ -192,6 +209,13 @@ func (t *fakeTables) holdsExactly(tb testing.TB, want map[model.Name][]service.F
 			tb.Fatalf("slots %v and %v have the counter %d", k, other, s.Counter)
 		}
 		counted[s.Counter] = k
+	}
+	for at, f := range t.frontends.Entries {
+		for i := range f.Near[:min(f.Count, maxNear)] {
+			if s := t.slots.Entries[slotKey{f.ID, uint32(i)}]; f.Flags&hasNear != 0 && f.Near[i].Counter != s.Counter {
+				tb.Fatalf("frontend %v counts by %d, its slot by %d", at, f.Near[i].Counter, s.Counter)
+			}
+		}
 	}
 	for _, list := range want {
 		for _, f := range list {

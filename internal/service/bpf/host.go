@@ -42,7 +42,7 @@ const (
 
 // currentLayout is a variable so that the linker can make an agent of another version, to try an
 // upgrade.
-var currentLayout = "v1"
+var currentLayout = "v2"
 
 // socketMaps are those of the socket layout.
 var socketMaps = []string{objectMapPlaces, objectMapPeers, objectMapConversations}

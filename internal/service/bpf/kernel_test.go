@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -21,49 +22,55 @@ var families = []struct {
 func TestConnectIsLedToEveryEndpoint(t *testing.T) {
 	for _, f := range families {
 		for network, protocol := range map[string]model.Protocol{"tcp": model.TCP, "udp": model.UDP} {
-			t.Run(f.name+" "+network, func(t *testing.T) {
-				w := newWorld(t, 3)
-				backends := endpoints(3, f.v6, 8080)
-				w.serve(t, backends...)
-				at := netip.AddrPortFrom(serviceAddr(1, f.v6), 80)
-				a := w.applier(t)
-				apply(t, a, front(at, protocol, backends...))
-				to := at
-				if f.mapped {
-					to = netip.AddrPortFrom(netip.AddrFrom16(at.Addr().As16()), 80)
-				}
-				seen := map[netip.AddrPort]uint64{}
-				for range 60 {
-					c, err := w.dial(network, to)
-					if err != nil {
-						t.Fatal(err)
+			for _, n := range []int{maxNear, maxNear + 1} {
+				t.Run(fmt.Sprintf("%s %s, %d endpoints", f.name, network, n), func(t *testing.T) {
+					at := netip.AddrPortFrom(serviceAddr(1, f.v6), 80)
+					to := at
+					if f.mapped {
+						to = netip.AddrPortFrom(netip.AddrFrom16(at.Addr().As16()), 80)
 					}
-					if got := c.RemoteAddr().String(); got != at.String() {
-						t.Errorf("connected to %s: the peer is called %s", at, got)
-					}
-					from, err := answer(c)
-					if err != nil {
-						t.Fatal(err)
-					}
-					c.Close()
-					seen[from]++
-				}
-				for _, b := range backends {
-					if seen[b] < 5 {
-						t.Errorf("%s was chosen %d times of 60, want about 20", b, seen[b])
-					}
-				}
-				counters, err := a.Counters()
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, b := range backends {
-					p := service.Pair{Frontend: service.Key{Addr: at, Protocol: protocol}, Backend: b}
-					if counters[p].Connections != seen[b] {
-						t.Errorf("%s counted %d, want %d", b, counters[p].Connections, seen[b])
-					}
-				}
-			})
+					w := newWorld(t, n)
+					backends := endpoints(n, f.v6, 8080)
+					w.serve(t, backends...)
+					w.ledToEvery(t, network, to, front(at, protocol, backends...))
+				})
+			}
+		}
+	}
+}
+
+// ledToEvery connects to the frontend's address, or to what is the same, until every endpoint should
+// have been chosen often.
+func (w *world) ledToEvery(t *testing.T, network string, to netip.AddrPort, f service.Frontend) {
+	t.Helper()
+	a := w.applier(t)
+	apply(t, a, f)
+	seen := map[netip.AddrPort]uint64{}
+	for range 60 {
+		c, err := w.dial(network, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.RemoteAddr().String(); got != f.Addr.String() {
+			t.Errorf("connected to %s: the peer is called %s", f.Addr, got)
+		}
+		from, err := answer(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		seen[from]++
+	}
+	counters, err := a.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range f.Backends {
+		if seen[b.Addr] < 5 {
+			t.Errorf("%s was chosen %d times of 60, want about %d", b.Addr, seen[b.Addr], 60/len(f.Backends))
+		}
+		if got := counters[service.Pair{Frontend: f.Key(), Backend: b.Addr}].Connections; got != seen[b.Addr] {
+			t.Errorf("%s counted %d, want %d", b.Addr, got, seen[b.Addr])
 		}
 	}
 }

@@ -64,11 +64,7 @@ func (u usage) within(o usage) bool {
 }
 
 func (p *programmed) frontend(at address) frontend {
-	var flags uint32
-	if p.weights != nil {
-		flags = weighted
-	}
-	return newFrontend(at, p.id, uint32(len(p.slots)), flags)
+	return newFrontend(at, p.id, p.slots, p.weights == nil)
 }
 
 func (p *programmed) digest(at address) digest {

@@ -19,8 +19,10 @@ func read(t tables) (*image, error) {
 	m := &image{frontends: map[address]*programmed{}}
 	m.numbers = &numbers{next: 1, inUse: m.ids, counters: t.connections.Max()}
 	byID := map[uint32]*programmed{}
+	written := map[address]frontend{}
 	err := t.frontends.Each(func(keys []address, values []frontend) {
 		for i, at := range keys {
+			written[at] = values[i]
 			m.enter(at, values[i], byID)
 		}
 	})
@@ -76,6 +78,9 @@ func read(t tables) (*image, error) {
 		return nil, err
 	}
 	for at, p := range m.frontends {
+		if f, ok := written[at]; ok && !p.broken && f != p.frontend(at) {
+			p.broken = true
+		}
 		slices.SortFunc(p.kept, compareAddresses)
 		m.digest.add(p.digest(at))
 		m.usage.add(p.usage())
@@ -112,7 +117,7 @@ func (m *image) enter(at address, f frontend, byID map[uint32]*programmed) {
 	p := m.at(at)
 	p.id = f.ID
 	m.numbers.after(f.ID)
-	if f != newFrontend(at, f.ID, f.Count, f.Flags) || f.ID == 0 || f.Count > most || byID[f.ID] != nil {
+	if f != f.sealed(&at) || f.ID == 0 || f.Count > most || byID[f.ID] != nil {
 		p.broken = true
 		return
 	}

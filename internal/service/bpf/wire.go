@@ -3,6 +3,7 @@ package bpf
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
@@ -28,13 +29,30 @@ func (a address) addrPort() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(a.IP).Unmap(), binary.BigEndian.Uint16(a.Port[:]))
 }
 
+func (a *address) is4() bool { return netip.AddrFrom16(a.IP).Is4In6() }
+
 func (a address) key() service.Key { return service.Key{Addr: a.addrPort(), Protocol: a.Protocol} }
 
 type frontend struct {
 	ID, Count, Flags, Check uint32
+	Near                    [maxNear]near
 }
 
-const weighted = 1 // a flag of frontends
+// near is an IPv4 endpoint beside its frontend.
+type near struct {
+	IP      [4]byte
+	Port    [2]byte
+	Zero    uint16
+	Counter uint32
+}
+
+const maxNear = 2
+
+// Flags of frontends.
+const (
+	weighted = 1 << iota
+	hasNear
+)
 
 type slotKey struct {
 	ID, Slot uint32
@@ -77,8 +95,34 @@ func (a *address) stir(h uint64) uint64 {
 	return stir(h, uint32(binary.LittleEndian.Uint16(a.Port[:]))|uint32(a.Protocol)<<16, 0)
 }
 
-func newFrontend(at address, id, count, flags uint32) frontend {
-	return frontend{id, count, flags, uint32(stir(stir(at.stir(1), id, count), flags, 0))}
+// newFrontend makes a frontend of what is in its slots. What is near saves the programs a look-up.
+func newFrontend(at address, id uint32, slots []seat, even bool) frontend {
+	f := frontend{ID: id, Count: uint32(len(slots))}
+	if !even {
+		f.Flags = weighted
+	} else if len(slots) <= maxNear && !slices.ContainsFunc(slots, func(s seat) bool { return !s.endpoint.is4() }) {
+		f.Flags = hasNear
+		for i, s := range slots {
+			f.Near[i] = near{IP: [4]byte(s.endpoint.IP[12:]), Port: s.endpoint.Port, Counter: s.counter}
+		}
+	}
+	return f.sealed(&at)
+}
+
+// sealed has the right check.
+func (f frontend) sealed(at *address) frontend {
+	h := stir(stir(at.stir(1), f.ID, f.Count), f.Flags, 0)
+	for i := range f.Near {
+		ip, port := f.Near[i].words()
+		h = stir(h, ip, port)
+	}
+	f.Check = uint32(h)
+	return f
+}
+
+// words are where the endpoint is.
+func (n *near) words() (ip, port uint32) {
+	return binary.LittleEndian.Uint32(n.IP[:]), uint32(binary.LittleEndian.Uint16(n.Port[:]))
 }
 
 func newSlot(id uint32, s seat) slot {
@@ -89,7 +133,12 @@ func newSlot(id uint32, s seat) slot {
 // up, tell whether it holds what it should, in whatever order.
 
 func (f frontend) digest(at *address) uint64 {
-	return stir(stir(at.stir(3), f.ID, f.Count), f.Flags, f.Check)
+	h := stir(stir(at.stir(3), f.ID, f.Count), f.Flags, f.Check)
+	for i := range f.Near {
+		ip, port := f.Near[i].words()
+		h = stir(stir(h, ip, port), f.Near[i].Counter, 0)
+	}
+	return h
 }
 
 func (s *slot) digest(k slotKey) uint64 {

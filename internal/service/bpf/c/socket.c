@@ -16,15 +16,28 @@ struct address {
 	u8 zero;
 };
 
+/* One or two IPv4 endpoints with even shares are also beside their frontend: one look-up less. */
+struct near {
+	u32 ip;
+	u16 port;
+	u16 zero;
+	u32 counter;
+};
+
+enum { NEAR = 2 };
+
+#define MAPPED 0xffff0000 /* ::ffff:0:0/96's third word, as little-endian machines read it */
+
 /* A frontend has slots 0 to count-1, or those that its weights draw from. */
 struct frontend {
 	u32 id;
 	u32 count;
 	u32 flags;
-	u32 check; /* of the address and the above */
+	u32 check; /* of the address, the above and where the near ones are */
+	struct near near[NEAR];
 };
 
-enum { WEIGHTED = 1 };
+enum { WEIGHTED = 1, HAS_NEAR = 2 };
 
 struct slot_key {
 	u32 id;
@@ -215,6 +228,12 @@ INLINE int find_frontend(const struct address *at, struct frontend *out)
 	out->count = once(f->count);
 	out->flags = once(f->flags);
 	u64 h = stir(stir(stir_address(1, at), out->id, out->count), out->flags, 0);
+	for (int i = 0; i < NEAR; i++) {
+		out->near[i].ip = once(f->near[i].ip);
+		out->near[i].port = once(f->near[i].port);
+		out->near[i].counter = once(f->near[i].counter);
+		h = stir(h, out->near[i].ip, out->near[i].port);
+	}
 	return (u32)h == once(f->check);
 }
 
@@ -247,9 +266,23 @@ INLINE u32 width(const struct frontend *f)
 	return w->draws[DRAWS - 1].n;
 }
 
+/* choose_near draws one of the endpoints beside the frontend. */
+INLINE int choose_near(const struct frontend *f, u8 protocol, struct address *out, u32 *counter)
+{
+	int second = below(f->count) == 1;
+	out->ip[2] = MAPPED;
+	out->ip[3] = second ? f->near[1].ip : f->near[0].ip;
+	out->port = second ? f->near[1].port : f->near[0].port;
+	out->protocol = protocol;
+	*counter = second ? f->near[1].counter : f->near[0].counter;
+	return 1;
+}
+
 /* choose draws an endpoint. A slot that has just gone leads to another try, with slot 0. */
 INLINE int choose(const struct address *at, struct frontend *f, struct address *out, u32 *counter)
 {
+	if (f->flags & HAS_NEAR)
+		return choose_near(f, at->protocol, out, counter);
 	if (find_slot(f->id, below(width(f)), out, counter))
 		return 1;
 	return find_frontend(at, f) && find_slot(f->id, 0, out, counter);
@@ -469,8 +502,6 @@ INLINE int peer_name(struct bpf_sock_addr *ctx, const struct address *peer, stru
 	return 1;
 }
 
-#define MAPPED 0xffff0000 /* ::ffff:0:0/96's third word, as little-endian machines read it */
-
 INLINE void read4(const struct bpf_sock_addr *ctx, struct address *a)
 {
 	a->ip[2] = MAPPED;
@@ -592,7 +623,10 @@ struct sums {
 
 static long sum_frontend(void *map, const struct address *key, const struct frontend *f, struct sums *s)
 {
-	s->frontends += stir(stir(stir_address(3, key), f->id, f->count), f->flags, f->check);
+	u64 h = stir(stir(stir_address(3, key), f->id, f->count), f->flags, f->check);
+	for (int i = 0; i < NEAR; i++)
+		h = stir(stir(h, f->near[i].ip, f->near[i].port), f->near[i].counter, 0);
+	s->frontends += h;
 	s->frontend_count++;
 	return 0;
 }
