@@ -4,6 +4,7 @@ package conntrack_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -127,5 +128,39 @@ func TestTranslated(t *testing.T) {
 		if err != nil || len(got) != 1 || got[0].String() != want {
 			t.Errorf("IPv6 %v: %v %v, want %s alone", v6, got, err, want)
 		}
+	}
+}
+
+// BenchmarkCutUDP looks for flows to cut among few, and among many that are none of UDP.
+func BenchmarkCutUDP(b *testing.B) {
+	for _, others := range []int{0, 30000} {
+		b.Run(fmt.Sprintf("others=%d", others), func(b *testing.B) {
+			ns, err := netns.New()
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer ns.Close()
+			err = ns.Do(func() error {
+				for i := range 20 {
+					if err := flow(unix.IPPROTO_UDP, uint16(1000+i), "10.100.0.10", "10.0.0.2"); err != nil {
+						return err
+					}
+				}
+				for i := range others {
+					if err := flow(unix.IPPROTO_TCP, uint16(1000+i), "10.100.0.11", "10.0.0.2"); err != nil {
+						return err
+					}
+				}
+				for b.Loop() {
+					if _, err := (conntrack.Conn{}).CutUDP(false, func(conntrack.Flow) bool { return false }); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+		})
 	}
 }
