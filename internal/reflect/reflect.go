@@ -191,11 +191,12 @@ type servedOrNot struct {
 }
 
 func serviceStore(t *state.Tables, now func() time.Time) *store[*corev1.Service, servedOrNot] {
+	seen := newKnown()
 	return &store[*corev1.Service, servedOrNot]{
 		tables: t, now: now, source: state.Services,
 		convert: func(s *corev1.Service) (servedOrNot, bool) {
 			if out, ok := Service(s); ok {
-				compactService(&out)
+				seen.service(&out)
 				return servedOrNot{Service: out}, true
 			}
 			why := Unserved(s)
@@ -222,11 +223,12 @@ func serviceStore(t *state.Tables, now func() time.Time) *store[*corev1.Service,
 }
 
 func sliceStore(t *state.Tables, now func() time.Time) *store[*discoveryv1.EndpointSlice, model.Slice] {
+	seen := newKnown()
 	return &store[*discoveryv1.EndpointSlice, model.Slice]{
 		tables: t, now: now, source: state.Slices,
 		convert: func(s *discoveryv1.EndpointSlice) (model.Slice, bool) {
 			out, ok := Slice(s)
-			compactSlice(&out)
+			seen.slice(&out)
 			return out, ok
 		},
 		put: (*state.Tx).PutSlice, remove: (*state.Tx).DeleteSlice,
