@@ -62,7 +62,37 @@ func (s *stage) leadsTo(door *nft.Conn, to server) (leads bool, err error) {
 			}
 		}
 	}
+	for _, pin := range s.pinned("frontends") {
+		all, err := entries(pin)
+		if err != nil {
+			return false, err
+		}
+		for _, value := range all {
+			leads = leads || leadsBeside(value, to)
+		}
+	}
 	return leads, nil
+}
+
+// leadsBeside tells whether one of the IPv4 endpoints that lie in a frontend's value is the server
+// (struct frontend in internal/service/bpf/c/socket.c).
+func leadsBeside(frontend string, to server) bool {
+	const flags, beside, first, second = 8, 2, 16, 28
+	if frontend[flags]&beside == 0 {
+		return false
+	}
+	for _, a := range to.addrs {
+		ip := netip.MustParseAddr(a)
+		if !ip.Is4() {
+			continue
+		}
+		for _, at := range []int{first, second} {
+			if frontend[at:at+4] == string(ip.AsSlice()) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // layouts are the names that tell how what is in the kernel is laid out.
