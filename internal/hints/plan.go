@@ -103,7 +103,9 @@ func (b *board) fresh(endpoints []model.Endpoint, overload float64, measured boo
 		loose := bound * math.Pow(most/bound, float64(i)/looser)
 		if l := b.find(loose, []float64{max(loose, older[0]), loose}); l != nil {
 			s := b.foretell(Set{Of: b.hints(l, endpoints)})
-			s.Reason = fmt.Sprintf("no hints keep every endpoint within %.2f times its fair share: with the best one gets %.2f", bound, s.Forecast.MaxLoad)
+			if !b.sound(s, bound, older[0]) { // it may be so by rounding alone
+				s.Reason = fmt.Sprintf("no hints keep every endpoint within %.2f times its fair share: with the best one gets %.2f", bound, s.Forecast.MaxLoad)
+			}
 			return s
 		}
 	}
