@@ -9,11 +9,9 @@ import (
 	"github.com/zonewise/zonewise/internal/service"
 )
 
-// Shares are made out of even draws. Backends are put into slots by share, the largest first; then
-// any shares are a mixture of even draws, each from the first n slots for some n: where the share
-// per backend falls from p to p' after slot n, the draw from n slots has the part (p-p')·n of all.
-// The draws are tried one after another, the rarest first; each but the last is made with the odds
-// that remain to it, at most 1/2, which are data of the frontend (the set weights).
+// Shares are made out of even draws (service.Mix). Backends are put into slots tier by tier. The draws
+// are tried one after another, the rarest first; each but the last is made with the odds that remain
+// to it, at most 1/2, which are data of the frontend (the set weights).
 //
 // Odds P are made by tosses: toss l succeeds for c out of 4^l numbers, and P = 1-Π(1-c/4^l). Each
 // c is the largest that keeps the product within P, the last is the nearest: so P is met to 2^-17,
@@ -66,72 +64,21 @@ func even(list []service.Backend) bool {
 }
 
 func mix(list []service.Backend) mixture {
-	tiers, shares := tiersOf(list)
+	tiers, draws := service.Mix(list, maxTiers)
 	m := mixture{tiers: tiers}
-	type draw struct {
-		n    int
-		part float64
-	}
-	var draws []draw
-	n, whole := 0, 0.0
-	for i, t := range tiers {
-		n += len(t)
-		next := 0.0
-		if i+1 < len(tiers) {
-			next = shares[i+1]
-		}
-		draws = append(draws, draw{n, (shares[i] - next) * float64(n)})
-		whole += draws[i].part
-	}
-	slices.SortFunc(draws, func(a, b draw) int { return cmp.Or(cmp.Compare(a.part, b.part), cmp.Compare(a.n, b.n)) })
+	slices.SortFunc(draws, func(a, b service.Draw) int { return cmp.Or(cmp.Compare(a.Part, b.Part), cmp.Compare(a.N, b.N)) })
+	whole := 1.0
 	for i, d := range draws {
 		if i == len(draws)-1 {
-			m.sizes = append(m.sizes, d.n)
+			m.sizes = append(m.sizes, d.N)
 			break
 		}
-		if o := oddsOf(d.part / whole); o != (odds{}) {
-			m.sizes, m.odds = append(m.sizes, d.n), append(m.odds, o)
-			whole -= d.part
+		if o := oddsOf(d.Part / whole); o != (odds{}) {
+			m.sizes, m.odds = append(m.sizes, d.N), append(m.odds, o)
+			whole -= d.Part
 		}
 	}
 	return m
-}
-
-// tiersOf groups backends by share. Shares that are all the same, or all missing, are one group;
-// a backend without a share beside others is none. Beyond maxTiers the two groups that differ
-// least become one, until they are few enough.
-func tiersOf(list []service.Backend) ([][]service.Backend, []float64) {
-	largest := 0.0
-	for _, b := range list {
-		largest = max(largest, b.Share)
-	}
-	if largest == 0 {
-		return [][]service.Backend{list}, []float64{1}
-	}
-	sorted := slices.DeleteFunc(slices.Clone(list), func(b service.Backend) bool { return b.Share <= largest*negligible })
-	slices.SortStableFunc(sorted, func(a, b service.Backend) int { return cmp.Compare(b.Share, a.Share) })
-	var tiers [][]service.Backend
-	var shares []float64
-	for i, b := range sorted {
-		if i > 0 && sorted[i-1].Share-b.Share <= largest*negligible {
-			tiers[len(tiers)-1] = append(tiers[len(tiers)-1], b)
-			continue
-		}
-		tiers, shares = append(tiers, []service.Backend{b}), append(shares, b.Share)
-	}
-	for len(tiers) > maxTiers {
-		least := 0
-		for i := range len(tiers) - 1 {
-			if shares[i]*shares[least+1] < shares[least]*shares[i+1] {
-				least = i
-			}
-		}
-		a, b := float64(len(tiers[least])), float64(len(tiers[least+1]))
-		shares[least] = (a*shares[least] + b*shares[least+1]) / (a + b)
-		tiers[least] = append(tiers[least], tiers[least+1]...)
-		tiers, shares = slices.Delete(tiers, least+1, least+2), slices.Delete(shares, least+1, least+2)
-	}
-	return tiers, shares
 }
 
 // toss is the first number of a toss in the key of weights.
