@@ -238,22 +238,37 @@ func (a *Applier) write(c *change) (wrote bool, err error) {
 }
 
 // fit makes of a change one that fits: frontends are taken in order, and what does not fit is left
-// to the packet path. While it is written, old and new elements are there together.
+// to the packet path, and takes no counter from the others. While it is written, old and new elements are there together.
 func (a *Applier) fit(c *change) *change {
 	order := make([]int, len(c.becomes.keys))
 	for i := range order {
 		order[i] = i
 	}
 	slices.SortFunc(order, func(i, j int) int { return compareAddresses(c.becomes.keys[i], c.becomes.keys[j]) })
+	was := func(at address) []seat {
+		if p := a.have.frontends[at]; p != nil && !p.broken {
+			return p.slots
+		}
+		return nil
+	}
+	for i, to := range c.becomes.values {
+		if to != nil {
+			a.have.numbers.uncount(to.slots, was(c.becomes.keys[i]))
+		}
+	}
 	out := &change{}
 	for _, i := range order {
 		at, to := c.becomes.keys[i], c.becomes.values[i]
 		from := a.have.frontends[at]
 		before := *out
+		if to != nil {
+			a.have.numbers.count(to.slots)
+		}
 		out.turn(at, from, to)
 		if to == nil || a.have.usage.plus(out).within(a.tables.room()) {
 			continue
 		}
+		a.have.numbers.uncount(to.slots, was(at))
 		*out = before
 		out.turn(at, from, &programmed{kept: to.kept})
 		if !a.have.usage.plus(out).within(a.tables.room()) {

@@ -48,6 +48,29 @@ func (n *numbers) counter() uint32 {
 	return c
 }
 
+// count gives a counter to each that has none, as long as there are some.
+func (n *numbers) count(slots []seat) {
+	for i := range slots {
+		if slots[i].counter == 0 {
+			slots[i].counter = n.counter()
+		}
+	}
+}
+
+// uncount takes back the counters that is has and was has not.
+func (n *numbers) uncount(is, was []seat) {
+	n.release(is, was)
+	had := make(map[uint32]bool, len(was))
+	for _, s := range was {
+		had[s.counter] = true
+	}
+	for i, s := range is {
+		if !had[s.counter] {
+			is[i].counter = 0
+		}
+	}
+}
+
 // release takes back the counters of those who were in slots and are no more.
 func (n *numbers) release(was, is []seat) {
 	if slices.Equal(was, is) {

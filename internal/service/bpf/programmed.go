@@ -164,11 +164,7 @@ func (p *programmed) reach(t target, kept []address, numbers *numbers) *programm
 		to.id, to.slots = numbers.id(), settle(nil, t.endpoints)
 		to.count(p)
 	}
-	for i := range to.slots {
-		if to.slots[i].counter == 0 {
-			to.slots[i].counter = numbers.counter()
-		}
-	}
+	numbers.count(to.slots)
 	return to
 }
 
