@@ -20,7 +20,7 @@ type agentFlags struct {
 	level, listen, healthz, node, honour string
 	podInterface, socket                 string
 	cgroup, bpffs, namespaces, conntrack string
-	nodePorts, untracked                 []string
+	nodePorts                            []string
 	masqueradeAll, countBytes            bool
 	cleanup, stay                        bool
 	audit, closeWait                     time.Duration
@@ -61,7 +61,6 @@ Stopping it leaves what it programmed in place; so an upgrade interrupts nothing
 	f.StringSliceVar(&o.nodePorts, "nodeport-addresses", []string{"primary"}, "where node ports answer: primary, or ranges of the node's addresses")
 	f.BoolVar(&o.countBytes, "count-bytes", false, "count the bytes of connections that nft translates, for zonewise service; each packet costs some 0.4 µs more")
 	f.BoolVar(&o.masqueradeAll, "masquerade-all", false, "give every connection to a cluster address the node's own address")
-	f.StringSliceVar(&o.untracked, "untracked", nil, "ranges of pods and nodes: flows between them get by conntrack unless they are translated (for nodes on which nothing else asks for the state of connections)")
 	f.StringVar(&o.socket, "socket", socketAuto, "translate where connections start: auto (where the kernel can), off (and take away what is there) or require")
 	f.StringVar(&o.cgroup, "cgroup", "/sys/fs/cgroup", "where cgroup v2 is mounted, or the hybrid hierarchy that has it")
 	f.StringVar(&o.bpffs, "bpffs", "/sys/fs/bpf", "where a BPF file system is mounted: what is pinned there outlives the agent")
@@ -86,9 +85,6 @@ func (o agentFlags) check() error {
 	}
 	if _, err := agent.ParseNodePortAddresses(o.nodePorts); err != nil {
 		return usagef("agent: --nodeport-addresses: %w", err)
-	}
-	if _, err := o.untrackedRanges(); err != nil {
-		return usagef("agent: --untracked: %w", err)
 	}
 	return nil
 }
@@ -144,7 +140,7 @@ func (o agentFlags) clean(ctx context.Context, log *slog.Logger) error {
 	if err := o.removeSocket(); err != nil {
 		return fmt.Errorf("socket path: %w", err)
 	}
-	if err := o.nft(&cutter{}, nil).Remove(); err != nil {
+	if err := o.nft(&cutter{}).Remove(); err != nil {
 		return fmt.Errorf("nft path: %w", err)
 	}
 	log.Info("nothing of ours is left in the kernel")

@@ -19,23 +19,8 @@ import (
 	"github.com/zonewise/zonewise/internal/service/nft"
 )
 
-func (o agentFlags) nft(flows *cutter, untracked []netip.Prefix) *nft.Applier {
-	return nft.New(kernelnft.Dial(0), flows, nft.Options{
-		PodInterface: o.podInterface, MasqueradeAll: o.masqueradeAll, CountBytes: o.countBytes, Untracked: untracked,
-	})
-}
-
-// untrackedRanges are those between which flows get by conntrack.
-func (o agentFlags) untrackedRanges() ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, text := range o.untracked {
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, fmt.Errorf("%q is no range of addresses", text)
-		}
-		out = append(out, p)
-	}
-	return out, nil
+func (o agentFlags) nft(flows *cutter) *nft.Applier {
+	return nft.New(kernelnft.Dial(0), flows, nft.Options{PodInterface: o.podInterface, MasqueradeAll: o.masqueradeAll, CountBytes: o.countBytes})
 }
 
 // cutter is the flow table, and a count of what was cut.
@@ -74,12 +59,8 @@ func isCgroup(dir string) bool {
 // paths makes the paths that are asked for. What cannot be is no error: nft does all that the socket
 // path does. It is looked at once: what a kernel or a host lacks does not come while it runs.
 func (o agentFlags) paths(c *agent.Config) error {
-	untracked, err := o.untrackedRanges()
-	if err != nil {
-		return err
-	}
 	flows := &cutter{}
-	complete := o.nft(flows, untracked)
+	complete := o.nft(flows)
 	c.Applier, c.Ranges, c.Cut = complete, complete, flows.cut.Load
 	if o.socket == socketOff {
 		if err := o.removeSocket(); err != nil {

@@ -21,7 +21,7 @@ func TestChartOfTheSocketPath(t *testing.T) {
 			[]string{"/sys/fs/cgroup", "/run/netns", `"resources":["pods"]`}},
 	} {
 		objects, err := Chart(chart, map[string]any{"agent": map[string]any{"socket": socket,
-			"nodePortAddresses": []any{"10.0.0.0/8", "fd00::/8"}, "masqueradeAll": true, "untracked": []any{"10.0.0.0/8"}}})
+			"nodePortAddresses": []any{"10.0.0.0/8", "fd00::/8"}, "masqueradeAll": true}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -35,7 +35,7 @@ func TestChartOfTheSocketPath(t *testing.T) {
 				text += string(b)
 			}
 		}
-		for _, part := range append(want.there, `"--nodeport-addresses=10.0.0.0/8,fd00::/8"`, `"--masquerade-all"`, `"--untracked=10.0.0.0/8"`,
+		for _, part := range append(want.there, `"--nodeport-addresses=10.0.0.0/8,fd00::/8"`, `"--masquerade-all"`,
 			`"--healthz-address=0.0.0.0:10256"`, `"resources":["events"],"verbs":["create"]`) {
 			if !strings.Contains(text, part) {
 				t.Errorf("%s: no %s", socket, part)

@@ -4,11 +4,9 @@ package conntrack
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // Flow is a tracked UDP flow: the address that its first packet was sent to, and the address
@@ -45,34 +43,4 @@ func (Conn) CutUDP(v6 bool, cut func(Flow) bool) (total int, err error) {
 		}
 		return total, nil
 	}
-}
-
-// Translated returns the addresses that flows of a family were begun from whose destination was
-// translated, in no order, one as often as it has such flows.
-func (Conn) Translated(v6 bool) ([]netip.Addr, error) {
-	family := netlink.InetFamily(unix.AF_INET)
-	if v6 {
-		family = unix.AF_INET6
-	}
-	for try := 0; ; try++ {
-		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
-		if errors.Is(err, netlink.ErrDumpInterrupted) && try < 3 {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("conntrack: %w", err)
-		}
-		var out []netip.Addr
-		for _, f := range flows {
-			if to, from := f.Forward, f.Reverse; addrPort(to.DstIP, to.DstPort) != addrPort(from.SrcIP, from.SrcPort) {
-				out = append(out, addrPort(to.SrcIP, 0).Addr())
-			}
-		}
-		return out, nil
-	}
-}
-
-func addrPort(ip net.IP, port uint16) netip.AddrPort {
-	a, _ := netip.AddrFromSlice(ip)
-	return netip.AddrPortFrom(a.Unmap(), port)
 }

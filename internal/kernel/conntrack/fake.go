@@ -1,7 +1,6 @@
 package conntrack
 
 import (
-	"net/netip"
 	"slices"
 	"sync"
 )
@@ -10,22 +9,7 @@ import (
 type Fake struct {
 	mu    sync.Mutex
 	Flows []Flow
-	// Clients are whose flows are translated.
-	Clients []netip.Addr
-	Reads   int // how often the table was read
-}
-
-// Translated is Conn.Translated.
-func (f *Fake) Translated(v6 bool) ([]netip.Addr, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var out []netip.Addr
-	for _, a := range f.Clients {
-		if a.Is6() == v6 {
-			out = append(out, a)
-		}
-	}
-	return out, nil
+	Reads int // how often the table was read
 }
 
 // CutUDP is Conn.CutUDP.

@@ -3,7 +3,6 @@
 package conntrack_test
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -96,38 +95,6 @@ func TestCutUDP(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestTranslated(t *testing.T) {
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
-	err = ns.Do(func() error {
-		direct := &netlink.ConntrackFlow{
-			FamilyType: unix.AF_INET, TimeOut: 100,
-			Forward: netlink.IPTuple{SrcIP: addr("10.0.0.9"), SrcPort: 1, DstIP: addr("10.0.0.2"), DstPort: 53, Protocol: unix.IPPROTO_UDP},
-			Reverse: netlink.IPTuple{SrcIP: addr("10.0.0.2"), SrcPort: 53, DstIP: addr("10.0.0.9"), DstPort: 1, Protocol: unix.IPPROTO_UDP},
-		}
-		return errors.Join(
-			netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, direct),
-			flow(unix.IPPROTO_TCP, 1000, "10.100.0.10", "10.0.0.2"),
-			flow(unix.IPPROTO_UDP, 1000, "fd00:100::a", "fd00::2"))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for v6, want := range map[bool]string{false: "10.0.0.1", true: "fd00::1"} {
-		var got []netip.Addr
-		err := ns.Do(func() (err error) {
-			got, err = conntrack.Conn{}.Translated(v6)
-			return err
-		})
-		if err != nil || len(got) != 1 || got[0].String() != want {
-			t.Errorf("IPv6 %v: %v %v, want %s alone", v6, got, err, want)
-		}
 	}
 }
 

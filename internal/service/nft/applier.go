@@ -29,7 +29,6 @@ type kernel interface {
 // flows is the flow table: kernel/conntrack's Conn, or its Fake.
 type flows interface {
 	CutUDP(v6 bool, cut func(conntrack.Flow) bool) (int, error)
-	Translated(v6 bool) ([]netip.Addr, error)
 }
 
 // Options of an Applier. The zero value is good.
@@ -41,10 +40,6 @@ type Options struct {
 	// CountBytes makes every packet of a translated connection be counted by Service and endpoint.
 	// It costs each about 0.4 µs; connections are counted in any case.
 	CountBytes bool
-	// Untracked are ranges of pods and nodes, not of Services. Flows between addresses in them get
-	// by conntrack where they are not translated. That is for nodes on which no other rules ask for the
-	// state of connections or translate such flows' sources. Where there are none, all flows are tracked.
-	Untracked []netip.Prefix
 }
 
 // Applier programs the Services of one node. It is safe for concurrent use. Existing connections
@@ -91,7 +86,6 @@ func New(k kernel, f flows, o Options) *Applier {
 	for i, family := range []nft.Family{nft.IPv4, nft.IPv6} {
 		a.halves[i] = newHalf(a.door, f, layout{
 			family: family, podInterface: cmp.Or(o.PodInterface, "eni"), masqueradeAll: o.MasqueradeAll, countBytes: o.CountBytes,
-			untracked: ranges(family, o.Untracked),
 		})
 	}
 	return a

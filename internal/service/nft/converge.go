@@ -29,9 +29,6 @@ func (h *half) settle() (wrote bool, err error) {
 			return wrote, err
 		}
 	}
-	if err := h.untrack(); err != nil {
-		return wrote, err
-	}
 	return wrote, h.cutFlows()
 }
 
@@ -116,12 +113,31 @@ func (h *half) adopt(contents nft.Contents) (wrote bool, err error) {
 	}
 	b := nft.NewBatch(h.layout.table())
 	h.have, h.chains, h.there = have, h.repair(b, contents), true
-	for _, elder := range elderChains {
-		if _, ok := contents.Chains[elder]; ok {
-			b.DelChain(elder)
+	retire(b, contents)
+	return h.transact(b, diff(have, h.compile(have), h.prunable()))
+}
+
+// retire queues the end of what is an elder's alone. It comes behind the repair: rules of chains that
+// stay may have led there.
+func retire(b *nft.Batch, contents nft.Contents) {
+	var gone []string
+	for _, name := range slices.Concat(elderChains, retiredChains) {
+		rules, ok := contents.Chains[name]
+		if len(rules) > 0 {
+			b.FlushChain(name)
+		}
+		if ok {
+			gone = append(gone, name)
 		}
 	}
-	return h.transact(b, diff(have, h.compile(have), h.prunable()))
+	for _, name := range gone {
+		b.DelChain(name)
+	}
+	for _, name := range retiredSets {
+		if contents.Sets[name] {
+			b.DelSet(name)
+		}
+	}
 }
 
 // install makes the table, after what is in the batch already.
@@ -180,9 +196,8 @@ func (h *half) repair(b *nft.Batch, contents nft.Contents) map[nft.Verdict]bool 
 	if contents.Chains == nil {
 		b.AddTable()
 	}
-	begin := b.Len()
-	for i, s := range sets {
-		if !contents.Sets[s.Name] && (set(i) != tracked || h.layout.untracks()) {
+	for _, s := range sets {
+		if !contents.Sets[s.Name] {
 			b.AddSet(s)
 		}
 	}
@@ -220,7 +235,6 @@ func (h *half) repair(b *nft.Batch, contents nft.Contents) map[nft.Verdict]bool 
 			}
 		}
 	}
-	h.holdTracking(b, contents, b.Len() > begin)
 	return sound
 }
 
@@ -231,7 +245,6 @@ func (h *half) compile(have *image) *image {
 	for k := range h.owners {
 		f := h.wanted(k)
 		have.place(f, want.put)
-		h.layout.serviceAddress(f, want.put)
 		h.share(f, +1, nil)
 	}
 	return want
@@ -250,7 +263,7 @@ func (h *half) prunable() func(s set, key string) bool {
 	n := frontendLength(h.layout.family)
 	return func(s set, key string) bool {
 		switch s {
-		case clusterIPs, hairpin, serviceAddresses:
+		case clusterIPs, hairpin:
 			return false
 		case eligible, eligibleInside:
 			return mine[key[len(key)-n:]]
@@ -305,7 +318,6 @@ func (h *half) fill(b *nft.Batch, table nft.Table) error {
 		for i := range frontends {
 			if f := &frontends[i]; h.owners[f.Key()] == name && !claimedBefore(frontends, i) {
 				empty.place(f, put)
-				h.layout.serviceAddress(f, put)
 				h.share(f, +1, nil)
 			}
 		}

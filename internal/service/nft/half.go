@@ -36,8 +36,6 @@ type half struct {
 	chains map[nft.Verdict]bool
 	there  bool
 	crowd  int // so many chains are swept without waiting for the next Apply
-	// untracking tells that the chain which lets flows get by conntrack is as it should be.
-	untracking bool
 	// cut are the UDP frontends whose stale flows are still to be cut.
 	cut map[service.Key]bool
 }
@@ -377,7 +375,6 @@ func (h *half) share(f *service.Frontend, by int, list *[]use) {
 	if f.Kind == service.ClusterIP {
 		note(use{clusterIPs, address(f.Addr.Addr())})
 	}
-	h.layout.serviceAddress(f, func(s set, key, _ string) { note(use{s, key}) })
 	locals := func(c *service.Choice) {
 		for i := range c.Backends {
 			if c.Backends[i].Local {

@@ -301,7 +301,7 @@ func TestAdoptAndRepair(t *testing.T) {
 		"weights emptied":  func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "weights"}) },
 		"a toss":           func(b *kernelnft.Batch) { b.FlushChain("lb-1-2") },
 		"services emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "services", Verdicts: true}) },
-		unknown:            func(b *kernelnft.Batch) { b.DelChain("layout-5") },
+		unknown:            func(b *kernelnft.Batch) { b.DelChain("layout-6") },
 	} {
 		b := kernelnft.NewBatch(table4)
 		damage(b)

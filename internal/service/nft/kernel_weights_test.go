@@ -196,7 +196,7 @@ func TestUpgradeFromTheLayoutBefore(t *testing.T) {
 	for _, c := range []string{"first", "opened", "services", "forward", "kept", "kept-inside", "admitted", "unallocated"} {
 		old = append(old, "flush chain ip zonewise "+c)
 	}
-	for _, c := range []string{"opened", "kept", "kept-inside", "admitted", "unallocated", "layout-5"} {
+	for _, c := range []string{"opened", "kept", "kept-inside", "admitted", "unallocated", "layout-6"} {
 		old = append(old, "delete chain ip zonewise "+c)
 	}
 	for _, s := range []string{"weights", "firewalled", "sources", "groups", "affinity", "eligible", "eligible-inside", "sticky"} {
@@ -215,7 +215,7 @@ func TestUpgradeFromTheLayoutBefore(t *testing.T) {
 		t.Errorf("%d connections counted, made %d", total, n+1)
 	}
 	rules := w.nft(t, "list", "ruleset")
-	if !strings.Contains(rules, "layout-5") || strings.Contains(rules, "layout-2") || !strings.Contains(rules, "goto lb-1-2") {
+	if !strings.Contains(rules, "layout-6") || strings.Contains(rules, "layout-2") || !strings.Contains(rules, "goto lb-1-2") {
 		t.Error(rules)
 	}
 }

@@ -20,11 +20,17 @@ const interimName = "zonewise-interim"
 // sets.go and in rules.go. A table without it was written by another version: it is replaced whole
 // as soon as all inputs are known. It is a variable so that the linker can make an agent of another
 // version, to try an upgrade.
-var layoutChain = "layout-5"
+var layoutChain = "layout-6"
 
 // elderChains mark tables whose sets are the same as far as they go. They are adopted like ours:
-// what they lack is added, and chains that differ are written anew.
-var elderChains = []string{"layout-2", "layout-3", "layout-4"}
+// what they lack is added, chains that differ are written anew, and what they have too much goes.
+var elderChains = []string{"layout-2", "layout-3", "layout-4", "layout-5"}
+
+// What elders may have too much.
+var (
+	retiredChains = []string{"untracked", "untracked-to", "untracked-flow", "client", "track"}
+	retiredSets   = []string{"service-addresses", "tracked"}
+)
 
 const (
 	// insideSlots is more than any Service has endpoints.
@@ -42,8 +48,6 @@ type layout struct {
 	countBytes    bool
 	// cidrs are where cluster IPs come from: an address in one that nobody has is dropped.
 	cidrs []netip.Prefix
-	// untracked are the ranges between which flows get by conntrack unless they are translated.
-	untracked []netip.Prefix
 }
 
 // table and interim are the family's tables.
@@ -64,19 +68,11 @@ func (l layout) chains() []chain {
 		}
 		return rules
 	}
-	opened := []nft.Rule{l.countOpened(), l.goRemember()}
-	var frame []chain
-	forward := each(l.countTraffic(), l.dropInvalidFrom(), l.dropInvalidTo())
-	if l.untracks() {
-		opened = slices.Insert(opened, 1, l.noteClient())
-		frame = l.untrackedFrame()
-		forward = append([]nft.Rule{l.renewClient()}, each(l.countTraffic(), l.dropMiddleFrom(), l.dropMiddleTo())...)
-	}
-	return append(frame, []chain{
+	return []chain{
 		{nft.Chain{Name: layoutChain}, nil},
 		{nft.Chain{Name: rejectChain}, []nft.Rule{l.reset(), l.portUnreachable()}},
 		{nft.Chain{Name: unallocatedChain}, l.dropUnallocated()},
-		{nft.Chain{Name: openedChain}, opened},
+		{nft.Chain{Name: openedChain}, []nft.Rule{l.countOpened(), l.goRemember()}},
 		{nft.Chain{Name: firstChain}, []nft.Rule{l.goOpened(), l.refuseFrontend(), l.refuseUndefined(), l.goUnallocated()}},
 		{nft.Chain{Name: keptChain}, []nft.Rule{l.useRemembered(eligible), l.forget()}},
 		{nft.Chain{Name: keptInsideChain}, []nft.Rule{l.useRemembered(eligibleInside), l.forget()}},
@@ -86,10 +82,11 @@ func (l layout) chains() []chain {
 		{nft.Chain{Name: "prerouting", Hook: hook(nft.NAT, nft.Prerouting, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
 		{nft.Chain{Name: "output", Hook: hook(nft.NAT, nft.Output, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
 		{nft.Chain{Name: "postrouting", Hook: hook(nft.NAT, nft.Postrouting, nft.PrioritySNAT)}, []nft.Rule{l.masqueradeMarked(), l.masqueradeHairpin()}},
-		{nft.Chain{Name: "forward", Hook: hook(nft.Filter, nft.Forward, nft.PriorityFilter)}, forward},
+		{nft.Chain{Name: "forward", Hook: hook(nft.Filter, nft.Forward, nft.PriorityFilter)},
+			each(l.countTraffic(), l.dropInvalidFrom(), l.dropInvalidTo())},
 		{nft.Chain{Name: "filter-input", Hook: hook(nft.Filter, nft.Input, nft.PriorityFilter)}, each(l.countArriving(), l.dropInvalidFrom())},
 		{nft.Chain{Name: "filter-output", Hook: hook(nft.Filter, nft.Output, nft.PriorityFilter)}, each(l.countTraffic())},
-	}...)
+	}
 }
 
 // The chains that others go to.

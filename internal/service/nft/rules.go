@@ -107,9 +107,6 @@ func (l layout) goOpened() nft.Rule { return rule("translated", translated(), ve
 
 // passEstablished ends the way through this chain alone.
 func (l layout) passEstablished() nft.Rule {
-	if l.untracks() {
-		return rule("under way, or not tracked", state(expr.CtStateBitESTABLISHED|expr.CtStateBitUNTRACKED), accept())
-	}
 	return rule("under way", state(expr.CtStateBitESTABLISHED), plain(&expr.Verdict{Kind: expr.VerdictAccept}))
 }
 
@@ -126,16 +123,6 @@ func (l layout) dropInvalidFrom() nft.Rule {
 
 func (l layout) dropInvalidTo() nft.Rule {
 	return rule("of no flow, to a pod", state(expr.CtStateBitINVALID), device(expr.MetaKeyOIFNAME, l.podInterface, expr.CmpOpEq), drop())
-}
-
-// With untracked ranges a packet that ends a flow, or answers its first, may be of one that was not
-// tracked until now.
-func (l layout) dropMiddleFrom() nft.Rule {
-	return rule("of no flow, amid one, from a pod", state(expr.CtStateBitINVALID), middleOfTCP(), l.fromPod(expr.CmpOpEq), drop())
-}
-
-func (l layout) dropMiddleTo() nft.Rule {
-	return rule("of no flow, amid one, to a pod", state(expr.CtStateBitINVALID), middleOfTCP(), device(expr.MetaKeyOIFNAME, l.podInterface, expr.CmpOpEq), drop())
 }
 
 func (l layout) goUnallocated() nft.Rule { return rule("unallocated", verdict(unallocatedChain)) }

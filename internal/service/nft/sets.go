@@ -25,15 +25,13 @@ const (
 	affinity
 	eligible
 	eligibleInside
-	serviceAddresses
 
 	connections
 	traffic
 	sticky
-	tracked
 
 	programmed = connections // so many sets are programmed
-	allSets    = tracked + 1
+	allSets    = sticky + 1
 )
 
 const (
@@ -41,8 +39,6 @@ const (
 	pairLimit = 131072
 	// stickyLimit bounds the memory of clients, 150 bytes each. Beyond it clients are not remembered.
 	stickyLimit = 262144
-	// trackedLimit bounds the memory of who is translated, 100 bytes each. Beyond it clients are masqueraded.
-	trackedLimit = 65536
 )
 
 var (
@@ -106,10 +102,6 @@ var (
 			Name: "eligible-inside", Key: eligibleKey,
 			Comment: "the same for this node and its pods, where that differs",
 		},
-		serviceAddresses: {
-			Name: "service-addresses", Key: []nft.Field{nft.Addr},
-			Comment: "addresses of Services in the untracked ranges: flows to them are tracked",
-		},
 		// Counters by frontend and backend, made by packets as they come. Beyond pairLimit pairs
 		// nothing more is counted, and traffic goes on as before.
 		connections: {
@@ -124,10 +116,6 @@ var (
 			Name: "sticky", Key: []nft.Field{nft.Addr, nft.Port, nft.Addr, nft.Protocol},
 			Data: []nft.Field{nft.Protocol, nft.Addr, nft.Port}, Dynamic: true, Timeouts: true, Size: stickyLimit,
 			Comment: "clients by group, and the endpoint that each was sent to",
-		},
-		tracked: {
-			Name: "tracked", Key: []nft.Field{nft.Addr}, Dynamic: true, Timeouts: true, Size: trackedLimit,
-			Comment: "addresses in the untracked ranges that are tracked: flows from them were translated",
 		},
 	}
 )
