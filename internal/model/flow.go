@@ -20,8 +20,8 @@ const (
 // What does not apply is empty.
 type Party struct {
 	Kind      PartyKind
-	Zone      string
-	Node      string
+	Zone      string // of an address outside: where a node passes its packets on to another node; empty if none does
+	Node      string // likewise
 	Namespace string
 	Workload  string // "deployment/web", "daemonset/dns", "pod/one"; a host process's where it is known
 	Block     string // of an address outside: the address block's name, as configured, else "internet"
@@ -54,21 +54,26 @@ type FlowKey struct {
 	Port           uint16
 	Protocol       Protocol // of the Service where there is one, else of the server
 	Via            Via
+	V6             bool // the address family of client and server
 }
 
-// Compare orders keys by client, server, Service, port, protocol and way.
+// Compare orders keys by client, server, Service, port, protocol, way and family, IPv4 first.
 func (k FlowKey) Compare(o FlowKey) int {
 	return cmp.Or(k.Client.Compare(o.Client), k.Server.Compare(o.Server), k.Service.Compare(o.Service),
-		cmp.Compare(k.Port, o.Port), cmp.Compare(k.Protocol, o.Protocol), strings.Compare(string(k.Via), string(o.Via)))
+		cmp.Compare(k.Port, o.Port), cmp.Compare(k.Protocol, o.Protocol), strings.Compare(string(k.Via), string(o.Via)), falseFirst(k.V6, o.V6))
 }
 
-// FlowCount is how much went. Bytes are those of IP packets, headers included; Packets as on the wire.
+// FlowCount is how much went. Bytes are those of IP packets as the kernel passes them on, headers
+// included; where it passes on many as one (GSO), that one has one header, and what cutting it adds is
+// Extra. Packets are as on the wire.
 type FlowCount struct {
 	Connections     uint64 // opened; a UDP flow counts when its first packet is seen
 	RequestBytes    uint64 // client to server
 	ResponseBytes   uint64 // server to client
 	RequestPackets  uint64
 	ResponsePackets uint64
+	RequestExtra    uint64 // bytes of headers that segmentation adds on the wire; not in RequestBytes
+	ResponseExtra   uint64 // likewise
 }
 
 // Add adds o to c.
@@ -78,9 +83,11 @@ func (c *FlowCount) Add(o FlowCount) {
 	c.ResponseBytes += o.ResponseBytes
 	c.RequestPackets += o.RequestPackets
 	c.ResponsePackets += o.ResponsePackets
+	c.RequestExtra += o.RequestExtra
+	c.ResponseExtra += o.ResponseExtra
 }
 
-// Bytes is the sum of both directions.
+// Bytes is the sum of both directions, without Extra.
 func (c FlowCount) Bytes() uint64 { return c.RequestBytes + c.ResponseBytes }
 
 // Flow is how much went between two parties by one way.
