@@ -3,6 +3,11 @@ package house
 // rooms think in their own folder and do in their sub-folders. Each is internal/NAME.
 var rooms = []string{"hints", "meter", "route", "service", "simulate", "vpc"}
 
+// thinking are sub-folders of rooms that are as pure as the rooms, and why they are not in these.
+var thinking = map[string]string{
+	"internal/service/affinity": "what is between the two paths is no part of the plan that both carry out",
+}
+
 // corridors are the other folders of internal: what the rooms share, and what puts them together.
 var corridors = map[string]string{
 	"agent":      "wiring of a node",
