@@ -84,11 +84,12 @@ test-kernel: build build-other ## run the tests against the real kernel, as root
 test-story: build ## run the stories: what a user types in a lab, and what must come back
 	go test $(AS_ROOT) -count=1 -tags story -timeout 40m -v ./test
 
+# BENCHFLAGS=--resume goes on with what was interrupted.
 BENCH := go build -ldflags '$(STAMP)' -o bin/bench ./lab/cmd/bench && $(SUDO) bin/bench
 
 .PHONY: bench
-bench: build ## measure beside kube-proxy, and write docs/performance.md: hours, on a quiet machine
-	$(BENCH) --page docs/performance.md
+bench: build ## measure beside kube-proxy, and write docs/performance.md: 40 minutes, on a quiet machine
+	$(BENCH) --page docs/performance.md $(BENCHFLAGS)
 
 .PHONY: bench-short
 bench-short: build ## a little of every benchmark, in less than five minutes: do all rows come?

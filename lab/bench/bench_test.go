@@ -80,6 +80,13 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
+// TestBeyond: what the machine does to both of a pair is in no difference.
+func TestBeyond(t *testing.T) {
+	if got := medianBeyond([]float64{21, 31, 101, 22}, []float64{20, 30, 100, 90}); got != 1 {
+		t.Errorf("%v, want 1", got)
+	}
+}
+
 func sample() (Result, []key) {
 	r := newRecord()
 	slow := key{"connect", 1_000, podToService, peer.KubeProxyNFT}
@@ -98,7 +105,7 @@ func sample() (Result, []key) {
 func TestRows(t *testing.T) {
 	r, keys := sample()
 	want := Row{Benchmark: "connect", Peer: "kube-proxy-nft", Services: 1_000, Metric: podToService, Unit: "µs",
-		Min: 30, Median: 31, P99: 50, Max: 50, Values: 4, RoundMin: 31, RoundMax: 50}
+		Min: 30, Median: 31, P99: 50, Max: 50, Values: 4, Rounds: 2, RoundMin: 31, RoundMax: 50}
 	if len(r.Rows) != 3 || r.Rows[1] != want || r.Rows[2].Note == "" {
 		t.Errorf("%+v", r.Rows)
 	}
@@ -131,7 +138,7 @@ func TestTable(t *testing.T) {
 func TestPage(t *testing.T) {
 	r, _ := sample()
 	file := filepath.Join(t.TempDir(), "page.md")
-	if err := os.WriteFile(file, []byte("before\n"+tableBegins+"\nold\n"+tableEnds+"\nafter\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("before\n"+begins("aims")+"stale\n"+ends("aims")+"\n"+begins("figures")+"stale\n"+ends("figures")+"\nafter\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -143,9 +150,18 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "| 1,000 | pod to ClusterIP (µs) | 20.0 | | | | 31.0 | iptables: not found |"
-	if got := string(text); !strings.HasPrefix(got, "before\n") || !strings.HasSuffix(got, "\nafter\n") || strings.Contains(got, "old") || strings.Count(got, want) != 1 {
+	want := "| 1,000 | pod to ClusterIP (µs) | 20.0 | 31.0 | [1] |\n\n[1] iptables: not found\n"
+	if got := string(text); !strings.HasPrefix(got, "before\n") || !strings.HasSuffix(got, "\nafter\n") || strings.Contains(got, "stale") || !strings.Contains(got, "aim | 1,000 Services |") || strings.Count(got, want) != 1 {
 		t.Error(got)
+	}
+	ours, err := os.ReadFile(filepath.Join("..", "..", "docs", "performance.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for part := range r.generated() {
+		if strings.Count(string(ours), begins(part)) != 1 || strings.Count(string(ours), ends(part)) != 1 {
+			t.Errorf("docs/performance.md has no place for %s", part)
+		}
 	}
 	if err := r.page(os.DevNull); err == nil {
 		t.Error("a page without a place for the table")
@@ -204,7 +220,7 @@ func TestWanted(t *testing.T) {
 // TestOut: one peer's trouble does not end the others' run, and is told unless it is slowness alone.
 func TestOut(t *testing.T) {
 	b := churn()
-	r := &run{Config: Short(), record: newRecord()}
+	r := &run{Config: Short(), record: newRecord(), broken: map[broken]bool{}}
 	r.Log = io.Discard
 	s := &stage{load: load{Services: 1_000, Endpoints: 2}, benchmark: b}
 	slow, wrong := &node{kind: peer.KubeProxyNFT}, &node{kind: peer.Zonewise}

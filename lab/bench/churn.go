@@ -12,7 +12,7 @@ import (
 func churn() benchmark {
 	return benchmark{
 		name: "churn", what: "the same while endpoints of other Services, picked at random, change so many times a second; CPU is the program's, as part of one; failed connects are those that neither endpoint answered",
-		loads: func(e effort) []load { return pairs(e.churnSizes) }, peers: programs,
+		loads: func(e effort) []load { return pairs(e.churnSizes) }, peers: programs, most: 3,
 		metrics: func(e effort, _ load) (out []metric) {
 			for _, rate := range e.churn {
 				out = append(out, churnMetrics(rate)...)
@@ -28,6 +28,9 @@ func churn() benchmark {
 				}
 				return nil
 			})
+		},
+		cost: func(r *run, _ load, rounds, peers int) time.Duration {
+			return time.Duration(rounds*peers*len(r.churn)) * (r.churnLength + idle)
 		},
 	}
 }

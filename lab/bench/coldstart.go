@@ -11,7 +11,7 @@ import (
 func programs(k peer.Kind) bool { return k != harness && k.Services() }
 
 // enough is how long one peer is started again and again at one load.
-const enough = 5 * time.Minute
+const enough = 90 * time.Second
 
 // coldStart is how long a program takes, on a node on which nothing is programmed, from its start
 // until the last Service answers, and what it takes for that.
@@ -19,6 +19,9 @@ func coldStart() benchmark {
 	return benchmark{
 		name: "cold-start", what: "from the start of the program on an empty node until the last Service, and 32 others, answer a connect; all CPUs",
 		loads: func(e effort) []load { return e.cold }, alone: true, peers: programs,
+		cost: func(r *run, l load, rounds, peers int) time.Duration {
+			return time.Duration(rounds*peers) * (2*time.Second + time.Duration(l.Services*l.Endpoints)*25*time.Microsecond)
+		},
 		metrics: func(_ effort, l load) []metric {
 			suffix := ""
 			if l.Endpoints != 2 {
@@ -28,23 +31,22 @@ func coldStart() benchmark {
 		},
 		run: func(r *run, s *stage) error {
 			spent := map[peer.Kind]time.Duration{}
-			for range r.Rounds {
+			for range s.benchmark.roundsOf(r.Rounds) {
 				for _, i := range r.random.Perm(len(r.Peers)) {
 					k := r.Peers[i]
 					if err := r.ctx.Err(); err != nil {
 						return err
 					}
-					slow, known := r.slow[k]
-					switch endpoints := s.load.Services * s.load.Endpoints; {
-					case !programs(k) || spent[k] > enough:
+					if !programs(k) || r.done(s.benchmark, s.load, k) || spent[k] > enough {
 						continue
-					case known && endpoints >= slow.endpoints:
-						r.without(s, k, slow.why)
+					}
+					if why := r.tooSlow(k, s.load); why != "" {
+						r.without(s, k, why)
 						continue
 					}
 					begin := time.Now()
 					if err := r.coldStart(s, k); err != nil {
-						r.failed = append(r.failed, fmt.Errorf("%s, %d Services of %d endpoints: %s: %w", s.benchmark.name, s.load.Services, s.load.Endpoints, k, err))
+						r.fail(s.benchmark.name, s.load, k, err)
 						r.without(s, k, err.Error())
 					}
 					spent[k] += time.Since(begin)
@@ -75,9 +77,8 @@ func (r *run) coldStart(s *stage, k peer.Kind) (err error) {
 	end, err := n.ready(r.random, r.Limit)
 	peak := stop()
 	if errors.Is(err, errNotReady) {
-		why := fmt.Sprintf("%v with %d endpoints", err, s.load.Services*s.load.Endpoints)
-		r.slow[k] = slowness{s.load.Services * s.load.Endpoints, why}
-		r.without(s, k, why)
+		r.slow[k] = slowness{s.load, err.Error()}
+		r.without(s, k, err.Error())
 		return nil
 	}
 	if err != nil {

@@ -59,7 +59,7 @@ func measure(args []string, stdout, stderr io.Writer) error {
 	full := Full()
 	var (
 		short    = flags.Bool("short", false, "a little of everything; fails if any row has no figure")
-		rounds   = flags.Int("rounds", 0, "rounds; 0: 5, or 2 if short")
+		rounds   = flags.Int("rounds", 0, "rounds; 0: 5, or 2 if short; what takes long has fewer")
 		limit    = flags.Duration("limit", 0, "time for a peer to do all Services; 0: 10m, or 1m if short")
 		only     = flags.String("only", "", "benchmarks to run, with commas: "+strings.Join(Names(), ","))
 		peers    = flags.String("peers", "", "peers to run, with commas; none: all")
@@ -67,6 +67,8 @@ func measure(args []string, stdout, stderr io.Writer) error {
 		bin      = flags.String("bin", "bin", "directory of the programs zonewise and zonewise-lab")
 		out      = flags.String("out", filepath.Join("lab", "bench", "out"), "directory for figures and plots")
 		page     = flags.String("page", "", "Markdown file whose table of figures is written anew")
+		resume   = flags.Bool("resume", false, "go on with what is in --out: what is done there is kept, and not done again")
+		patient  = flags.Bool("patient", false, "let kube-proxy try also what takes it very long: up to --limit for each size")
 		from     = flags.String("from", "", "file of figures to show again, instead of measuring")
 		seed     = flags.Uint64("seed", full.Seed, "of what is picked at random")
 	)
@@ -90,7 +92,8 @@ func measure(args []string, stdout, stderr io.Writer) error {
 	if *short {
 		c = Short()
 	}
-	c.Peers, c.Seed, c.Log = peer.Kinds(), *seed, stderr
+	c.Peers, c.Seed, c.Log, c.Patient = peer.Kinds(), *seed, stderr, *patient
+	c.Save = func(r Result) error { _, err := r.write(*out); return err }
 	if *rounds > 0 {
 		c.Rounds = *rounds
 	}
@@ -109,6 +112,14 @@ func measure(args []string, stdout, stderr io.Writer) error {
 	}
 	if c.Only, err = pick(*only, Names()); err != nil {
 		return err
+	}
+	if *resume {
+		if c.Before, err = Read(filepath.Join(*out, fileName(*short))); err != nil {
+			return err
+		}
+		if c.Before.Machine != machine() {
+			return fmt.Errorf("what is in %s was measured on another machine: %s", *out, c.Before.Machine)
+		}
 	}
 	// Worlds are taken down where the run is interrupted, too.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)

@@ -34,6 +34,8 @@ type node struct {
 	dir      string
 	cpus     cpus
 	out      string      // why the peer takes part no more; empty: it does
+	met      bool        // Services that remember clients have met this one
+	changed  time.Time   // when the probe was last changed
 	live     bool        // the probe's endpoint is one where somebody listens
 	versions map[int]int // of Services' slices, where they are not the first
 
@@ -219,9 +221,22 @@ func (n *node) targets(random *rand.Rand, count int) (out []netip.AddrPort) {
 
 func (n *node) target(i int, random *rand.Rand) netip.AddrPort {
 	if !n.kind.Services() {
-		return netip.AddrPortFrom(endpoint(i*n.load.Endpoints+random.IntN(n.load.Endpoints)), driver.AnswerPort)
+		return n.behind(i, random)
 	}
 	return netip.AddrPortFrom(clusterIP(i), servicePort)
+}
+
+// behind is one of a Service's endpoints.
+func (n *node) behind(i int, random *rand.Rand) netip.AddrPort {
+	return netip.AddrPortFrom(endpoint(i*n.load.Endpoints+random.IntN(n.load.Endpoints)), driver.AnswerPort)
+}
+
+// endpoints are count endpoints of the first so many Services: where a client goes that knows them.
+func (n *node) endpoints(random *rand.Rand, count, services int) (out []netip.AddrPort) {
+	for range count {
+		out = append(out, n.behind(random.IntN(services), random))
+	}
+	return out
 }
 
 // nodePortTargets are the node ports, or the endpoints behind them.

@@ -31,8 +31,11 @@ const (
 func overhead() benchmark {
 	return benchmark{
 		name: "harness", what: "what the measuring itself takes",
-		loads: func(e effort) []load { return pairs(e.sizes[len(e.sizes)-1:]) }, alone: true,
-		peers: func(k peer.Kind) bool { return k == harness },
+		loads: func(e effort) []load { return pairs(e.sizes[max(0, len(e.sizes)-1):]) }, alone: true,
+		peers: func(k peer.Kind) bool { return k == harness }, most: 3,
+		cost: func(_ *run, l load, rounds, _ int) time.Duration {
+			return time.Second + time.Duration(rounds*l.Services)*15*time.Microsecond
+		},
 		metrics: func(effort, load) []metric {
 			return []metric{{clockTwice, "µs"}, {openAndEnd, "µs"}, {closedPort, "µs"}, {readAll, "s"}, {eventToRead, "ms"}}
 		},
@@ -49,7 +52,7 @@ func overhead() benchmark {
 
 func (r *run) probeOverhead(s *stage, n *node) error {
 	closed := netip.MustParseAddrPort("127.0.0.1:9")
-	for range r.Rounds {
+	for range s.benchmark.roundsOf(r.Rounds) {
 		for name, task := range map[string]driver.Task{clockTwice: driver.Clock, openAndEnd: driver.Socket, closedPort: driver.Connect} {
 			reply, err := n.do(inPod, driver.Job{Task: task, Count: r.connects, Targets: []netip.AddrPort{closed}})
 			if err != nil {
@@ -71,7 +74,7 @@ func (r *run) readOverhead(s *stage, n *node) error {
 		return c, err
 	}}}
 	defer client.CloseIdleConnections()
-	for range r.Rounds {
+	for range s.benchmark.roundsOf(r.Rounds) {
 		r.tidy()
 		begin := time.Now()
 		services, err := watch(client, n.url+"/api/v1/services")

@@ -14,6 +14,13 @@ const changeToConnect = "change to connect"
 // that what is measured is its work and not its waiting.
 const idle = 1200 * time.Millisecond
 
+// jitter is added to it, so that no change meets the same moment of somebody's period; and calm is what
+// a program has before and after its turn, to begin and to finish what belongs to it.
+const (
+	jitter = idle / 4
+	calm   = 100 * time.Millisecond
+)
+
 // programming is how long it takes until a changed endpoint is connected to, where nothing else changes.
 func programming() benchmark {
 	return benchmark{
@@ -21,21 +28,56 @@ func programming() benchmark {
 		loads: func(e effort) []load { return pairs(e.changeSizes) }, peers: programs,
 		metrics: func(effort, load) []metric { return []metric{{changeToConnect, "ms"}} },
 		run: func(r *run, s *stage) error {
-			return r.rounds(s, func(n *node) error {
-				var values []float64
-				for range r.flips {
-					wait(idle + time.Duration(r.random.Int64N(int64(idle/4))))
-					took, _, err := n.flip(r.Limit)
-					if err != nil {
-						return err
-					}
-					values = append(values, milli(took))
-				}
-				r.record.add(s.key(n.kind, changeToConnect), "ms", values...)
-				return nil
-			})
+			return r.rotate(s, r.flips, func(n *node) (float64, error) {
+				wait(idle - time.Since(n.changed) + time.Duration(r.random.Int64N(int64(jitter))))
+				took, _, err := n.flip(r.Limit)
+				n.changed = time.Now()
+				return milli(took), err
+			}, func(n *node, values []float64) { r.record.add(s.key(n.kind, changeToConnect), "ms", values...) })
+		},
+		cost: func(r *run, _ load, rounds, _ int) time.Duration {
+			return time.Duration(rounds*(r.flips+1)) * (idle + jitter)
 		},
 	}
+}
+
+// rotate has every peer do one thing in turn, again and again within a round: what one has to wait
+// for between two of its own, others use. The values of a round come together.
+func (r *run) rotate(s *stage, times int, once func(n *node) (float64, error), done func(n *node, values []float64)) error {
+	values := map[*node][]float64{}
+	return r.eachRound(s, func(nodes []*node) error {
+		clear(values)
+		// What their clocks told them to do while they were stopped, they do now.
+		for _, n := range nodes {
+			if err := r.turn(s, n, func() error { wait(idle / time.Duration(len(nodes))); return nil }); err != nil {
+				return err
+			}
+			n.changed = time.Now()
+		}
+		for range times {
+			for _, n := range nodes {
+				if n.out != "" {
+					continue
+				}
+				err := r.turn(s, n, func() error {
+					wait(calm)
+					v, err := once(n)
+					if err == nil {
+						values[n] = append(values[n], v)
+					}
+					wait(calm)
+					return err
+				})
+				if err != nil {
+					return err
+				}
+			}
+		}
+		for _, n := range nodes {
+			done(n, values[n])
+		}
+		return nil
+	})
 }
 
 // flip moves the probe's endpoint from where nobody listens to where somebody does, or back, while a

@@ -25,7 +25,7 @@ const look = 5 * time.Millisecond
 func removals() benchmark {
 	return benchmark{
 		name: "removal", what: "one of a Service's two endpoints is taken away: connects, of 200, that still land on it once the program's own metric (network_programming_duration_seconds) counts the change; and how long that takes",
-		loads: func(e effort) []load { return pairs(e.changeSizes) }, peers: programs,
+		loads: func(e effort) []load { return pairs(e.changeSizes) }, peers: programs, most: 3,
 		metrics: func(effort, load) []metric { return []metric{{stillThere, ""}, {saidToBeDone, "ms"}} },
 		run: func(r *run, s *stage) error {
 			return r.rounds(s, func(n *node) error {
@@ -42,6 +42,9 @@ func removals() benchmark {
 				}
 				return nil
 			})
+		},
+		cost: func(r *run, _ load, rounds, peers int) time.Duration {
+			return time.Duration(rounds*peers) * (2*idle + time.Duration(r.removals)*idle)
 		},
 	}
 }

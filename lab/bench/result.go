@@ -25,6 +25,7 @@ type Result struct {
 	Short   bool   `json:"short"`
 	Rounds  int    `json:"rounds"`
 	Rows    []Row  `json:"rows"`
+	Done    []Part `json:"done,omitempty"`
 }
 
 // Row is one figure of one peer at one size.
@@ -39,6 +40,7 @@ type Row struct {
 	P99       float64 `json:"p99"`
 	Max       float64 `json:"max"`
 	Values    int     `json:"values"` // so many measurements, of all rounds together
+	Rounds    int     `json:"rounds"`
 	// RoundMin and RoundMax are the least and the greatest median of a round.
 	RoundMin float64 `json:"roundMin"`
 	RoundMax float64 `json:"roundMax"`
@@ -69,10 +71,29 @@ type record struct {
 	units  map[key]string
 	rounds map[key][][]float64
 	notes  map[key]string
+	old    []Row // of an earlier run; those that were measured again are not among the rows
 }
 
 func newRecord() *record {
 	return &record{units: map[key]string{}, rounds: map[key][][]float64{}, notes: map[key]string{}}
+}
+
+func (r Row) key() key { return key{r.Benchmark, r.Services, r.Metric, peer.Kind(r.Peer)} }
+
+// before takes over what an earlier run found.
+func (r *record) before(rows []Row) { r.old = rows }
+
+// median is that of what was measured so far.
+func (r *record) median(k key) (float64, bool) {
+	if rounds := r.rounds[k]; len(rounds) > 0 {
+		return median(slices.Concat(rounds...)), true
+	}
+	for _, row := range r.old {
+		if row.key() == k && row.Note == "" {
+			return row.Median, true
+		}
+	}
+	return 0, false
 }
 
 func (r *record) add(k key, unit string, values ...float64) {
@@ -96,6 +117,11 @@ func (r *record) note(k key, unit, why string) {
 }
 
 func (r *record) rows() (out []Row) {
+	for _, row := range r.old {
+		if _, again := r.units[row.key()]; !again {
+			out = append(out, row)
+		}
+	}
 	for _, k := range r.order {
 		row := Row{Benchmark: k.benchmark, Peer: string(k.peer), Services: k.services, Metric: k.metric, Unit: r.units[k]}
 		var all, medians []float64
@@ -111,6 +137,7 @@ func (r *record) rows() (out []Row) {
 		}
 		slices.Sort(all)
 		row.Min, row.Median, row.P99, row.Max, row.Values = all[0], quantile(all, .5), quantile(all, .99), all[len(all)-1], len(all)
+		row.Rounds = len(medians)
 		row.RoundMin, row.RoundMax = slices.Min(medians), slices.Max(medians)
 		out = append(out, row)
 	}
@@ -131,7 +158,7 @@ func quantile(sorted []float64, part float64) float64 {
 func missing(want []key, rows []Row, strict bool) (out []string) {
 	have := map[key]Row{}
 	for _, r := range rows {
-		have[key{r.Benchmark, r.Services, r.Metric, peer.Kind(r.Peer)}] = r
+		have[r.key()] = r
 	}
 	for _, k := range want {
 		switch r, ok := have[k]; {
@@ -153,8 +180,16 @@ func (r Result) write(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	name := filepath.Join(dir, map[bool]string{false: "bench.json", true: "bench-short.json"}[r.Short])
-	return name, os.WriteFile(name, append(text, '\n'), 0o644)
+	name := filepath.Join(dir, fileName(r.Short))
+	// Whoever ends this program in between leaves the file as it was.
+	if err := os.WriteFile(name+".new", append(text, '\n'), 0o644); err != nil {
+		return "", err
+	}
+	return name, os.Rename(name+".new", name)
+}
+
+func fileName(short bool) string {
+	return map[bool]string{false: "bench.json", true: "bench-short.json"}[short]
 }
 
 // Read reads what write wrote.

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,36 +29,42 @@ type Config struct {
 	Seed   uint64
 	Short  bool
 	Log    io.Writer
+	// Patient tries also what a peer is known to be too slow for.
+	Patient bool
+	// Before is what an earlier run found: what it has done is not done again.
+	Before Result
+	// Save is called with what there is whenever a part is done; nil: it is not.
+	Save func(Result) error
 
 	effort
 }
 
 // effort is how much is measured in one round, and at which sizes.
 type effort struct {
-	sizes       []int // of connect and memory
-	rateSizes   []int
-	streamSizes []int
-	changeSizes []int // of programming and removal
-	churnSizes  []int
-	cold        []load
-	affinity    []int // endpoints
-	connects    int
-	length      time.Duration // of rates and streams
-	flips       int
-	removals    int
-	churn       []int // changes a second
-	churnLength time.Duration
-	workers     []int // connections at a time
-	streams     []int
+	sizes                      []int // of connect and memory
+	rateSizes                  []int
+	streamSizes                []int
+	changeSizes                []int // of programming and removal
+	churnSizes                 []int
+	cold                       []load
+	affinity                   []int // endpoints
+	connects                   int
+	flips                      int
+	rateBatches, streamBatches int // a round, to Services and as many to endpoints
+	removals                   int
+	churn                      []int // changes a second
+	churnLength                time.Duration
+	workers                    []int // connections at a time
+	streams                    []int
 }
 
-// Full is the whole of it: hours.
+// Full is the whole of it, in some forty minutes.
 func Full() Config {
 	return Config{Rounds: 5, Limit: 10 * time.Minute, Seed: 1, effort: effort{
-		sizes: []int{10, 100, 1_000, 10_000, 100_000}, rateSizes: []int{10, 1_000, 10_000}, streamSizes: []int{1_000},
+		sizes: []int{10, 1_000, 10_000, 100_000}, rateSizes: []int{10, 1_000, 10_000, 100_000}, streamSizes: []int{1_000},
 		changeSizes: []int{1_000, 10_000, 100_000}, churnSizes: []int{10_000},
 		cold:     []load{{Services: 1_000, Endpoints: 2}, {Services: 5_000, Endpoints: 50}, {Services: 10_000, Endpoints: 2}, {Services: 50_000, Endpoints: 2}, {Services: 100_000, Endpoints: 2}},
-		affinity: []int{10, 100, 1_000}, connects: 2_000, length: 2 * time.Second, flips: 20, removals: 5,
+		affinity: []int{10, 100, 1_000}, connects: 2_000, rateBatches: 3, streamBatches: 2, flips: 20, removals: 5,
 		churn: []int{10, 100, 1_000}, churnLength: 10 * time.Second, workers: []int{1, 16, 64}, streams: []int{1, 4},
 	}}
 }
@@ -68,7 +75,7 @@ func Short() Config {
 		sizes: []int{10, 1_000}, rateSizes: []int{1_000}, streamSizes: []int{1_000},
 		changeSizes: []int{1_000}, churnSizes: []int{1_000},
 		cold:     []load{{Services: 10, Endpoints: 2}, {Services: 1_000, Endpoints: 2}},
-		affinity: []int{10, 100}, connects: 200, length: 200 * time.Millisecond, flips: 2, removals: 1,
+		affinity: []int{10, 100}, connects: 200, rateBatches: 1, streamBatches: 1, flips: 2, removals: 1,
 		churn: []int{10, 100, 1_000}, churnLength: time.Second, workers: []int{1, 16, 64}, streams: []int{1, 4},
 	}}
 }
@@ -81,7 +88,18 @@ type benchmark struct {
 	alone   bool // it makes worlds of its own, rather than sharing those in which every peer runs
 	metrics func(effort, load) []metric
 	peers   func(peer.Kind) bool
+	most    int  // rounds; 0: as many as there are
+	first   bool // before anything else that shares its worlds
 	run     func(*run, *stage) error
+	// cost is about how long it takes, with so many peers.
+	cost func(r *run, l load, rounds, peers int) time.Duration
+}
+
+func (b benchmark) roundsOf(rounds int) int {
+	if b.most > 0 {
+		return min(b.most, rounds)
+	}
+	return rounds
 }
 
 // benchmarks in the order in which they are shown.
@@ -111,41 +129,85 @@ type run struct {
 	record *record
 	random *rand.Rand
 	cpus   cpus
-	// slow is the least number of endpoints that a peer could not do in time: no greater one is tried.
-	slow  map[peer.Kind]slowness
-	heap  uint64 // after the last collection
-	least leastMemory
+	parts  []part // in the order in which they are done
+	begun  time.Time
+	// slow is the load that a peer could not do in time: none is tried that is as large in every way.
+	slow map[peer.Kind]slowness
+	heap uint64 // after the last collection
 	// failed is what went wrong with one peer, while the others went on.
 	failed []error
+	broken map[broken]bool
+}
+
+// broken is who failed where; without a benchmark's name: before any began.
+type broken struct {
+	benchmark string
+	load      load
+	peer      peer.Kind
+}
+
+// fail notes that a peer went wrong, which ends nobody else's part.
+func (r *run) fail(benchmark string, l load, k peer.Kind, err error) {
+	r.failed = append(r.failed, fmt.Errorf("%s, %v: %s: %w", cmp.Or(benchmark, "start"), l, k, err))
+	r.broken[broken{benchmark, l, k}] = true
 }
 
 type slowness struct {
-	endpoints int
-	why       string
+	load load
+	why  string
+}
+
+// tooSlow is why a load is not tried with a peer; empty: it is.
+func (r *run) tooSlow(k peer.Kind, l load) string {
+	slow, known := r.slow[k]
+	if known && l.Services >= slow.load.Services && l.Services*l.Endpoints >= slow.load.Services*slow.load.Endpoints {
+		return slow.why
+	}
+	return r.leftOut(k, l)
+}
+
+// leftOut is why a load is not to be tried with a peer in this run.
+func (r *run) leftOut(k peer.Kind, l load) string {
+	if most := feasible()[k]; most > 0 && l.Services > most && !r.Patient {
+		return fmt.Sprintf("not tried with more than %s Services", thousands(most))
+	}
+	return ""
+}
+
+// feasible are the most Services of which those whose time grows with the square of their number do
+// all, and change one, in a time for which one run can wait.
+func feasible() map[peer.Kind]int {
+	return map[peer.Kind]int{peer.KubeProxyNFT: 10_000, peer.KubeProxyIPTables: 1_000}
 }
 
 // Run measures until ctx ends, and returns what it found also where something went wrong on the way.
 func Run(ctx context.Context, c Config) (Result, error) {
-	r := &run{Config: c, ctx: ctx, record: newRecord(), random: rand.New(rand.NewPCG(c.Seed, 1)), cpus: cpus{-1, -1}, slow: map[peer.Kind]slowness{}, least: leastMemory{}}
+	r := &run{Config: c, ctx: ctx, record: newRecord(), random: rand.New(rand.NewPCG(c.Seed, 1)), cpus: cpus{-1, -1}, slow: map[peer.Kind]slowness{}, broken: map[broken]bool{}, begun: time.Now()}
+	r.record.before(c.Before.Rows)
 	if runtime.NumCPU() > 1 {
 		r.cpus = cpus{0, 1}
 	}
 	for _, k := range c.Peers {
 		if err := peer.Absent(k, c.Bin); err != nil {
-			r.slow[k] = slowness{0, err.Error()}
+			r.slow[k] = slowness{load{}, err.Error()}
 		}
 	}
 	debug.SetGCPercent(-1) // see tidy
 	err := r.all()
 	err = errors.Join(append(r.failed, err)...)
-	result := Result{Schema: Schema, Machine: machine(), Short: c.Short, Rounds: c.Rounds, Rows: r.record.rows()}
-	sortRows(result.Rows, Names(), append([]peer.Kind{harness}, peer.Kinds()...))
+	result := r.result()
 	if err == nil {
 		if m := missing(r.want(), result.Rows, c.Short); len(m) > 0 {
 			err = fmt.Errorf("%d rows are missing: %q", len(m), m)
 		}
 	}
 	return result, err
+}
+
+func (r *run) result() Result {
+	out := Result{Schema: Schema, Machine: machine(), Short: r.Short, Rounds: r.Rounds, Rows: r.record.rows(), Done: r.doneParts()}
+	sortRows(out.Rows, Names(), append([]peer.Kind{harness}, peer.Kinds()...))
+	return out
 }
 
 func (r *run) wants(b benchmark) bool { return len(r.Only) == 0 || slices.Contains(r.Only, b.name) }
@@ -171,59 +233,68 @@ func (r *run) want() (out []key) {
 
 // all goes through the loads, the small ones first, and does at each whatever wants it.
 func (r *run) all() error {
-	var loads []load
-	for _, b := range benchmarks() {
-		if r.wants(b) {
-			loads = append(loads, b.loads(r.effort)...)
-		}
-	}
-	slices.SortFunc(loads, func(a, b load) int { return a.Services*a.Endpoints - b.Services*b.Endpoints })
-	for _, l := range slices.Compact(loads) {
+	r.parts = r.plan()
+	for i := 0; i < len(r.parts); {
 		if err := r.ctx.Err(); err != nil {
 			return err
 		}
-		if err := r.at(l); err != nil {
-			return fmt.Errorf("%d Services of %d endpoints: %w", l.Services, l.Endpoints, err)
+		l := r.parts[i].load
+		end := i
+		for end < len(r.parts) && r.parts[end].load == l {
+			end++
 		}
+		if err := r.at(l, r.parts[i:end]); err != nil {
+			return fmt.Errorf("%v: %w", l, err)
+		}
+		i = end
 	}
 	return nil
 }
 
 // at does what wants a load: with every peer in a world of its own, or in worlds that it makes itself.
-func (r *run) at(l load) error {
-	snapshot, err := apiserver.Prepare(l.objects()...)
-	if err != nil {
-		return err
-	}
+func (r *run) at(l load, parts []part) (err error) {
 	var shared []benchmark
-	for _, b := range benchmarks() {
-		if !r.wants(b) || !slices.Contains(b.loads(r.effort), l) {
+	for _, p := range parts {
+		if !p.benchmark.alone && !p.done {
+			shared = append(shared, p.benchmark)
+		}
+	}
+	var snapshot *apiserver.Snapshot
+	var s *stage
+	for i := range parts {
+		p := &parts[i]
+		if p.done {
 			continue
 		}
-		if b.alone {
-			fmt.Fprintf(r.Log, "%s: %d Services × %d\n", b.name, l.Services, l.Endpoints)
-			if err := b.run(r, &stage{load: l, snapshot: snapshot, benchmark: b}); err != nil {
-				return fmt.Errorf("%s: %w", b.name, err)
-			}
-		} else {
-			shared = append(shared, b)
-		}
-	}
-	if len(shared) == 0 {
-		return nil
-	}
-	s, err := r.open(l, snapshot, shared)
-	if err == nil {
-		for _, b := range shared {
-			fmt.Fprintf(r.Log, "%s: %d Services × %d\n", b.name, l.Services, l.Endpoints)
-			s.benchmark = b
-			if err = b.run(r, s); err != nil {
-				err = fmt.Errorf("%s: %w", b.name, err)
-				break
+		r.progress(p)
+		if snapshot == nil {
+			if snapshot, err = apiserver.Prepare(l.objects()...); err != nil {
+				return err
 			}
 		}
+		on := &stage{load: l, snapshot: snapshot}
+		if !p.benchmark.alone && s == nil {
+			s, err = r.open(l, snapshot, shared)
+			defer func() { err = errors.Join(err, s.close()) }()
+			if err != nil {
+				return err
+			}
+		}
+		if !p.benchmark.alone {
+			on = s
+		}
+		on.benchmark = p.benchmark
+		if err := p.benchmark.run(r, on); err != nil {
+			return fmt.Errorf("%s: %w", p.benchmark.name, err)
+		}
+		p.done = true
+		if r.Save != nil {
+			if err := r.Save(r.result()); err != nil {
+				return err
+			}
+		}
 	}
-	return errors.Join(err, s.close())
+	return nil
 }
 
 // tidy collects garbage where there is much. It is called between measurements, never during one.

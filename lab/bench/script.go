@@ -64,6 +64,14 @@ type load struct {
 	Affinity            bool // sessionAffinity: ClientIP
 }
 
+func (l load) String() string {
+	out := fmt.Sprintf("%d Services of %d endpoints", l.Services, l.Endpoints)
+	if l.Affinity {
+		out += ", ClientIP affinity"
+	}
+	return out
+}
+
 func (l load) name(i int) string { return fmt.Sprintf("service-%06d", i) }
 
 // objects are the cluster's, for a load.

@@ -33,12 +33,12 @@ func (r *run) open(l load, snapshot *apiserver.Snapshot, wanting []benchmark) (*
 		}
 		wanted := false
 		for _, b := range wanting {
-			wanted = wanted || b.peers(k)
+			wanted = wanted || b.peers(k) && !r.done(b, l, k)
 		}
 		if !wanted {
 			continue
 		}
-		fmt.Fprintf(r.Log, "start: %s, %d Services × %d\n", k, l.Services, l.Endpoints)
+		fmt.Fprintf(r.Log, "  start: %s, %v\n", k, l)
 		n, why, err := r.begin(k, l, snapshot)
 		if err != nil {
 			return s, err
@@ -68,9 +68,8 @@ func (r *run) without(s *stage, k peer.Kind, why string) {
 
 // begin makes a node with a peer that does all Services, and pauses it; or tells why there is none.
 func (r *run) begin(k peer.Kind, l load, snapshot *apiserver.Snapshot) (n *node, why string, err error) {
-	endpoints := l.Services * l.Endpoints
-	if slow, known := r.slow[k]; known && endpoints >= slow.endpoints {
-		return nil, slow.why, nil
+	if why := r.tooSlow(k, l); why != "" {
+		return nil, why, nil
 	}
 	if n, err = newNode(k, l, snapshot, r.cpus); err != nil {
 		return nil, "", err
@@ -79,15 +78,14 @@ func (r *run) begin(k peer.Kind, l load, snapshot *apiserver.Snapshot) (n *node,
 		_, err = n.ready(r.random, r.Limit)
 	}
 	if errors.Is(err, errNotReady) {
-		why := fmt.Sprintf("%v with %d endpoints", err, endpoints)
-		r.slow[k] = slowness{endpoints, why}
-		return nil, why, n.close()
+		r.slow[k] = slowness{l, err.Error()}
+		return nil, err.Error(), n.close()
 	}
 	if err == nil {
 		err = n.settle(r.cpus.rest)
 	}
 	if err != nil {
-		r.failed = append(r.failed, fmt.Errorf("%d Services of %d endpoints: %w", l.Services, l.Endpoints, err))
+		r.fail("", l, k, err)
 		return nil, err.Error(), n.close()
 	}
 	return n, "", nil
@@ -98,7 +96,7 @@ func (r *run) out(s *stage, n *node, err error) {
 	n.out = err.Error()
 	r.without(s, n.kind, n.out)
 	if !errors.Is(err, errTooSlow) {
-		r.failed = append(r.failed, fmt.Errorf("%s, %d Services of %d endpoints: %s: %w", s.benchmark.name, s.load.Services, s.load.Endpoints, n.kind, err))
+		r.fail(s.benchmark.name, s.load, n.kind, err)
 	}
 }
 
@@ -114,35 +112,56 @@ func (n *node) settle(cpu int) error {
 
 // rounds gives every peer that the benchmark wants its turns, in another order each time.
 func (r *run) rounds(s *stage, turn func(n *node) error) error {
+	return r.eachRound(s, func(nodes []*node) error {
+		for _, n := range nodes {
+			if err := r.turn(s, n, func() error { return turn(n) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// eachRound gives the nodes that take part, in another order each time.
+func (r *run) eachRound(s *stage, round func(nodes []*node) error) error {
 	if err := r.pinAll(true); err != nil {
 		return err
 	}
-	for range r.Rounds {
+	for range s.benchmark.roundsOf(r.Rounds) {
+		var nodes []*node
 		for _, i := range r.random.Perm(len(s.nodes)) {
 			n := s.nodes[i]
-			if err := r.ctx.Err(); err != nil {
-				return err
-			}
 			if n.out != "" {
 				r.without(s, n.kind, n.out)
+			} else if s.benchmark.peers(n.kind) {
+				nodes = append(nodes, n)
 			}
-			if n.out != "" || !s.benchmark.peers(n.kind) {
-				continue
-			}
-			r.tidy()
-			if err := n.peer.Resume(); err != nil {
-				return err
-			}
-			err := turn(n)
-			if ended := n.peer.Err(); ended != nil {
-				err = ended
-			}
-			if err = errors.Join(err, n.peer.Pause()); err != nil {
-				r.out(s, n, err)
-			}
+		}
+		if err := round(nodes); err != nil {
+			return err
 		}
 	}
 	return r.pinAll(false)
+}
+
+// turn lets a peer run, and nobody else, while something is done. Its failure is its own; an error is
+// one that ends the run.
+func (r *run) turn(s *stage, n *node, do func() error) error {
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
+	r.tidy()
+	if err := n.peer.Resume(); err != nil {
+		return err
+	}
+	err := do()
+	if ended := n.peer.Err(); ended != nil {
+		err = ended
+	}
+	if err = errors.Join(err, n.peer.Pause()); err != nil {
+		r.out(s, n, err)
+	}
+	return nil
 }
 
 func (s *stage) close() error {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -46,10 +47,10 @@ func (r Result) kind() string {
 	return fmt.Sprintf("%d rounds, %s", r.Rounds, kind)
 }
 
-// ratio is a row's median as a multiple of another peer's.
+// ratio is a row's median as a multiple of another peer's. Differences have none.
 func (r Result) ratio(row Row, of peer.Kind) string {
-	other, ok := r.row(row.Benchmark, row.Services, row.Metric, of)
-	if !ok || other.Note != "" || other.Median == 0 {
+	other, ok := r.figure(row.Benchmark, row.Services, row.Metric, of)
+	if !ok || other.Median == 0 || strings.Contains(row.Metric, beyondDirect) {
 		return "-"
 	}
 	return figure(row.Median / other.Median)
@@ -98,77 +99,111 @@ func thousands(n int) string {
 	return text
 }
 
-// The lines between which a page's table is.
-const (
-	tableBegins = "<!-- figures: written by `make bench` -->"
-	tableEnds   = "<!-- end of figures -->"
-)
+// generated are the parts of a page that are written anew, by what their first and last lines name.
+func (r Result) generated() map[string]string {
+	return map[string]string{"figures": r.markdown(), "aims": r.aims()}
+}
 
-// page writes the table of a Markdown file anew: medians, one column for each peer.
+func begins(part string) string { return "<!-- " + part + ": written by `make bench` -->\n" }
+func ends(part string) string   { return "<!-- end of " + part + " -->" }
+
+// page writes the generated parts of a Markdown file anew.
 func (r Result) page(file string) error {
-	old, err := os.ReadFile(file)
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	before, rest, ok := strings.Cut(string(old), tableBegins)
-	_, after, whole := strings.Cut(rest, tableEnds)
-	if !ok || !whole {
-		return fmt.Errorf("%s: no lines %q and %q", file, tableBegins, tableEnds)
+	page := string(text)
+	for part, now := range r.generated() {
+		before, rest, ok := strings.Cut(page, begins(part))
+		_, after, whole := strings.Cut(rest, ends(part))
+		if !ok || !whole {
+			return fmt.Errorf("%s: no lines %q and %q", file, begins(part), ends(part))
+		}
+		page = before + begins(part) + now + ends(part) + after
 	}
-	return os.WriteFile(file, []byte(before+tableBegins+"\n"+r.markdown()+tableEnds+after), 0o644)
+	return os.WriteFile(file, []byte(page), 0o644)
 }
 
+// markdown is a table for each benchmark, with a column for each peer.
 func (r Result) markdown() string {
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "%s; %s. Medians; of latencies, median / p99.\n", r.Machine, r.kind())
-	about := map[string]string{}
+	fmt.Fprintf(&out, "%s; %s. Medians of all rounds; where there are a hundred values or more: least / median / 99th percentile.\n", r.Machine, r.kind())
 	for _, b := range benchmarks() {
-		about[b.name] = b.what
-	}
-	section, line := "", ""
-	for _, row := range r.Rows {
-		if row.Peer == string(harness) {
-			if row.Benchmark != section {
-				section = row.Benchmark
-				fmt.Fprintf(&out, "\n### %s\n\nWhat the measuring itself takes.\n\n| | |\n|---|---|\n", section)
+		rows := filter(r.Rows, func(row Row) bool { return row.Benchmark == b.name })
+		switch {
+		case len(rows) == 0:
+		case b.name == string(harness):
+			fmt.Fprintf(&out, "\n### %s\n\n%s.\n\n| | |\n|---|---|\n", b.name, capital(b.what))
+			for _, row := range rows {
+				fmt.Fprintf(&out, "| %s (%s) | %s |\n", row.Metric, row.Unit, cell(row))
 			}
-			fmt.Fprintf(&out, "| %s (%s) | %s |\n", row.Metric, row.Unit, cell(row))
-			continue
-		}
-		if row.Benchmark != section {
-			section, line = row.Benchmark, ""
-			fmt.Fprintf(&out, "\n### %s\n\n%s.\n\n| Services | |", section, capital(about[section]))
-			for _, k := range peer.Kinds() {
-				fmt.Fprintf(&out, " %s |", k)
-			}
-			fmt.Fprintf(&out, "\n|---:|---|%s\n", strings.Repeat("---:|", len(peer.Kinds())))
-		}
-		if this := strconv.Itoa(row.Services) + row.Metric; this != line {
-			line = this
-			fmt.Fprintf(&out, "| %s | %s |", thousands(row.Services), strings.TrimSuffix(row.Metric+" ("+row.Unit+")", " ()"))
-			for _, k := range peer.Kinds() {
-				other, ok := r.row(row.Benchmark, row.Services, row.Metric, k)
-				switch {
-				case !ok:
-					out.WriteString(" |")
-				case other.Note != "":
-					fmt.Fprintf(&out, " %s |", other.Note)
-				default:
-					fmt.Fprintf(&out, " %s |", cell(other))
-				}
-			}
-			out.WriteString("\n")
+		default:
+			fmt.Fprintf(&out, "\n### %s\n\n%s.%s\n\n", b.name, capital(b.what), fewer(rows))
+			r.columns(&out, rows)
 		}
 	}
 	return out.String()
 }
 
-// cell is a median, with the 99th percentile where there are enough values for one.
+// fewer says of how many rounds figures are, where that is the same of all.
+func fewer(rows []Row) string {
+	rounds := 0
+	for _, row := range rows {
+		rounds = max(rounds, row.Rounds)
+	}
+	if rounds == 1 {
+		return " 1 round."
+	}
+	return fmt.Sprintf(" %d rounds at most.", rounds)
+}
+
+// columns writes one benchmark's rows, a column for each peer that has any. What notes say is below.
+func (r Result) columns(out *bytes.Buffer, rows []Row) {
+	kinds := filter(peer.Kinds(), func(k peer.Kind) bool {
+		return slices.ContainsFunc(rows, func(row Row) bool { return row.Peer == string(k) })
+	})
+	out.WriteString("| Services | |")
+	for _, k := range kinds {
+		fmt.Fprintf(out, " %s |", k)
+	}
+	fmt.Fprintf(out, "\n|---:|---|%s\n", strings.Repeat("---:|", len(kinds)))
+	var notes []string
+	line := ""
+	for _, row := range rows {
+		this := strconv.Itoa(row.Services) + row.Metric
+		if this == line {
+			continue
+		}
+		line = this
+		fmt.Fprintf(out, "| %s | %s |", thousands(row.Services), strings.TrimSuffix(row.Metric+" ("+row.Unit+")", " ()"))
+		for _, k := range kinds {
+			other, ok := r.row(row.Benchmark, row.Services, row.Metric, k)
+			switch {
+			case !ok:
+				out.WriteString(" |")
+			case other.Note != "":
+				if !slices.Contains(notes, other.Note) {
+					notes = append(notes, other.Note)
+				}
+				fmt.Fprintf(out, " [%d] |", slices.Index(notes, other.Note)+1)
+			default:
+				fmt.Fprintf(out, " %s |", cell(other))
+			}
+		}
+		out.WriteString("\n")
+	}
+	for i, note := range notes {
+		fmt.Fprintf(out, "\n[%d] %s\n", i+1, strings.ReplaceAll(note, "\n", " "))
+	}
+}
+
+// cell is a median, with the least and the 99th percentile where there are enough values for one.
 func cell(row Row) string {
 	if row.Values < 100 {
 		return figure(row.Median)
 	}
-	return figure(row.Median) + " / " + figure(row.P99)
+	return figure(row.Min) + " / " + figure(row.Median) + " / " + figure(row.P99)
 }
 
 func capital(s string) string {

@@ -3,48 +3,36 @@ package bench
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/zonewise/zonewise/lab/bench/driver"
 )
 
-const datagrams = "UDP, 64 bytes each"
+// streamBatch is how long bytes go to a Service, and then to its endpoint, in turn.
+const streamBatch = 400 * time.Millisecond
 
 // throughput is what goes through connections that are open, and how many datagrams arrive.
 func throughput() benchmark {
 	return benchmark{
-		name: "throughput", what: "bytes through open connections, and small datagrams that arrive, from a pod; CPU time is the whole machine's",
+		name: "throughput", what: "bytes through open connections, and small datagrams that arrive, from a pod; in turn with it, every 0.4 s, the same to the endpoint on the same node; CPU time is the whole machine's",
 		loads: func(e effort) []load { return pairs(e.streamSizes) }, peers: everybody,
 		metrics: func(e effort, _ load) (out []metric) {
 			for _, streams := range e.streams {
 				out = append(out, streamMetrics(streams)...)
 			}
-			return append(out, metric{datagrams, "1/s"})
+			return append(out, datagramMetrics()...)
+		},
+		cost: func(r *run, _ load, rounds, peers int) time.Duration {
+			return time.Duration(rounds*peers*(len(r.streams)+1)*2*r.streamBatches) * (streamBatch + 10*time.Millisecond)
 		},
 		run: func(r *run, s *stage) error {
 			return r.rounds(s, func(n *node) error {
 				for _, streams := range r.streams {
-					before, err := busy()
-					if err != nil {
+					if err := r.streamsBeside(s, n, streams); err != nil {
 						return err
 					}
-					reply, err := n.do(inPod, driver.Job{Task: driver.Stream, Targets: []netip.AddrPort{n.specialTarget(sink())}, Workers: streams, Length: r.length})
-					if err != nil {
-						return err
-					}
-					after, err := busy()
-					if err != nil {
-						return err
-					}
-					m := streamMetrics(streams)
-					r.record.add(s.key(n.kind, m[0].name), m[0].unit, float64(reply.Done)*8/1e9/reply.Took.Seconds())
-					r.record.add(s.key(n.kind, m[1].name), m[1].unit, (after-before)*1e9/float64(reply.Done))
 				}
-				arrived, err := r.arrived(n)
-				if err != nil {
-					return err
-				}
-				r.record.add(s.key(n.kind, datagrams), "1/s", arrived)
-				return nil
+				return r.datagramsBeside(s, n)
 			})
 		},
 	}
@@ -55,11 +43,55 @@ func streamMetrics(streams int) []metric {
 	if streams == 1 {
 		name = "TCP, 1 stream"
 	}
-	return []metric{{name, "Gb/s"}, {"CPU of " + name, "s/GB"}}
+	return []metric{{name, "Gb/s"}, {name + ", to the endpoint, same node", "Gb/s"}, {name + ", of that to the endpoint", "%"}, {"CPU of " + name, "s/GB"}}
 }
 
-// arrived is how many datagrams a second the server counts.
-func (r *run) arrived(n *node) (float64, error) {
+func datagramMetrics() []metric {
+	const name = "UDP, 64 bytes each"
+	return []metric{{name, "1/s"}, {name + ", to the endpoint, same node", "1/s"}, {name + ", of those to the endpoint", "%"}}
+}
+
+// behindSpecial is a special Service's endpoint.
+func behindSpecial(s special) []netip.AddrPort {
+	return []netip.AddrPort{netip.AddrPortFrom(s.addrs[0], uint16(s.port))}
+}
+
+func (r *run) streamsBeside(s *stage, n *node, streams int) error {
+	job := driver.Job{Task: driver.Stream, Workers: streams, Length: streamBatch}
+	service, direct, err := n.inTurn(job, r.streamBatches, r.random, []netip.AddrPort{n.specialTarget(sink())}, behindSpecial(sink()))
+	if err != nil {
+		return err
+	}
+	m := streamMetrics(streams)
+	for i, v := range []float64{service.rate() * 8 / 1e9, direct.rate() * 8 / 1e9, 100 * service.rate() / direct.rate(), service.cpu * 1e9 / service.done} {
+		r.record.add(s.key(n.kind, m[i].name), m[i].unit, v)
+	}
+	return nil
+}
+
+func (r *run) datagramsBeside(s *stage, n *node) error {
+	var service, direct tally
+	for range r.streamBatches {
+		for _, to := range []struct {
+			targets []netip.AddrPort
+			sum     *tally
+		}{{[]netip.AddrPort{n.specialTarget(drain())}, &service}, {behindSpecial(drain()), &direct}} {
+			reply, err := n.arrived(driver.Job{Task: driver.Blast, Targets: to.targets, Length: streamBatch})
+			if err != nil {
+				return err
+			}
+			to.sum.add(reply, 0)
+		}
+	}
+	for i, v := range []float64{service.rate(), direct.rate(), 100 * service.rate() / direct.rate()} {
+		m := datagramMetrics()[i]
+		r.record.add(s.key(n.kind, m.name), m.unit, v)
+	}
+	return nil
+}
+
+// arrived has datagrams sent, and tells how many of them the servers count.
+func (n *node) arrived(j driver.Job) (driver.Reply, error) {
 	count := func() (sum uint64, err error) {
 		for _, p := range n.servers {
 			reply, err := p.Do(driver.Job{Task: driver.Tell})
@@ -72,15 +104,16 @@ func (r *run) arrived(n *node) (float64, error) {
 	}
 	before, err := count()
 	if err != nil {
-		return 0, err
+		return driver.Reply{}, err
 	}
-	reply, err := n.do(inPod, driver.Job{Task: driver.Blast, Targets: []netip.AddrPort{n.specialTarget(drain())}, Length: r.length})
+	reply, err := n.do(inPod, j)
 	if err != nil {
-		return 0, err
+		return reply, err
 	}
 	after, err := count()
 	if err == nil && after == before {
 		err = fmt.Errorf("%s: of %d datagrams none arrived", n.kind, reply.Done)
 	}
-	return float64(after-before) / reply.Took.Seconds(), err
+	reply.Done = after - before
+	return reply, err
 }

@@ -50,21 +50,39 @@ func try(to *unix.SockaddrInet4) (Outcome, time.Duration, error) {
 	return Failed, took, nil
 }
 
+// connects goes to the targets and to those beside them in turn, so that whatever the machine does
+// meanwhile is done to both.
 func connects(j Job, random *rand.Rand) (Reply, error) {
-	targets := make([]*unix.SockaddrInet4, len(j.Targets))
-	for i, t := range j.Targets {
-		targets[i] = address(t)
-	}
-	r := Reply{Outcomes: map[Outcome]int{}, Samples: make([]time.Duration, 0, j.Count)}
-	for range j.Count {
-		o, took, err := try(targets[random.IntN(len(targets))])
+	targets, beside := addresses(j.Targets), addresses(j.Beside)
+	r := Reply{Outcomes: map[Outcome]int{}, Samples: make([]time.Duration, 0, j.Count), Beside: make([]time.Duration, 0, j.Count)}
+	once := func(all []*unix.SockaddrInet4, samples *[]time.Duration) error {
+		o, took, err := try(all[random.IntN(len(all))])
 		if err != nil {
-			return r, err
+			return err
 		}
 		r.Outcomes[o]++
-		r.Samples = append(r.Samples, took)
+		*samples = append(*samples, took)
+		return nil
+	}
+	for range j.Count {
+		if err := once(targets, &r.Samples); err != nil {
+			return r, err
+		}
+		if len(beside) == 0 {
+			continue
+		}
+		if err := once(beside, &r.Beside); err != nil {
+			return r, err
+		}
 	}
 	return r, nil
+}
+
+func addresses(all []netip.AddrPort) (out []*unix.SockaddrInet4) {
+	for _, a := range all {
+		out = append(out, address(a))
+	}
+	return out
 }
 
 func sockets(j Job) (Reply, error) {

@@ -25,7 +25,7 @@ type Task string
 
 // The tasks.
 const (
-	Connect Task = "connect" // Count connects, one after the other, to random targets; Samples
+	Connect Task = "connect" // Count connects, one after the other, to random targets; Samples, and Beside if asked for
 	Rate    Task = "rate"    // Workers connections at a time, opened and closed, for Length
 	Request Task = "request" // the same, each with a short HTTP request and its answer
 	Stream  Task = "stream"  // Workers connections, on which bytes are sent for Length
@@ -50,6 +50,7 @@ const (
 type Job struct {
 	Task    Task
 	Targets []netip.AddrPort
+	Beside  []netip.AddrPort // for Connect: as many connects go to these, in turn with the others
 	Count   int
 	Workers int
 	Length  time.Duration // for Await: how long at most
@@ -61,6 +62,7 @@ type Job struct {
 // Reply is what came of a job.
 type Reply struct {
 	Samples  []time.Duration
+	Beside   []time.Duration
 	Outcomes map[Outcome]int
 	Done     uint64 // connections, requests, bytes or datagrams
 	Took     time.Duration

@@ -76,6 +76,9 @@ func TestTasks(t *testing.T) {
 		r.Outcomes[Refused] == 0 || r.Outcomes[Open]+r.Outcomes[Refused] != 200 {
 		t.Errorf("connect: %d samples, %v", len(r.Samples), r.Outcomes)
 	}
+	if r := do(Job{Task: Connect, Targets: at(AnswerPort), Beside: at(9), Count: 20}); len(r.Samples) != 20 || len(r.Beside) != 20 || r.Outcomes[Open] != 20 || r.Outcomes[Refused] != 20 {
+		t.Errorf("connect in turn: %d and %d samples, %v", len(r.Samples), len(r.Beside), r.Outcomes)
+	}
 	for _, task := range []Task{Rate, Request} {
 		if r := do(Job{Task: task, Targets: at(AnswerPort), Workers: 4, Length: short}); r.Done == 0 || r.Outcomes[Open] != int(r.Done) || len(r.Outcomes) != 1 || r.Took < short {
 			t.Errorf("%s: %+v", task, r)

@@ -32,10 +32,7 @@ func rate(j Job, random *rand.Rand) (Reply, error) {
 		return Reply{}, err
 	}
 	defer unix.Close(epoll)
-	l := &loop{epoll: epoll, random: random, request: j.Task == Request, reply: Reply{Outcomes: map[Outcome]int{}}}
-	for _, t := range j.Targets {
-		l.targets = append(l.targets, address(t))
-	}
+	l := &loop{epoll: epoll, targets: addresses(j.Targets), random: random, request: j.Task == Request, reply: Reply{Outcomes: map[Outcome]int{}}}
 	open := map[int]bool{}
 	defer func() {
 		for fd := range open {
