@@ -42,10 +42,10 @@ const (
 
 // currentLayout is a variable so that the linker can make an agent of another version, to try an
 // upgrade.
-var currentLayout = "v2"
+var currentLayout = "v3"
 
 // socketMaps are those of the socket layout.
-var socketMaps = []string{objectMapPlaces, objectMapPeers, objectMapConversations}
+var socketMaps = []string{objectMapPlaces, objectMapPeers, objectMapConversations, objectMapElders}
 
 // hook is a place in the kernel that runs a program of ours.
 type hook struct {
@@ -79,6 +79,7 @@ type machine struct {
 	maps     map[ebpf.MapID]bool
 	links    map[string]link.Link // by program
 	ender    *link.Iter           // nil: the kernel cannot end UDP sockets
+	settler  *link.Iter           // nil: the kernel cannot mark them
 	lock     *os.File             // nil: not held
 	own      *netns.NS            // the node's network namespace: where New was called
 }
@@ -177,6 +178,13 @@ func (m *machine) Standing() (standing, error) {
 			out = missing
 		}
 	}
+	settling, err := m.settling()
+	if err != nil {
+		return 0, err
+	}
+	if settling {
+		out = missing
+	}
 	for _, h := range hooks() {
 		s, err := m.standingOf(h)
 		if err != nil {
@@ -192,11 +200,11 @@ func (m *machine) standingOf(h hook) (standing, error) {
 	if l == nil || !exists(m.linkPin(h.program)) {
 		return missing, nil
 	}
-	info, err := l.Info()
+	info, here, err := m.where(l)
 	if err != nil {
 		return 0, fmt.Errorf("link %s: %w", h.program, err)
 	}
-	if c := info.Cgroup(); c == nil || c.CgroupId != m.cgroup {
+	if !here {
 		return missing, nil
 	}
 	ours := m.programs[h.program]
@@ -222,9 +230,21 @@ func (m *machine) standingOf(h hook) (standing, error) {
 	return ready, nil
 }
 
+// where tells what a link is, and whether it is one of our cgroup.
+func (m *machine) where(l link.Link) (info *link.Info, here bool, err error) {
+	if info, err = l.Info(); err != nil {
+		return nil, false, err
+	}
+	c := info.Cgroup()
+	return info, c != nil && c.CgroupId == m.cgroup, nil
+}
+
 // Attach makes every hook run our programs: where a link is, in one stroke.
 func (m *machine) Attach() error {
 	if err := m.pinMaps(); err != nil {
+		return err
+	}
+	if err := m.expectElders(); err != nil {
 		return err
 	}
 	for _, h := range hooks() {
@@ -239,18 +259,18 @@ func (m *machine) Attach() error {
 			return fmt.Errorf("link %s: %w", h.program, err)
 		}
 	}
-	return nil
+	return m.settle()
 }
 
 func (m *machine) attach(h hook) error {
 	pin := m.linkPin(h.program)
 	p := m.objects.Programs[h.program]
 	if l := m.links[h.program]; l != nil {
-		info, err := l.Info()
+		info, here, err := m.where(l)
 		if err != nil {
 			return err
 		}
-		if c := info.Cgroup(); c != nil && c.CgroupId == m.cgroup {
+		if here {
 			if err := l.Update(p); err != nil {
 				return err
 			}
@@ -395,8 +415,10 @@ func (m *machine) Close() error {
 	for _, l := range m.links {
 		errs = append(errs, l.Close())
 	}
-	if m.ender != nil {
-		errs = append(errs, m.ender.Close())
+	for _, it := range []*link.Iter{m.ender, m.settler} {
+		if it != nil {
+			errs = append(errs, it.Close())
+		}
 	}
 	if m.objects != nil {
 		m.objects.Close()

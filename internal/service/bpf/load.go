@@ -74,27 +74,23 @@ func adopt(pin string, s *ebpf.MapSpec) (*ebpf.Map, error) {
 	return nil, nil
 }
 
-// verify hands the programs to the kernel. Two of them it may lack the means for: without end_udp,
-// connected UDP sockets are not led; without sum, elements are copied out to be looked at.
+// verify hands the programs to the kernel. Three of them it may lack the means for: without sum, elements
+// are copied out to be looked at; without end_udp, connected UDP sockets are not led; without settle,
+// unconnected ones move once when the programs come.
 func (m *machine) verify(spec *ebpf.CollectionSpec, adopted map[string]*ebpf.Map) error {
-	for _, without := range [][]string{{}, {objectProgSum}, {objectProgSum, objectProgEndUdp}} {
-		for _, name := range without {
-			delete(spec.Programs, name)
-		}
+	optional := []string{objectProgSum, objectProgEndUdp, objectProgSettle}
+	for without := 0; ; without++ {
 		objects, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: adopted})
 		if err == nil {
 			m.objects = objects
 			break
 		}
-		if len(without) == 2 {
+		if without == len(optional) {
 			return refused(err)
 		}
+		delete(spec.Programs, optional[without])
 	}
-	if ender := m.objects.Programs[objectProgEndUdp]; ender != nil {
-		if it, err := link.AttachIter(link.IterOptions{Program: ender}); err == nil {
-			m.ender = it
-		}
-	}
+	m.ender, m.settler = iterator(m.objects.Programs[objectProgEndUdp]), iterator(m.objects.Programs[objectProgSettle])
 	return nil
 }
 

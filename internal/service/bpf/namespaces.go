@@ -3,7 +3,6 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -19,17 +18,7 @@ func (m *machine) EndUDP() error {
 	if m.ender == nil {
 		return nil
 	}
-	return errors.Join(m.own.Do(m.endHere), m.inPods(m.endHere))
-}
-
-// endHere runs the iterator once over the sockets of the namespace that the thread is in.
-func (m *machine) endHere() error {
-	it, err := m.ender.Open()
-	if err != nil {
-		return fmt.Errorf("end UDP sockets: %w", err)
-	}
-	_, err = io.Copy(io.Discard, it)
-	if err := errors.Join(err, it.Close()); err != nil {
+	if err := m.everywhere(m.ender); err != nil {
 		return fmt.Errorf("end UDP sockets: %w", err)
 	}
 	return nil

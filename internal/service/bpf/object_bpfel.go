@@ -18,6 +18,7 @@ import (
 const (
 	objectMapConnections   = "connections"
 	objectMapConversations = "conversations"
+	objectMapElders        = "elders"
 	objectMapFrontends     = "frontends"
 	objectMapKept          = "kept"
 	objectMapOptouts       = "optouts"
@@ -36,6 +37,7 @@ const (
 	objectProgReleased     = "released"
 	objectProgSendmsg4     = "sendmsg4"
 	objectProgSendmsg6     = "sendmsg6"
+	objectProgSettle       = "settle"
 	objectProgSum          = "sum"
 )
 
@@ -91,6 +93,7 @@ type objectProgramSpecs struct {
 	Released     *ebpf.ProgramSpec `ebpf:"released"`
 	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.ProgramSpec `ebpf:"sendmsg6"`
+	Settle       *ebpf.ProgramSpec `ebpf:"settle"`
 	Sum          *ebpf.ProgramSpec `ebpf:"sum"`
 }
 
@@ -100,6 +103,7 @@ type objectProgramSpecs struct {
 type objectMapSpecs struct {
 	Connections   *ebpf.MapSpec `ebpf:"connections"`
 	Conversations *ebpf.MapSpec `ebpf:"conversations"`
+	Elders        *ebpf.MapSpec `ebpf:"elders"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
 	Kept          *ebpf.MapSpec `ebpf:"kept"`
 	Optouts       *ebpf.MapSpec `ebpf:"optouts"`
@@ -138,6 +142,7 @@ func (o *objectObjects) Close() error {
 type objectMaps struct {
 	Connections   *ebpf.Map `ebpf:"connections"`
 	Conversations *ebpf.Map `ebpf:"conversations"`
+	Elders        *ebpf.Map `ebpf:"elders"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
 	Kept          *ebpf.Map `ebpf:"kept"`
 	Optouts       *ebpf.Map `ebpf:"optouts"`
@@ -152,6 +157,7 @@ func (m *objectMaps) Close() error {
 	return _ObjectClose(
 		m.Connections,
 		m.Conversations,
+		m.Elders,
 		m.Frontends,
 		m.Kept,
 		m.Optouts,
@@ -183,6 +189,7 @@ type objectPrograms struct {
 	Released     *ebpf.Program `ebpf:"released"`
 	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.Program `ebpf:"sendmsg6"`
+	Settle       *ebpf.Program `ebpf:"settle"`
 	Sum          *ebpf.Program `ebpf:"sum"`
 }
 
@@ -198,6 +205,7 @@ func (p *objectPrograms) Close() error {
 		p.Released,
 		p.Sendmsg4,
 		p.Sendmsg6,
+		p.Settle,
 		p.Sum,
 	)
 }

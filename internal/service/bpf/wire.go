@@ -80,6 +80,7 @@ type pair struct {
 
 type settings struct {
 	ConnectedUDP, Optouts uint32
+	Settling              uint32 // sockets are still to be marked: see settle.go
 }
 
 // stir and what follows are the same as in c/socket.c.

@@ -87,6 +87,7 @@ struct talks {
 struct settings {
 	u32 connected_udp; /* connected UDP sockets are translated: they can be ended */
 	u32 optouts;	   /* how many network namespaces are left alone */
+	u32 settling;	   /* sockets may have sent before the programs came: see elders */
 };
 
 struct {
@@ -166,7 +167,7 @@ struct {
 	__type(value, struct place);
 } places SEC(".maps");
 
-/* The two below live with their sockets. */
+/* The three below live with their sockets. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -180,6 +181,17 @@ struct {
 	__type(key, int);
 	__type(value, struct talks);
 } conversations SEC(".maps");
+
+/*
+ * UDP sockets that were there before the programs. Rules of packets lead them, and the kernel
+ * remembers where to: they are left to these until they are closed, or they would move.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, u32);
+} elders SEC(".maps");
 
 INLINE u64 stir(u64 h, u32 a, u32 b)
 {
@@ -412,11 +424,34 @@ INLINE void forget_direct(struct bpf_sock_addr *ctx, const struct address *to)
 			t->with[i].pair.service.protocol = 0;
 }
 
-/* talk finds or makes the socket's conversation with a Service. */
-INLINE int talk(struct bpf_sock_addr *ctx, struct origin *o, struct frontend *f)
+INLINE int make_elder(void *sk)
+{
+	u32 yes = 1;
+	return bpf_sk_storage_get(&elders, sk, &yes, BPF_SK_STORAGE_GET_F_CREATE) != 0;
+}
+
+INLINE int is_elder(void *sk) { return bpf_sk_storage_get(&elders, sk, 0, 0) != 0; }
+
+/* talks_of finds or makes the place of a socket's conversations. An elder has none. */
+INLINE struct talks *talks_of(struct bpf_sock_addr *ctx, const struct settings *s)
 {
 	struct talks none = {};
-	struct talks *t = bpf_sk_storage_get(&conversations, ctx->sk, &none, BPF_SK_STORAGE_GET_F_CREATE);
+	struct talks *t = bpf_sk_storage_get(&conversations, ctx->sk, 0, 0);
+	if (t)
+		return t;
+	if (s->settling) {
+		make_elder(ctx->sk);
+		return 0;
+	}
+	if (is_elder(ctx->sk))
+		return 0;
+	return bpf_sk_storage_get(&conversations, ctx->sk, &none, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+/* talk finds or makes the socket's conversation with a Service. */
+INLINE int talk(struct bpf_sock_addr *ctx, const struct settings *s, struct origin *o, struct frontend *f)
+{
+	struct talks *t = talks_of(ctx, s);
 	if (!t)
 		return 0;
 	o->used = now();
@@ -469,7 +504,7 @@ INLINE int sendmsg(struct bpf_sock_addr *ctx, struct origin *o)
 			return 1;
 		}
 	}
-	return talk(ctx, o, &f);
+	return talk(ctx, s, o, &f);
 }
 
 /* origin_of finds the Service in whose name an endpoint speaks. */
@@ -612,6 +647,15 @@ SEC("iter/udp") int end_udp(struct bpf_iter__udp *ctx)
 	u32 last = c->skc_family == AF_INET ? c->skc_daddr : c->skc_v6_daddr.in6_u.u6_addr32[3];
 	if (last == peer->endpoint.ip[3])
 		bpf_sock_destroy(c);
+	return 0;
+}
+
+/* settle marks UDP sockets that nobody led yet: see elders. */
+SEC("iter/udp") int settle(struct bpf_iter__udp *ctx)
+{
+	struct udp_sock *sk = ctx->udp_sk;
+	if (sk && !bpf_sk_storage_get(&conversations, sk, 0, 0))
+		make_elder(sk);
 	return 0;
 }
 
