@@ -60,7 +60,7 @@ Stopping it leaves what it programmed in place; so an upgrade interrupts nothing
 	f.StringVar(&o.honour, "honour", honourPlan, "what chooses endpoints: plan (weights of ZoneRoutes, else hints) or hints (as kube-proxy does)")
 	f.StringSliceVar(&o.nodePorts, "nodeport-addresses", []string{"primary"}, "where node ports answer: primary, or ranges of the node's addresses")
 	f.BoolVar(&o.countBytes, "count-bytes", false, "count the bytes of connections that nft translates, for zonewise service; each packet costs some 0.4 µs more")
-	f.BoolVar(&o.masqueradeAll, "masquerade-all", false, "give every connection to a cluster address the node's own address")
+	f.BoolVar(&o.masqueradeAll, "masquerade-all", false, "give every connection to a cluster address the node's own address; there is no socket path then")
 	f.StringVar(&o.socket, "socket", socketAuto, "translate where connections start: auto (where the kernel can), off (and take away what is there) or require")
 	f.StringVar(&o.cgroup, "cgroup", "/sys/fs/cgroup", "where cgroup v2 is mounted, or the hybrid hierarchy that has it")
 	f.StringVar(&o.bpffs, "bpffs", "/sys/fs/bpf", "where a BPF file system is mounted: what is pinned there outlives the agent")
@@ -82,6 +82,8 @@ func (o agentFlags) check() error {
 		return usagef("agent: --honour=%s: neither %s nor %s", o.honour, honourPlan, honourHints)
 	case o.socket != socketAuto && o.socket != socketOff && o.socket != socketRequire:
 		return usagef("agent: --socket=%s: must be %s, %s or %s", o.socket, socketAuto, socketOff, socketRequire)
+	case o.socket == socketRequire && o.masqueradeAll && !o.cleanup:
+		return usagef("agent: --socket=%s and --masquerade-all exclude each other: what is led at the socket is not masqueraded", socketRequire)
 	}
 	if _, err := agent.ParseNodePortAddresses(o.nodePorts); err != nil {
 		return usagef("agent: --nodeport-addresses: %w", err)

@@ -62,7 +62,11 @@ func (o agentFlags) paths(c *agent.Config) error {
 	flows := &cutter{}
 	complete := o.nft(flows)
 	c.Applier, c.Ranges, c.Cut = complete, complete, flows.cut.Load
-	if o.socket == socketOff {
+	if o.masqueradeAll && o.socket == socketAuto {
+		c.NoSocket = "with --masquerade-all packets are needed: what is led at the socket is not masqueraded"
+		c.Log.Warn("no socket path: nft does all", "why", c.NoSocket)
+	}
+	if o.socket == socketOff || c.NoSocket != "" {
 		if err := o.removeSocket(); err != nil {
 			c.Log.Error("what an earlier agent left of the socket path is still there", "err", err)
 		}

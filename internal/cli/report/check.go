@@ -121,6 +121,7 @@ func mendPath(why string) string {
 		{"cgroup v2", "Boot the node with cgroup v2 (systemd.unified_cgroup_hierarchy=1)."},
 		{"BTF", "Take a kernel with BTF (CONFIG_DEBUG_INFO_BTF)."},
 		{"CAP_BPF", "Give the agent CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, as the chart does."},
+		{"--masquerade-all", "Without agent.masqueradeAll in the chart it would be on."},
 		{"failed for", "See the agent's log, and restart the agent."},
 	} {
 		if strings.Contains(why, m.word) {

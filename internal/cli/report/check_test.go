@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/zonewise/zonewise/internal/agent/view"
@@ -77,6 +78,19 @@ func TestCheckNamesAFewNodesOnly(t *testing.T) {
 	for n, want := range map[int]string{1: "n1", 4: "n1, n2, n3, n4", 6: "n1, n2, n3, n4 and 2 more"} {
 		if got := where(Finding{Nodes: []string{"n1", "n2", "n3", "n4", "n5", "n6"}[:n]}); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestAPathThatIsOffNamesWhatMendsIt(t *testing.T) {
+	for why, want := range map[string]string{
+		"/sys/fs/bpf/zonewise is not on a bpffs":                                                 "Mount a BPF file system",
+		"/sys/fs/cgroup is no cgroup v2":                                                         "Boot the node with cgroup v2",
+		"with --masquerade-all packets are needed: what is led at the socket is not masqueraded": "Without agent.masqueradeAll",
+		"the kernel refuses the eBPF programs: invalid argument":                                 "It needs Linux 5.14",
+	} {
+		if got := mendPath(why); !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "that this is intended.") {
+			t.Errorf("%s: %s", why, got)
 		}
 	}
 }
