@@ -45,7 +45,11 @@ func coldStart() benchmark {
 						continue
 					}
 					begin := time.Now()
-					if err := r.coldStart(s, k); err != nil {
+					err := r.coldStart(s, k)
+					if ended := r.ctx.Err(); ended != nil {
+						return ended
+					}
+					if err != nil {
 						r.fail(s.benchmark.name, s.load, k, err)
 						r.without(s, k, err.Error())
 					}
@@ -74,7 +78,7 @@ func (r *run) coldStart(s *stage, k peer.Kind) (err error) {
 		return err
 	}
 	stop := n.peer.WatchMemory()
-	end, err := n.ready(r.random, r.Limit)
+	end, err := n.ready(r.ctx, r.random, r.Limit)
 	peak := stop()
 	if errors.Is(err, errNotReady) {
 		r.slow[k] = slowness{s.load, err.Error()}

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -267,7 +268,7 @@ var errNotReady = errors.New("not all Services answer")
 
 // ready waits until the last Service answers, and then a number of others, and returns when they all
 // did: at the socket, where that is translated, and beyond it.
-func (n *node) ready(random *rand.Rand, limit time.Duration) (time.Time, error) {
+func (n *node) ready(ctx context.Context, random *rand.Rand, limit time.Duration) (time.Time, error) {
 	if !n.kind.Services() {
 		return time.Now(), nil
 	}
@@ -275,7 +276,7 @@ func (n *node) ready(random *rand.Rand, limit time.Duration) (time.Time, error) 
 	deadline := time.Now().Add(limit)
 	for _, from := range []place{inPod, inBarePod} {
 		for _, t := range targets {
-			if err := n.answers(from, t, deadline); errors.Is(err, errNotReady) {
+			if err := n.answers(ctx, from, t, deadline); errors.Is(err, errNotReady) {
 				return time.Time{}, fmt.Errorf("%w within %v", errNotReady, limit)
 			} else if err != nil {
 				return time.Time{}, err
@@ -286,13 +287,13 @@ func (n *node) ready(random *rand.Rand, limit time.Duration) (time.Time, error) 
 }
 
 // answers waits until a Service does.
-func (n *node) answers(from place, target netip.AddrPort, deadline time.Time) error {
+func (n *node) answers(ctx context.Context, from place, target netip.AddrPort, deadline time.Time) error {
 	for {
 		_, err := n.do(from, driver.Job{Task: driver.Await, Targets: []netip.AddrPort{target}, Want: driver.Open, Length: 500 * time.Millisecond, Pause: time.Millisecond})
 		if err == nil {
 			return nil
 		}
-		if ended := n.peer.Err(); ended != nil {
+		if ended := errors.Join(ctx.Err(), n.peer.Err()); ended != nil {
 			return ended
 		}
 		if time.Now().After(deadline) {

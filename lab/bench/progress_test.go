@@ -55,6 +55,8 @@ func TestLeftOut(t *testing.T) {
 		{peer.KubeProxyNFT, load{Services: 10_000, Endpoints: 2}, false, ""},
 		{peer.KubeProxyNFT, load{Services: 50_000, Endpoints: 2}, false, "not tried with more than 10,000 Services"},
 		{peer.KubeProxyNFT, load{Services: 50_000, Endpoints: 2}, true, ""},
+		{peer.KubeProxyIPTables, load{Services: 1_000, Endpoints: 2}, false, ""},
+		{peer.KubeProxyIPTables, load{Services: sticky, Endpoints: 1_000}, false, "not tried with more than 2,000 endpoints"},
 		{peer.ZonewiseNFT, load{Services: 100_000, Endpoints: 2}, false, ""},
 		{peer.Zonewise, load{Services: 100, Endpoints: 2}, true, "slow"},
 		{peer.Zonewise, load{Services: 8, Endpoints: 1_000}, true, ""},

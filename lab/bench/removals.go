@@ -9,7 +9,7 @@ import (
 	"github.com/zonewise/zonewise/lab/bench/driver"
 )
 
-// after is how many connects follow once the program says that an endpoint is removed.
+// after is how many connects follow from a place once the program says that an endpoint is removed.
 const after = 200
 
 // The figures of removals.
@@ -24,7 +24,7 @@ const look = 5 * time.Millisecond
 // removals is how many connects land on a removed endpoint once the program says that it is done.
 func removals() benchmark {
 	return benchmark{
-		name: "removal", what: "one of a Service's two endpoints is taken away: connects, of 200, that still land on it once the program's own metric (network_programming_duration_seconds) counts the change; and how long that takes",
+		name: "removal", what: "one of a Service's two endpoints is taken away: connects that still land on it, of 200 from a pod and 200 from one whose sockets nobody translates, once the program's own metric (network_programming_duration_seconds) counts the change; and how long that takes",
 		loads: func(e effort) []load { return pairs(e.changeSizes) }, peers: programs, most: 3,
 		metrics: func(effort, load) []metric { return []metric{{stillThere, ""}, {saidToBeDone, "ms"}} },
 		run: func(r *run, s *stage) error {
@@ -66,14 +66,17 @@ func (n *node) remove(limit time.Duration) (bad int, said time.Duration, err err
 		return 0, 0, err
 	}
 	said = driver.Now() - written
-	reply, err := n.do(inPod, driver.Job{Task: driver.Connect, Targets: []netip.AddrPort{all.target()}, Count: after})
-	if err != nil {
-		return 0, 0, err
+	for _, from := range []place{inPod, inBarePod} {
+		reply, err := n.do(from, driver.Job{Task: driver.Connect, Targets: []netip.AddrPort{all.target()}, Count: after})
+		if err != nil {
+			return 0, 0, err
+		}
+		bad += after - reply.Outcomes[driver.Open]
 	}
 	if _, err := n.set(all); err != nil {
 		return 0, 0, err
 	}
-	return after - reply.Outcomes[driver.Open], said, n.counts(ctx, before+2)
+	return bad, said, n.counts(ctx, before+2)
 }
 
 // counts waits until the program says that it has programmed so many changes.

@@ -168,17 +168,22 @@ func (r *run) tooSlow(k peer.Kind, l load) string {
 
 // leftOut is why a load is not to be tried with a peer in this run.
 func (r *run) leftOut(k peer.Kind, l load) string {
-	if most := feasible()[k]; most > 0 && l.Services > most && !r.Patient {
-		return fmt.Sprintf("not tried with more than %s Services", thousands(most))
+	switch {
+	case r.Patient:
+	case k == peer.KubeProxyNFT && l.Services > feasibleServices:
+		return fmt.Sprintf("not tried with more than %s Services", thousands(feasibleServices))
+	case k == peer.KubeProxyIPTables && l.Services*l.Endpoints > feasibleEndpoints:
+		return fmt.Sprintf("not tried with more than %s endpoints", thousands(feasibleEndpoints))
 	}
 	return ""
 }
 
-// feasible are the most Services of which those whose time grows with the square of their number do
-// all, and change one, in a time for which one run can wait.
-func feasible() map[peer.Kind]int {
-	return map[peer.Kind]int{peer.KubeProxyNFT: 10_000, peer.KubeProxyIPTables: 1_000}
-}
+// So many can kube-proxy's modes do, and change one of them, in a time for which a run can wait. Beyond
+// that their time grows with the square of the number of Services, or of endpoints.
+const (
+	feasibleServices  = 10_000 // mode nftables
+	feasibleEndpoints = 2_000  // mode iptables
+)
 
 // Run measures until ctx ends, and returns what it found also where something went wrong on the way.
 func Run(ctx context.Context, c Config) (Result, error) {

@@ -75,7 +75,10 @@ func (r *run) begin(k peer.Kind, l load, snapshot *apiserver.Snapshot) (n *node,
 		return nil, "", err
 	}
 	if _, err = n.start(r.Bin, -1); err == nil {
-		_, err = n.ready(r.random, r.Limit)
+		_, err = n.ready(r.ctx, r.random, r.Limit)
+	}
+	if ended := r.ctx.Err(); ended != nil {
+		return nil, "", errors.Join(ended, n.close())
 	}
 	if errors.Is(err, errNotReady) {
 		r.slow[k] = slowness{l, err.Error()}
@@ -155,6 +158,9 @@ func (r *run) turn(s *stage, n *node, do func() error) error {
 		return err
 	}
 	err := do()
+	if ended := r.ctx.Err(); ended != nil { // and may have ended others
+		return ended
+	}
 	if ended := n.peer.Err(); ended != nil {
 		err = ended
 	}
