@@ -1,6 +1,7 @@
 package reflect
 
 import (
+	"hash/maphash"
 	"slices"
 	"unique"
 
@@ -44,21 +45,37 @@ func (k known) slice(s *model.Slice) {
 
 // known are the strings that were seen last. Rows that follow each other mostly say the same, and to
 // look here is several times faster than among all strings. One goroutine uses it.
-type known []string
+type known struct {
+	seed maphash.Seed
+	last []string
+}
 
-func newKnown() known { return make(known, 64) }
+const knownRoom = 1024 // strings: the nodes of a cluster of usual size
+
+func newKnown() known { return known{maphash.MakeSeed(), make([]string, knownRoom)} }
 
 // one replaces a string by the one that all equal ones share.
 func (k known) one(s *string) {
-	n := len(*s)
-	if n == 0 {
+	if *s == "" {
 		return
 	}
-	last := &k[(n+int((*s)[n-1]))%len(k)]
+	last := &k.last[maphash.String(k.seed, *s)%knownRoom]
 	if *last != *s {
 		*last = unique.Make(*s).Value()
 	}
 	*s = *last
+}
+
+// text returns the string that all equal ones share.
+func (k known) text(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	last := &k.last[maphash.Bytes(k.seed, b)%knownRoom]
+	if *last != string(b) {
+		*last = unique.Make(string(b)).Value()
+	}
+	return *last
 }
 
 // exact returns rows without room for more.

@@ -20,7 +20,7 @@ import (
 
 var byValue = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty()}
 
-func parse[T any](t *testing.T, text string) *T {
+func parse[T any](t testing.TB, text string) *T {
 	t.Helper()
 	v := new(T)
 	if err := yaml.UnmarshalStrict([]byte(text), v); err != nil {

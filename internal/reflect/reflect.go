@@ -7,6 +7,7 @@ package reflect
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -88,12 +89,14 @@ func streams(client kubernetes.Interface, tables *state.Tables, opts Options) []
 		nodes.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, opts.Node).String()
 	}
 	core, discovery := client.CoreV1(), client.DiscoveryV1()
+	services, slices := serviceStore(tables, now), sliceStore(tables, now)
 	out := []*cache.Reflector{
 		stream(client, core.Nodes(), nodes, &corev1.Node{}, nodeStore(tables, now)),
-		stream(client, core.Services(""), metav1.ListOptions{LabelSelector: ourServices},
-			&corev1.Service{}, serviceStore(tables, now)),
-		stream(client, discovery.EndpointSlices(""), metav1.ListOptions{LabelSelector: ourSlices},
-			&discoveryv1.EndpointSlice{}, sliceStore(tables, now)),
+		stream(client, rows[*corev1.ServiceList, *corev1.Service, servedOrNot]{core.Services(""), core.RESTClient(), "services", newServiceDecoder, services},
+			metav1.ListOptions{LabelSelector: ourServices}, &corev1.Service{}, services),
+		stream(client, rows[*discoveryv1.EndpointSliceList, *discoveryv1.EndpointSlice, *model.Slice]{
+			discovery.EndpointSlices(""), discovery.RESTClient(), "endpointslices", newSliceDecoder, slices},
+			metav1.ListOptions{LabelSelector: ourSlices}, &discoveryv1.EndpointSlice{}, slices),
 	}
 	if opts.Routes != nil {
 		store := routeStore(tables, now)
@@ -151,6 +154,10 @@ type api[L runtime.Object] interface {
 }
 
 func stream[L runtime.Object](client kubernetes.Interface, a api[L], only metav1.ListOptions, kind runtime.Object, s cache.ReflectorStore) *cache.Reflector {
+	var expected any = kind
+	if _, rows := a.(interface{ bringsRows() }); rows {
+		expected = nil // or objects
+	}
 	narrow := func(o metav1.ListOptions) metav1.ListOptions {
 		o.FieldSelector, o.LabelSelector = only.FieldSelector, only.LabelSelector
 		return o
@@ -163,7 +170,8 @@ func stream[L runtime.Object](client kubernetes.Interface, a api[L], only metav1
 			return a.Watch(ctx, narrow(o))
 		},
 	}, client)
-	return cache.NewReflectorWithOptions(lw, kind, s, cache.ReflectorOptions{
+	return cache.NewReflectorWithOptions(lw, expected, s, cache.ReflectorOptions{
+		TypeDescription: fmt.Sprintf("%T", kind),
 		// Sooner than client-go's default: while we wait, this node's traffic may go to
 		// endpoints that are no more.
 		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 10, Cap: 15 * time.Second},
@@ -184,9 +192,10 @@ func nodeStore(t *state.Tables, now func() time.Time) *store[*corev1.Node, model
 	}
 }
 
-// servedOrNot is a Service, or why there is nothing to do for it.
+// servedOrNot is a Service, or the name of one and why there is nothing to do for it.
 type servedOrNot struct {
-	model.Service
+	*model.Service
+	name     model.Name
 	unserved string
 }
 
@@ -197,16 +206,16 @@ func serviceStore(t *state.Tables, now func() time.Time) *store[*corev1.Service,
 		convert: func(s *corev1.Service) (servedOrNot, bool) {
 			if out, ok := Service(s); ok {
 				seen.service(&out)
-				return servedOrNot{Service: out}, true
+				return servedOrNot{Service: &out}, true
 			}
 			why := Unserved(s)
-			return servedOrNot{model.Service{Name: name(s)}, why}, why != ""
+			return servedOrNot{name: name(s), unserved: why}, why != ""
 		},
 		put: func(tx *state.Tx, s servedOrNot) {
 			if s.unserved != "" {
-				tx.PutUnserved(s.Name, s.unserved)
+				tx.PutUnserved(s.name, s.unserved)
 			} else {
-				tx.PutService(s.Service)
+				tx.AdoptService(s.Service)
 			}
 		},
 		remove: (*state.Tx).DeleteService,
@@ -222,16 +231,16 @@ func serviceStore(t *state.Tables, now func() time.Time) *store[*corev1.Service,
 	}
 }
 
-func sliceStore(t *state.Tables, now func() time.Time) *store[*discoveryv1.EndpointSlice, model.Slice] {
+func sliceStore(t *state.Tables, now func() time.Time) *store[*discoveryv1.EndpointSlice, *model.Slice] {
 	seen := newKnown()
-	return &store[*discoveryv1.EndpointSlice, model.Slice]{
+	return &store[*discoveryv1.EndpointSlice, *model.Slice]{
 		tables: t, now: now, source: state.Slices,
-		convert: func(s *discoveryv1.EndpointSlice) (model.Slice, bool) {
+		convert: func(s *discoveryv1.EndpointSlice) (*model.Slice, bool) {
 			out, ok := Slice(s)
 			seen.slice(&out)
-			return out, ok
+			return &out, ok
 		},
-		put: (*state.Tx).PutSlice, remove: (*state.Tx).DeleteSlice,
+		put: (*state.Tx).AdoptSlice, remove: (*state.Tx).DeleteSlice,
 		have: func(s *state.Snapshot) (out []model.Name) {
 			for v := range s.AllSlices() {
 				out = append(out, v.Name)

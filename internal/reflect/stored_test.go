@@ -93,7 +93,7 @@ func TestRowsShareWhatIsEqual(t *testing.T) {
 		if !ok || cap(row.Endpoints) != 3 {
 			t.Fatalf("slice %d: %v, room for %d endpoints", i, ok, cap(row.Endpoints))
 		}
-		two = append(two, row)
+		two = append(two, *row)
 	}
 	a, b := two[0], two[1]
 	for what, texts := range map[string][2]string{

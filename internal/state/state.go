@@ -132,9 +132,12 @@ func (tx *Tx) DeleteNode(name string) {
 }
 
 // PutService adds or replaces a service.
-func (tx *Tx) PutService(s model.Service) {
+func (tx *Tx) PutService(s model.Service) { tx.AdoptService(&s) }
+
+// AdoptService is PutService without a copy.
+func (tx *Tx) AdoptService(s *model.Service) {
 	was := tx.unserved.remove(tx, s.Name)
-	if put(tx, &tx.services, s.Name, &s) || was != nil {
+	if put(tx, &tx.services, s.Name, s) || was != nil {
 		tx.touch(subject{service: s.Name})
 	}
 }
@@ -156,17 +159,20 @@ func (tx *Tx) DeleteService(name model.Name) {
 }
 
 // PutSlice adds or replaces an endpoint slice. A slice that moved to another service changes both.
-func (tx *Tx) PutSlice(s model.Slice) {
-	old := tx.slices.put(tx, s.Name, &s)
-	if old != nil && reflect.DeepEqual(*old, s) {
+func (tx *Tx) PutSlice(s model.Slice) { tx.AdoptSlice(&s) }
+
+// AdoptSlice is PutSlice without a copy.
+func (tx *Tx) AdoptSlice(s *model.Slice) {
+	old := tx.slices.put(tx, s.Name, s)
+	if old != nil && reflect.DeepEqual(old, s) {
 		tx.slices.put(tx, s.Name, old)
 		return
 	}
-	if old != nil && ownedBy(old) != ownedBy(&s) {
+	if old != nil && ownedBy(old) != ownedBy(s) {
 		tx.byService.remove(tx, ownedBy(old))
 		tx.touch(subject{service: old.ServiceName()})
 	}
-	tx.byService.put(tx, ownedBy(&s), &s)
+	tx.byService.put(tx, ownedBy(s), s)
 	tx.touch(subject{service: s.ServiceName()})
 }
 

@@ -317,3 +317,19 @@ func BenchmarkFill100000Services(b *testing.B) {
 		})
 	}
 }
+
+// What is adopted is kept as it is: a copy would be most of the work of a first list.
+func TestAdoptedRowsAreNotCopied(t *testing.T) {
+	tables := New()
+	svc := model.Service{Name: model.Name{Namespace: "a", Name: "s"}}
+	slice := model.Slice{Name: model.Name{Namespace: "a", Name: "s-1"}, Service: "s"}
+	tables.Update(time.Time{}, func(tx *Tx) { tx.AdoptService(&svc); tx.AdoptSlice(&slice) })
+	s := tables.Snapshot()
+	if s.services.get(svc.Name) != &svc || s.slices.get(slice.Name) != &slice || s.byService.get(ownedBy(&slice)) != &slice {
+		t.Error("a row is a copy")
+	}
+	tables.Update(time.Time{}, func(tx *Tx) { tx.AdoptSlice(&model.Slice{Name: slice.Name, Service: "other"}) })
+	if len(tables.Snapshot().Slices(svc.Name)) != 0 {
+		t.Error("an adopted slice that moved is still where it was")
+	}
+}
