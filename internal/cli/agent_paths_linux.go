@@ -112,7 +112,7 @@ func addresses() ([]netip.Addr, error) {
 }
 
 func otherProxies() ([]view.Other, error) {
-	found, err := proxies.Look(0)
+	found, err := proxies.Look()
 	var out []view.Other
 	for _, f := range found {
 		out = append(out, view.Other{Who: f.Who, What: f.What, Mend: f.Mend})

@@ -3,6 +3,7 @@
 package proxies
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -18,25 +19,47 @@ type Found struct {
 	Mend string // the command that takes it away once that proxy does not run any more
 }
 
+// services is the chain that kube-proxy begins with where it uses iptables.
+const services = "KUBE-SERVICES"
+
 // cleanup is what each mode of kube-proxy can do about its own.
 const cleanup = "kube-proxy --cleanup"
 
-// Look returns what is in the caller's network namespace, or in the one of the descriptor if that is not 0.
-func Look(netns int) ([]Found, error) {
-	var options []nftables.ConnOption
-	if netns != 0 {
-		options = append(options, nftables.WithNetNSFd(netns))
+// Look returns what is in the network namespace of the calling thread. With an error that is what
+// could be seen.
+func Look() ([]Found, error) {
+	iptables := "kube-proxy, mode iptables"
+	var out []Found
+	if _, err := net.InterfaceByName("kube-ipvs0"); err == nil {
+		iptables = "kube-proxy, mode ipvs" // it has a few chains, too
+		out = append(out, Found{iptables, "device kube-ipvs0", cleanup})
 	}
-	c, err := nftables.New(options...)
+	var errs []error
+	for _, l := range legacies() {
+		there, err := l.hasChain("nat", services)
+		if there {
+			out = append(out, Found{iptables, "chain " + services + " of table nat, " + l.program, cleanup})
+		}
+		errs = append(errs, err)
+	}
+	found, err := tables(iptables)
+	errs = append(errs, err)
+	out = append(out, found...)
+	slices.SortFunc(out, func(a, b Found) int { return strings.Compare(a.What, b.What) })
+	return out, errors.Join(errs...)
+}
+
+// tables looks at those of nftables, where today's iptables has its chains as well.
+func tables(iptables string) (out []Found, err error) {
+	c, err := nftables.New()
 	if err != nil {
 		return nil, fmt.Errorf("nft: %w", err)
 	}
-	tables, err := c.ListTables()
+	all, err := c.ListTables()
 	if err != nil {
 		return nil, fmt.Errorf("nft tables: %w", err)
 	}
-	var out []Found
-	for _, t := range tables {
+	for _, t := range all {
 		family := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6"}[t.Family]
 		switch {
 		case family == "":
@@ -44,21 +67,15 @@ func Look(netns int) ([]Found, error) {
 			out = append(out, Found{"kube-proxy, mode nftables", "table " + family + " kube-proxy",
 				"nft delete table " + family + " kube-proxy"})
 		case t.Name == "nat":
-			there, err := hasChain(c, t, "KUBE-SERVICES")
+			there, err := hasChain(c, t, services)
 			if err != nil {
-				return nil, fmt.Errorf("nft table %s nat: %w", family, err)
+				return out, fmt.Errorf("nft table %s nat: %w", family, err)
 			}
 			if there {
-				out = append(out, Found{"kube-proxy, mode iptables", "chain KUBE-SERVICES of table " + family + " nat", cleanup})
+				out = append(out, Found{iptables, "chain " + services + " of table " + family + " nat", cleanup})
 			}
 		}
 	}
-	if netns == 0 {
-		if _, err := net.InterfaceByName("kube-ipvs0"); err == nil {
-			out = append(out, Found{"kube-proxy, mode ipvs", "device kube-ipvs0", cleanup})
-		}
-	}
-	slices.SortFunc(out, func(a, b Found) int { return strings.Compare(a.What, b.What) })
 	return out, nil
 }
 
