@@ -1,0 +1,94 @@
+//go:build kernel
+
+package store_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/zonewise/zonewise/internal/meter/store"
+)
+
+const diskVariable = "ZONEWISE_TEST_FULL_DISK"
+
+// TestFullDisk runs TestOnSmallDisk in a mount namespace of its own.
+func TestFullDisk(t *testing.T) {
+	c := exec.Command(os.Args[0], "-test.run=^TestOnSmallDisk$", "-test.v")
+	c.Env = append(os.Environ(), diskVariable+"="+t.TempDir())
+	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if out, err := c.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: TestOnSmallDisk")) {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// TestOnSmallDisk fills a disk of 2 MB: what does not fit is refused, all before it stays, and it goes on as soon
+// as there is room.
+func TestOnSmallDisk(t *testing.T) {
+	dir := os.Getenv(diskVariable)
+	if dir == "" {
+		return // only TestFullDisk starts it
+	}
+	must(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"))
+	ballast := filepath.Join(dir, "ballast")
+	must(t, os.WriteFile(ballast, make([]byte, 1<<20), 0o600))
+	home := filepath.Join(dir, "store")
+	s, err := store.Open(home, store.Options{})
+	must(t, err)
+	want, sequence, now := totals{}, uint64(0), start
+	next := func() error {
+		now = start.Add(time.Duration(sequence) * time.Minute)
+		r := store.Report{Node: "n", Epoch: 1, Sequence: sequence + 1, At: now}
+		for i := range 225 {
+			r.Flows = append(r.Flows, flow(i/15, i%15, sequence*1000+uint64(i)))
+		}
+		if err := s.Append([]store.Report{r}); err != nil {
+			return err
+		}
+		sequence++
+		want.add(r.At, r.Flows)
+		if err := s.Roll(now.Add(20 * time.Second)); !errors.Is(err, syscall.ENOSPC) {
+			return err
+		}
+		return nil
+	}
+	check := func(when string) {
+		t.Helper()
+		for by, want := range map[store.Resolution]totals{store.Minute: want, store.Hour: want.hours()} {
+			got, err := scan(s, by)
+			must(t, err)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Fatalf("%s: %v (-want +got):\n%s", when, time.Duration(by), diff)
+			}
+		}
+	}
+	for err = next(); err == nil && sequence < 10_000; err = next() {
+	}
+	if !errors.Is(err, syscall.ENOSPC) || s.Stats().Failures != 1 {
+		t.Fatalf("the disk is full after %d reports: %v, %+v", sequence, err, s.Stats())
+	}
+	check("full")
+	must(t, s.Close())
+	s, err = store.Open(home, store.Options{})
+	must(t, err)
+	check("full and opened again")
+
+	must(t, os.Remove(ballast))
+	if err := next(); err != nil {
+		t.Fatalf("with room again: %v", err)
+	}
+	must(t, next())
+	must(t, s.Roll(now.Add(time.Hour)))
+	check("with room again")
+	if got := s.Stats(); got.Damaged != 0 || got.Missing != 0 {
+		t.Errorf("stats are %+v", got)
+	}
+	must(t, s.Close())
+}

@@ -1,0 +1,134 @@
+//go:build unix
+
+package store_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/zonewise/zonewise/internal/meter/store"
+	"github.com/zonewise/zonewise/internal/model"
+)
+
+const (
+	writerVariable = "ZONEWISE_TEST_STORE"
+	kills          = 100
+	agentsOfWriter = 3
+)
+
+// TestKilledAtAnyMoment kills a process that writes, 100 times, and looks each time that what it was told to be
+// taken is there once, and beyond that at most the report that was in flight.
+func TestKilledAtAnyMoment(t *testing.T) {
+	dir := t.TempDir()
+	random := rand.New(rand.NewPCG(1, 2))
+	var total uint64
+	for i := range kills {
+		promised := runWriter(t, dir, time.Duration(random.IntN(60_000))*time.Microsecond)
+		s, err := store.Open(dir, store.Options{})
+		must(t, err)
+		want := totals{}
+		for a := range agentsOfWriter {
+			has := s.Applied(writerNode(a), 1)
+			if has < promised[a] || has > max(promised[a], total)+1 && promised[a] > 0 {
+				t.Fatalf("kill %d: agent %d is applied up to %d, and was promised %d", i, a, has, promised[a])
+			}
+			total = max(total, has)
+			for sequence := uint64(1); sequence <= has; sequence++ {
+				r := writerReport(a, sequence)
+				want.add(r.At, r.Flows)
+			}
+		}
+		got, err := scan(s, store.Minute)
+		must(t, err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("kill %d: minutes (-want +got):\n%s", i, diff)
+		}
+		got, err = scan(s, store.Hour)
+		must(t, err)
+		if diff := cmp.Diff(want.hours(), got); diff != "" {
+			t.Fatalf("kill %d: hours (-want +got):\n%s", i, diff)
+		}
+		if st := s.Stats(); st.Damaged > 0 || st.Missing > 0 {
+			t.Fatalf("kill %d: %+v", i, st)
+		}
+		must(t, s.Close())
+	}
+	if total < kills/4 {
+		t.Errorf("only %d reports of each agent were written between %d kills", total, kills)
+	}
+	t.Logf("%d reports of each agent survived %d kills", total, kills)
+}
+
+// runWriter runs TestWriter in a process of its own and kills it a while after its first promise. It gives what
+// was promised to each agent.
+func runWriter(t *testing.T, dir string, after time.Duration) (promised [agentsOfWriter]uint64) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWriter$")
+	c.Env = append(os.Environ(), writerVariable+"="+dir)
+	out, err := c.StdoutPipe()
+	must(t, err)
+	must(t, c.Start())
+	lines := bufio.NewScanner(out)
+	killer := time.AfterFunc(time.Minute, func() {})
+	for begun := false; lines.Scan(); {
+		var a int
+		var sequence uint64
+		if n, _ := fmt.Sscanf(lines.Text(), "taken %d %d", &a, &sequence); n == 2 {
+			promised[a] = sequence
+		}
+		if !begun {
+			begun = true
+			killer = time.AfterFunc(after, cancel)
+		}
+	}
+	killer.Stop()
+	if err := c.Wait(); err == nil || c.ProcessState.Exited() {
+		t.Fatalf("the writer ended by itself: %v", err)
+	}
+	return promised
+}
+
+// TestWriter is the process that is killed: it goes on where the store is, and never ends.
+func TestWriter(t *testing.T) {
+	dir := os.Getenv(writerVariable)
+	if dir == "" {
+		return // only TestKilledAtAnyMoment starts it
+	}
+	s, err := store.Open(dir, store.Unsynced(store.Options{}))
+	must(t, err)
+	fmt.Println("open")
+	for {
+		var reports []store.Report
+		for a := range agentsOfWriter {
+			reports = append(reports, writerReport(a, s.Applied(writerNode(a), 1)+1))
+		}
+		must(t, s.Append(reports))
+		for a, r := range reports {
+			fmt.Println("taken", a, r.Sequence)
+		}
+		if reports[0].Sequence%3 == 0 {
+			must(t, s.Roll(reports[0].At.Add(2*time.Minute)))
+		}
+	}
+}
+
+func writerNode(a int) string { return "n" + strconv.Itoa(a) }
+
+// writerReport is the same for the same agent and sequence number: four of each minute.
+func writerReport(a int, sequence uint64) store.Report {
+	r := store.Report{Node: writerNode(a), Epoch: 1, Sequence: sequence, At: start.Add(time.Duration(sequence/4) * time.Minute)}
+	for i := range 5 {
+		r.Flows = append(r.Flows, flow(a, i, sequence), model.Flow(flow(a, i+5, 1)))
+	}
+	return r
+}
