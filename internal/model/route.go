@@ -228,6 +228,9 @@ type Prices struct {
 	// directions' charges included.
 	PerGB float64
 	Pairs map[ZonePair]float64 // exceptions; what a pair lacks is PerGB
+	// Receiver is the part of each price that is charged to who receives, 0 to 1; the rest is charged
+	// to who sends. It does not matter to the sum.
+	Receiver float64
 }
 
 // Of returns USD per GB between a client in one zone and an endpoint in another; 0 within a zone.

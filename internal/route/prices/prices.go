@@ -15,6 +15,8 @@ import (
 type book struct {
 	PerGB *float64 `json:"perGB"` // USD for 10^9 bytes that cross zones; what pairs lack
 	Pairs []pair   `json:"pairs"`
+	// Receiver is the part of a price that who receives pays, 0 to 1; the rest is who sends'.
+	Receiver *float64 `json:"receiver"`
 }
 
 type pair struct {
@@ -23,7 +25,7 @@ type pair struct {
 	PerGB *float64 `json:"perGB"`
 }
 
-// Read reads a price book: {perGB: 0.02, pairs: [{from: a, to: b, perGB: 0.01}]}. Without perGB it
+// Read reads a price book: {perGB: 0.02, receiver: 0.5, pairs: [{from: a, to: b, perGB: 0.01}]}. Without perGB it
 // needs all pairs of the zones that it names; zones that it does not name cost as the dearest pair.
 // Name is what the prices are called in results.
 func Read(text []byte, name string) (model.Prices, error) {
@@ -49,6 +51,12 @@ func (b book) prices() (model.Prices, error) {
 			return p, fmt.Errorf("perGB: %w", err)
 		}
 		p.PerGB = *b.PerGB
+	}
+	if b.Receiver != nil {
+		if err := route.CheckReceiver(*b.Receiver); err != nil {
+			return p, fmt.Errorf("receiver: %w", err)
+		}
+		p.Receiver = *b.Receiver
 	}
 	if len(b.Pairs) == 0 {
 		return p, nil

@@ -31,6 +31,8 @@ func TestBadBooks(t *testing.T) {
 		"perGB: cheap":                         "perGB",
 		"perGB: .nan":                          "NaN",
 		"perGB: 1\nperGB: 2":                   "perGB",
+		"perGB: 1\nreceiver: 2":                "receiver: 2 is more than 1",
+		"perGB: 1\nreceiver: -0.5":             "receiver: -0.5 is negative",
 		"perGb: [":                             "yaml",
 		"price: 1":                             "price",
 		"perGB: 1\npairs: [{to: b}]":           "pairs[0].from: a zone is needed",
