@@ -24,6 +24,19 @@ func (o Observed) String() string { return flowText(o.Flow) + " seen by " + stri
 // flowText prints "a/a1 shop/deployment/web -> shop/db:5432 TCP ClusterIP -> b/b1 shop/deployment/db: 3 connections, …".
 func flowText(f model.Flow) string {
 	var b strings.Builder
+	b.WriteString(ByFlow(f.FlowKey))
+	fmt.Fprintf(&b, ": %d connections, %d bytes there, %d back, %d and %d packets", f.Connections, f.RequestBytes, f.ResponseBytes,
+		f.RequestPackets, f.ResponsePackets)
+	if f.RequestExtra+f.ResponseExtra > 0 {
+		fmt.Fprintf(&b, ", %d and %d bytes of headers more", f.RequestExtra, f.ResponseExtra)
+	}
+	return b.String()
+}
+
+// ByFlow is by client, Service or port, and server, with their zones and nodes: all that flows are
+// kept by.
+func ByFlow(f model.FlowKey) string {
+	var b strings.Builder
 	fmt.Fprintf(&b, "%s -> ", PartyText(f.Client))
 	if f.Service != (model.Name{}) {
 		fmt.Fprintf(&b, "%s:%d %s %s -> ", f.Service, f.Port, f.Protocol, f.Via)
@@ -33,11 +46,6 @@ func flowText(f model.Flow) string {
 	b.WriteString(PartyText(f.Server))
 	if f.V6 {
 		b.WriteString(" IPv6")
-	}
-	fmt.Fprintf(&b, ": %d connections, %d bytes there, %d back, %d and %d packets", f.Connections, f.RequestBytes, f.ResponseBytes,
-		f.RequestPackets, f.ResponsePackets)
-	if f.RequestExtra+f.ResponseExtra > 0 {
-		fmt.Fprintf(&b, ", %d and %d bytes of headers more", f.RequestExtra, f.ResponseExtra)
 	}
 	return b.String()
 }
