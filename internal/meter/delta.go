@@ -73,8 +73,13 @@ func Deltas(before, now Reading) ([]Delta, Lost) {
 
 	out := make([]Delta, 0, len(now.Totals)+len(now.Gone))
 	taken := map[Key]bool{}
+	told := goneBefore(before, same)
 	// Counters that were taken away first: the same key may have been counted again since.
 	for _, c := range slices.SortedStableFunc(slices.Values(now.Gone), func(a, b Counter) int { return cmp.Compare(a.Born, b.Born) }) {
+		if was, twice := told[life{c.Key, c.Born}]; twice {
+			out = c.since(was, true, span, out, &lost)
+			continue
+		}
 		was, known := old[c.Key]
 		out = c.since(was, known && !taken[c.Key], span, out, &lost)
 		taken[c.Key] = true
@@ -98,6 +103,24 @@ func compareCount(a, b model.FlowCount) int {
 		}
 	}
 	return 0
+}
+
+// life tells one counter from all others.
+type life struct {
+	Key
+	born time.Duration
+}
+
+// goneBefore lists what the reading before had told of as gone. An agent that ends before it has
+// given these counters back finds them again.
+func goneBefore(before Reading, same bool) map[life]Totals {
+	out := map[life]Totals{}
+	for _, c := range before.Gone {
+		if same && c.Born != 0 {
+			out[life{c.Key, c.Born}] = c.Totals
+		}
+	}
+	return out
 }
 
 // since adds what a counter has counted since it held what it was, if anything.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -79,6 +80,8 @@ type machine struct {
 	reading meter.Reading
 	truth   map[meter.Key]model.FlowCount
 	born    bool // tells when counters were made
+	forgets bool // tells of each counter that was taken away once more, and again while it forgets
+	again   []meter.Counter
 }
 
 func (m *machine) count(k meter.Key, n model.FlowCount) {
@@ -106,7 +109,11 @@ func (m *machine) remove(k meter.Key) {
 func (m *machine) read() meter.Reading {
 	r := m.reading
 	r.Totals = maps.Clone(r.Totals)
-	m.reading.Gone = nil
+	r.Gone = append(slices.Clone(m.again), r.Gone...)
+	m.again, m.reading.Gone = nil, nil
+	if m.born && m.forgets {
+		m.again = r.Gone
+	}
 	return r
 }
 
@@ -142,10 +149,11 @@ func TestEveryByteIsToldOnce(t *testing.T) {
 			case "remove":
 				m.remove(k)
 			case "read":
+				m.forgets = rapid.Bool().Draw(t, "forgets")
 				tell(m.read())
 			case "renew", "boot": // after a last look; what comes between is lost by nature
 				tell(m.read())
-				m.reading.Totals = map[meter.Key]meter.Totals{}
+				m.reading.Totals, m.again = map[meter.Key]meter.Totals{}, nil
 				if m.reading.Epoch++; rapid.Bool().Draw(t, "boot") {
 					m.reading.Boot, m.reading.At = fmt.Sprint(m.reading.Epoch), 1
 				}

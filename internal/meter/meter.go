@@ -87,7 +87,7 @@ type Reading struct {
 	At        time.Duration // since boot, on a clock that nobody sets
 	Wall      time.Time     // the same instant as people call it: a label, no duration is made of it
 	Totals    map[Key]Totals
-	Gone      []Counter // counters that were taken away since the reading before, one after another, with what they held at the end
+	Gone      []Counter // counters that were taken away since the reading before, one after another, with what they held at the end; one whose Born is known may be told of again
 	Uncounted Uncounted // only grows
 }
 
