@@ -1,7 +1,6 @@
 package rig
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -78,15 +77,17 @@ func ownCgroup() (string, error) {
 	return "", errors.New("this process is in no cgroup of version 2")
 }
 
-// cgroup2 is where cgroups of version 2 are mounted.
+// cgroup2 is where cgroups of version 2 are mounted: proc_pid_mountinfo(5).
 func cgroup2() (string, error) {
-	all, err := mounts()
+	all, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", err
 	}
-	for _, m := range all {
-		if m.kind == "cgroup2" {
-			return m.at, nil
+	for line := range strings.Lines(string(all)) {
+		before, after, ok := strings.Cut(line, " - ")
+		fields := strings.Fields(before)
+		if ok && len(fields) > 4 && strings.HasPrefix(after, "cgroup2 ") {
+			return fields[4], nil
 		}
 	}
 	return "", errors.New("no cgroup file system of version 2 is mounted")
@@ -152,109 +153,56 @@ func removeCgroup(path string) error {
 	return nil
 }
 
-// makeMounts gives the world a BPF file system, and names to the pods' namespaces.
-func (w *World) makeMounts() error {
-	w.BPF, w.Namespaces = filepath.Join(w.dir, "bpf"), filepath.Join(w.dir, "netns")
-	for _, dir := range []string{w.BPF, w.Namespaces} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return err
-		}
-	}
-	if err := unix.Mount("bpf", w.BPF, "bpf", 0, ""); err != nil {
+// makePlaces gives the world a BPF file system, and names to the pods' namespaces. Nothing is mounted:
+// what the mounts of this machine are, others look at, and what is held open goes with this process.
+func (w *World) makePlaces() error {
+	var err error
+	if w.bpf, err = bpfFileSystem(); err != nil {
 		return fmt.Errorf("bpf file system: %w", err)
 	}
+	w.BPF, w.Namespaces = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), w.bpf.Fd()), filepath.Join(w.dir, "netns")
+	if err := os.Mkdir(w.Namespaces, 0o700); err != nil {
+		return err
+	}
 	for i, p := range w.Pods {
-		at := filepath.Join(w.Namespaces, fmt.Sprintf("pod%d", i))
-		if err := os.WriteFile(at, nil, 0o600); err != nil {
-			return err
-		}
-		if err := unix.Mount(p.NS.Path(), at, "", unix.MS_BIND, ""); err != nil {
+		if err := os.Symlink(p.NS.Path(), filepath.Join(w.Namespaces, fmt.Sprintf("pod%d", i))); err != nil {
 			return fmt.Errorf("name of a namespace: %w", err)
 		}
 	}
 	return nil
 }
 
-// removeMounts takes away every mount below a directory, the youngest first.
-func removeMounts(dir string) error {
-	all, err := mounts()
-	if err != nil {
-		return err
-	}
-	slices.Reverse(all)
-	for _, m := range all {
-		if strings.HasPrefix(m.at, dir+"/") {
-			if err := unix.Unmount(m.at, unix.MNT_DETACH); err != nil {
-				return fmt.Errorf("%s: %w", m.at, err)
-			}
-		}
-	}
-	return nil
-}
-
-type mount struct{ at, kind string }
-
-// mounts lists this process's, the oldest first: proc_pid_mountinfo(5).
-func mounts() ([]mount, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+// bpfFileSystem makes one that is mounted nowhere.
+func bpfFileSystem() (*os.File, error) {
+	fs, err := unix.Fsopen("bpf", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	var out []mount
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		before, after, ok := strings.Cut(lines.Text(), " - ")
-		fields, tail := strings.Fields(before), strings.Fields(after)
-		if ok && len(fields) > 4 && len(tail) > 0 {
-			out = append(out, mount{fields[4], tail[0]})
-		}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, err
 	}
-	return out, lines.Err()
+	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(root), "bpf"), nil
 }
 
-// sweep removes what worlds of dead processes left: mounts wherever they are, directories below dir,
-// cgroups. Namespaces go by themselves.
+// sweep removes what worlds of dead processes left: directories below dir, and cgroups. All else goes
+// by itself.
 func sweep(dir, cgroups string) error {
-	all, err := mounts()
-	if err != nil {
-		return err
-	}
-	gone := map[string]bool{}
-	for _, m := range all {
-		if at := worldOf(m.at); dead(filepath.Base(at)) {
-			gone[at] = true
-		}
-	}
-	for _, at := range []string{dir, cgroups} {
+	var errs []error
+	for at, remove := range map[string]func(string) error{dir: os.RemoveAll, cgroups: removeCgroup} {
 		entries, err := os.ReadDir(at)
-		if err != nil {
-			return err
-		}
+		errs = append(errs, err)
 		for _, e := range entries {
 			if dead(e.Name()) {
-				gone[filepath.Join(at, e.Name())] = true
+				errs = append(errs, remove(filepath.Join(at, e.Name())))
 			}
 		}
 	}
-	for at := range gone {
-		if filepath.Dir(at) == cgroups {
-			err = errors.Join(err, removeCgroup(at))
-		} else {
-			err = errors.Join(err, removeMounts(at), os.RemoveAll(at))
-		}
-	}
-	return err
-}
-
-// worldOf is the world's own directory in a path.
-func worldOf(path string) string {
-	for ; path != "/" && path != "."; path = filepath.Dir(path) {
-		if strings.HasPrefix(filepath.Base(path), prefix) {
-			return path
-		}
-	}
-	return path
+	return errors.Join(errs...)
 }
 
 // dead tells whether a name is that of a world whose process is no more.

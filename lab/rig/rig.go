@@ -1,6 +1,6 @@
 // Package rig makes the small world in which dataplanes are tried and measured: one node with six
 // pods, and everything else behind the node's gateway, all of it network namespaces of this machine.
-// It needs root, and touches nothing of the host but a cgroup, a directory and mounts of its own.
+// It needs root, and touches nothing of the host but a cgroup and a directory of its own: nothing is mounted.
 package rig
 
 import (
@@ -42,8 +42,7 @@ const (
 
 // Options of a World. The zero value is good.
 type Options struct {
-	// Dir is where the world keeps its mounts: a directory of its own below it. Empty: the
-	// directory for temporary files.
+	// Dir is where the world has a directory of its own. Empty: the directory for temporary files.
 	Dir string
 }
 
@@ -56,12 +55,13 @@ type World struct {
 	Node, Outside *netns.NS
 	Pods          []Pod  // two clients, then four servers
 	Cgroup        string // a cgroup of version 2, made for this world; empty of processes at first
-	BPF           string // a BPF file system of this world's own
-	Namespaces    string // a directory with the pods' network namespaces by name
+	BPF           string // a BPF file system of this world's own, by a path that holds while this process lives
+	Namespaces    string // a directory with the pods' network namespaces by name, while this process lives
 
 	name   string
 	dir    string
 	cgroup *os.File // Cgroup, open: processes are born in it
+	bpf    *os.File // the root of BPF
 	spaces []*netns.NS
 	home   string // the cgroup that this process was in before it entered
 }
@@ -104,14 +104,18 @@ func (w *World) make(dir, mount string) error {
 	if err := w.makeNetwork(); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
-	return w.makeMounts()
+	return w.makePlaces()
 }
 
 // Close removes the world, with every process in its cgroup save this one. It is safe to repeat.
 func (w *World) Close() error {
 	errs := []error{w.leave(), w.removeCgroup()}
 	if w.dir != "" {
-		errs = append(errs, removeMounts(w.dir), os.RemoveAll(w.dir))
+		errs = append(errs, os.RemoveAll(w.dir))
+	}
+	if w.bpf != nil {
+		errs = append(errs, w.bpf.Close())
+		w.bpf = nil
 	}
 	for _, ns := range w.spaces {
 		errs = append(errs, ns.Close())

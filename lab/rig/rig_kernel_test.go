@@ -153,8 +153,41 @@ func TestCloseRemovesAll(t *testing.T) {
 	}
 }
 
-// TestSweep gives worlds the name of a process that is no more, one of them in a directory that nobody
-// will look into: the next one removes them.
+// TestPlaces: programs in the world use the BPF file system and the names of namespaces, and the machine
+// has the mounts that it had.
+func TestPlaces(t *testing.T) {
+	mounts := func() string {
+		t.Helper()
+		text, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	before := mounts()
+	w := newWorld(t)
+	if strings.Contains(mounts(), w.name) {
+		t.Errorf("mounted before and now:\n%s\n%s", before, mounts())
+	}
+	out, err := w.Command(w.Node, "sh", "-ec", `mkdir "$0/zonewise"; stat -f -c %T "$0" "$0/zonewise"
+		for pod in "$1"/*; do nsenter --net="$pod" ip -brief -4 address show dev eth0; done`, w.BPF, w.Namespaces).CombinedOutput()
+	want := []string{"bpf_fs\nbpf_fs\n"}
+	for _, p := range w.Pods {
+		want = append(want, p.V4.String())
+	}
+	for _, part := range want {
+		if err != nil || !strings.Contains(string(out), part) {
+			t.Errorf("%s\n%v, want %s", out, err, part)
+		}
+	}
+	for world, there := range map[*World]bool{w: true, newWorld(t): false} {
+		if _, err := os.Stat(filepath.Join(world.BPF, "zonewise")); (err == nil) != there {
+			t.Errorf("%s: %v", world.BPF, err)
+		}
+	}
+}
+
+// TestSweep gives a world the name of a process that is no more: the next one removes it.
 func TestSweep(t *testing.T) {
 	gone := exec.Command("true")
 	if err := gone.Run(); err != nil {
@@ -171,15 +204,8 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	left = append(left, filepath.Join(t.TempDir(), name))
-	if err := os.Mkdir(left[2], 0o700); err != nil {
+	if err := os.Symlink("/proc/1/ns/net", filepath.Join(left[0], "pod0")); err != nil {
 		t.Fatal(err)
-	}
-	for _, at := range []string{left[0], left[2]} {
-		w := &World{dir: at}
-		if err := w.makeMounts(); err != nil {
-			t.Fatal(err)
-		}
 	}
 	if err := sweep(dir, mount); err != nil {
 		t.Fatal(err)
