@@ -89,8 +89,10 @@ func Deltas(before, now Reading) ([]Delta, Lost) {
 		out = Counter{k, t}.since(was, known && !taken[k], span, out, &lost)
 	}
 	slices.SortFunc(out, func(a, b Delta) int {
-		return cmp.Or(a.Key.Compare(b.Key), cmp.Compare(a.Window.From, b.Window.From), cmp.Compare(a.Window.To, b.Window.To),
-			compareCount(a.FlowCount, b.FlowCount))
+		if c := a.Key.Compare(b.Key); c != 0 {
+			return c
+		}
+		return cmp.Or(cmp.Compare(a.Window.From, b.Window.From), cmp.Compare(a.Window.To, b.Window.To), compareCount(a.FlowCount, b.FlowCount))
 	})
 	return out, lost
 }

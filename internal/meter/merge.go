@@ -1,8 +1,6 @@
 package meter
 
 import (
-	"slices"
-
 	"github.com/zonewise/zonewise/internal/model"
 )
 
@@ -31,9 +29,10 @@ type Merged struct {
 // believed for both directions; the server's only where the client's has no meter.
 func Merge(reports []Report, metered Metered) Merged {
 	var m Merged
-	s := newSum(nil)
+	var s sum
 	for _, r := range reports {
-		for _, f := range r.Flows {
+		for i := range r.Flows {
+			f := &r.Flows[i]
 			switch metered.trust(f) {
 			case passing:
 				m.Passing += f.Bytes()
@@ -44,7 +43,7 @@ func Merge(reports []Report, metered Metered) Merged {
 			case doubtful:
 				m.Doubtful += f.Bytes()
 			}
-			s.add(f.Flow)
+			s.add(&f.Flow)
 		}
 	}
 	m.Flows = s.sorted()
@@ -61,7 +60,7 @@ const (
 	passing
 )
 
-func (m Metered) trust(f Observed) trust {
+func (m Metered) trust(f *Observed) trust {
 	switch f.Observer {
 	case AtClient:
 		return believed
@@ -84,35 +83,3 @@ func (m Metered) trust(f Observed) trust {
 	}
 	return doubtful
 }
-
-// sum adds up flows by key.
-type sum struct {
-	at    map[model.FlowKey]int
-	flows []model.Flow
-}
-
-func newSum(flows []model.Flow) *sum {
-	s := &sum{at: make(map[model.FlowKey]int, len(flows))}
-	for _, f := range flows {
-		s.add(f)
-	}
-	return s
-}
-
-func (s *sum) add(f model.Flow) {
-	i, ok := s.at[f.FlowKey]
-	if !ok {
-		s.at[f.FlowKey] = len(s.flows)
-		s.flows = append(s.flows, f)
-		return
-	}
-	s.flows[i].Add(f.FlowCount)
-}
-
-func (s *sum) sorted() []model.Flow {
-	slices.SortFunc(s.flows, func(a, b model.Flow) int { return a.FlowKey.Compare(b.FlowKey) })
-	return s.flows
-}
-
-// Sum returns flows with each key once, ordered: minutes into hours.
-func Sum(flows []model.Flow) []model.Flow { return newSum(flows).sorted() }
