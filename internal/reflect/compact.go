@@ -29,7 +29,6 @@ func (k known) slice(s *model.Slice) {
 	for i := range s.Ports {
 		k.one(&s.Ports[i].Name)
 	}
-	s.Ports, s.Endpoints = exact(s.Ports), exact(s.Endpoints)
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
 		k.one(&e.Node)
@@ -78,9 +77,12 @@ func (k known) text(b []byte) string {
 	return *last
 }
 
-// exact returns rows without room for more.
+// exact returns rows without room for more, and nil for none.
 func exact[T any](rows []T) []T {
-	if cap(rows) > len(rows) {
+	switch {
+	case len(rows) == 0:
+		return nil
+	case cap(rows) > len(rows):
 		return slices.Clone(rows)
 	}
 	return rows

@@ -68,6 +68,10 @@ func nodeAddresses(all []corev1.NodeAddress) []netip.Addr {
 // addr reads an address as Kubernetes does: leading zeros are decimal, and an IPv4 address in
 // IPv6 clothes is an IPv4 address.
 func addr(s string) (netip.Addr, bool) {
+	// What is written as it should be, nearly all, is read without garbage.
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		return a.Unmap(), true
+	}
 	a, ok := netip.AddrFromSlice(netutils.ParseIPSloppy(s))
 	return a.Unmap(), ok
 }

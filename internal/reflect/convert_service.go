@@ -120,8 +120,8 @@ func usable(what string, texts []string, wrong *faults) []netip.Addr {
 // the controllers of cloud providers do. Spaces around a range are a mistake that the API lets pass.
 func sourceRanges(s *corev1.Service, wrong *faults) []netip.Prefix {
 	texts := s.Spec.LoadBalancerSourceRanges
-	if len(texts) == 0 {
-		texts = strings.Split(s.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey], ",")
+	if older := s.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]; len(texts) == 0 && older != "" {
+		texts = strings.Split(older, ",")
 	}
 	var out []netip.Prefix
 	for _, t := range texts {

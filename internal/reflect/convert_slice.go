@@ -3,7 +3,6 @@ package reflect
 import (
 	"fmt"
 	"net/netip"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -26,12 +25,14 @@ func Slice(s *discoveryv1.EndpointSlice) (model.Slice, bool) {
 		HintMark: s.Annotations[annotationHints],
 	}
 	var wrong faults
+	out.Ports = make([]model.EndpointPort, 0, len(s.Ports))
 	for i := range s.Ports {
 		if p, ok := endpointPort(&s.Ports[i], &wrong); ok {
 			out.Ports = append(out.Ports, p)
 		}
 	}
 	var lost firstAndMore
+	out.Endpoints = make([]model.Endpoint, 0, len(s.Endpoints))
 	for i := range s.Endpoints {
 		ip, why := endpointAddr(&s.Endpoints[i], out.V6)
 		if why != "" {
@@ -41,6 +42,7 @@ func Slice(s *discoveryv1.EndpointSlice) (model.Slice, bool) {
 		out.Endpoints = append(out.Endpoints, endpoint(&s.Endpoints[i], ip))
 	}
 	lost.report(&wrong)
+	out.Ports, out.Endpoints = exact(out.Ports), exact(out.Endpoints)
 	out.Faults = wrong
 	return out, true
 }
@@ -71,20 +73,19 @@ func (f *firstAndMore) report(wrong *faults) {
 
 func endpointPort(p *discoveryv1.EndpointPort, wrong *faults) (model.EndpointPort, bool) {
 	name := value(p.Name, "")
-	label := strconv.Quote(name)
 	proto, ok := protocol(value(p.Protocol, corev1.ProtocolTCP))
 	if !ok {
-		wrong.add("port %s: protocol %q is not known: left out", label, *p.Protocol)
+		wrong.add("port %q: protocol %q is not known: left out", name, *p.Protocol)
 		return model.EndpointPort{}, false
 	}
 	if p.Port == nil {
 		// It means every port, which no Service port can map to.
-		wrong.add("port %s has no number: left out", label)
+		wrong.add("port %q has no number: left out", name)
 		return model.EndpointPort{}, false
 	}
 	number, ok := port(*p.Port)
 	if !ok {
-		wrong.add("port %s: %d is not a port: left out", label, *p.Port)
+		wrong.add("port %q: %d is not a port: left out", name, *p.Port)
 	}
 	return model.EndpointPort{Name: name, Protocol: proto, Port: number}, ok
 }

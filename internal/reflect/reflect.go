@@ -192,11 +192,15 @@ func nodeStore(t *state.Tables, now func() time.Time) *store[*corev1.Node, model
 	}
 }
 
-// servedOrNot is a Service, or the name of one and why there is nothing to do for it.
+// servedOrNot is a Service, or one that there is nothing to do for.
 type servedOrNot struct {
 	*model.Service
-	name     model.Name
-	unserved string
+	not *unserved
+}
+
+type unserved struct {
+	name model.Name
+	why  string
 }
 
 func serviceStore(t *state.Tables, now func() time.Time) *store[*corev1.Service, servedOrNot] {
@@ -209,11 +213,11 @@ func serviceStore(t *state.Tables, now func() time.Time) *store[*corev1.Service,
 				return servedOrNot{Service: &out}, true
 			}
 			why := Unserved(s)
-			return servedOrNot{name: name(s), unserved: why}, why != ""
+			return servedOrNot{not: &unserved{name(s), why}}, why != ""
 		},
 		put: func(tx *state.Tx, s servedOrNot) {
-			if s.unserved != "" {
-				tx.PutUnserved(s.name, s.unserved)
+			if s.not != nil {
+				tx.PutUnserved(s.not.name, s.not.why)
 			} else {
 				tx.AdoptService(s.Service)
 			}

@@ -97,10 +97,10 @@ type rowStream[K metav1.Object, T any] struct {
 	begun   bool
 	text    watch.Decoder // set if the API server speaks JSON
 
-	message  []byte    // the last that was read
-	list     bool      // a first list is on its way
-	number   uint64    // parcels of it so far
-	followed *event[T] // what came after the last of them
+	message []byte    // the last that was read
+	list    bool      // a first list is on its way
+	number  uint64    // parcels of it so far
+	after   *event[T] // what came after the last of them
 }
 
 func newRowStream[K metav1.Object, T any](body io.ReadCloser, d decoder[K], to *store[K, T], list bool) *rowStream[K, T] {
@@ -130,8 +130,8 @@ func (s *rowStream[K, T]) Decode() (watch.EventType, runtime.Object, error) {
 	if s.text != nil {
 		return s.text.Decode()
 	}
-	if e := s.followed; e != nil {
-		s.followed = nil
+	if e := s.after; e != nil {
+		s.after = nil
 		return e.of, e.alone(), nil
 	}
 	if s.list {
@@ -178,7 +178,8 @@ func (s *rowStream[K, T]) first() (watch.EventType, runtime.Object, error) {
 			if len(p.rows) == 0 {
 				return e.of, e.alone(), nil
 			}
-			s.followed = &e
+			s.after = new(event[T]) // not &e: each e would be on the heap then
+			*s.after = e
 			break
 		}
 		e.row.ours = e.row.ours && e.of != watch.Deleted

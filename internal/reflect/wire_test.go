@@ -2,6 +2,7 @@ package reflect
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	netutils "k8s.io/utils/net"
 
 	"github.com/zonewise/zonewise/internal/reflect/apitest"
 	"github.com/zonewise/zonewise/internal/state"
@@ -211,4 +213,23 @@ func FuzzSlice(f *testing.F) {
 		f.Add(raw)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) { sliceAgreement().hold(t, raw) })
+}
+
+// Addresses are read as Kubernetes reads them, however they are written.
+func TestAddressesAreReadAsByKubernetes(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for _, text := range []string{"", "10.0.0.1", "010.1.2.03", "1.2.3", "1.2.3.256", "::ffff:1.2.3.4", "::", "fd00::1", "FD00::0001",
+		"fe80::1%eth0", "::1.2.3.4", "1:2:3:4:5:6:7:8", " 10.0.0.1", "::ffff:01.2.3.4", "0:0:0:0:0:ffff:a00:1"} {
+		for range 500 {
+			got, ok := addr(text)
+			want, wantOK := netip.AddrFromSlice(netutils.ParseIPSloppy(text))
+			if ok != wantOK || got != want.Unmap() {
+				t.Fatalf("%q: %v %v, want %v %v", text, got, ok, want.Unmap(), wantOK)
+			}
+			if b := []byte(text); len(b) > 0 {
+				b[random.IntN(len(b))] = "0123456789abcdef:.%"[random.IntN(19)]
+				text = string(b)
+			}
+		}
+	}
 }
