@@ -29,7 +29,7 @@ import (
 	"github.com/zonewise/zonewise/lab/rig/peer"
 )
 
-var full = flag.Bool("full", false, "the long form: 1,000 flows by TCP and by UDP, 500 new connections a second, everything ten times")
+var full = flag.Bool("full", false, "the long form: 1,000 flows by TCP and by UDP, 500 new connections a second, everything ten times, the agent stopped for a minute")
 
 // bin is where make build puts programs; those of another version are in a folder below it.
 var bin = flag.String("bin", "../../bin", "folder of the programs")

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ type size struct {
 
 func sizeOf() size {
 	if *full {
-		return size{flows: 1000, rate: 500, kills: 10, upgrades: 10, halves: 40, others: 2000, stopped: 5 * time.Second}
+		return size{flows: 1000, rate: 500, kills: 10, upgrades: 10, halves: 40, others: 2000, stopped: time.Minute}
 	}
 	return size{flows: 300, rate: 200, kills: 2, upgrades: 2, halves: 8, stopped: 5 * time.Second}
 }
@@ -83,10 +84,12 @@ func TestAgentComesAndGoes(t *testing.T) {
 				t.Errorf("in the end there is %v", s.layouts())
 			}
 			s.note("stop for %v", size.stopped)
+			churn.unseen.Store(true)
 			agent.signal(syscall.SIGSTOP)
 			pause(size.stopped)
 			s.note("continue")
 			agent.signal(syscall.SIGCONT)
+			churn.unseen.Store(false)
 			pause(3 * time.Second)
 			changes, slowest := churn.finish(t)
 			r := c.finish()
@@ -102,6 +105,10 @@ func TestAgentComesAndGoes(t *testing.T) {
 				}
 			}
 			t.Logf("%d times an endpoint went, and the kernel obeyed after at most %v; %d connects landed on one that had gone", len(changes), slowest.Round(time.Millisecond), stale)
+			t.Logf("while it was stopped, endpoints changed %d times", churn.missed)
+			if least := int(size.stopped / time.Second); churn.missed < least {
+				t.Errorf("want at least %d", least)
+			}
 			if stale > 0 || len(changes) < size.kills+2*size.upgrades {
 				t.Errorf("%d connects landed on endpoints that had gone; there were %d changes", stale, len(changes))
 			}
@@ -143,10 +150,12 @@ type absence struct {
 
 // churning takes endpoints away and brings them back, on and on: there is always one away.
 type churning struct {
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+	unseen atomic.Bool // the agent is stopped: the kernel hears of nothing
 
 	err     error
+	missed  int // changes while that was so
 	all     []absence
 	slowest time.Duration
 }
@@ -170,13 +179,18 @@ func (s *stage) turns(ctx context.Context, c *churning) error {
 		if err := s.change(slices.DeleteFunc(slices.Clone(all), func(o server) bool { return o == victim })); err != nil {
 			return err
 		}
-		if done, err := s.wait(ctx, door, victim, next); err != nil || done {
+		obeyed, err := s.wait(ctx, c, door, victim, next)
+		if err != nil || ctx.Err() != nil {
 			return err
 		}
 		gone := time.Now()
 		select {
 		case <-ctx.Done():
 		case <-time.After(300 * time.Millisecond):
+		}
+		if !obeyed {
+			c.missed++
+			continue
 		}
 		c.slowest = max(c.slowest, gone.Sub(begin))
 		c.all = append(c.all, absence{victim, gone, time.Now()})
@@ -192,15 +206,19 @@ func (s *stage) change(to []server) error {
 	return nil
 }
 
-// wait waits until the kernel leads to one server and no longer to another; or until all is done.
-func (s *stage) wait(ctx context.Context, door *nft.Conn, not, to server) (done bool, err error) {
+// wait waits until the kernel leads to one server and no longer to another; or until all is done, or the
+// agent is stopped.
+func (s *stage) wait(ctx context.Context, c *churning, door *nft.Conn, not, to server) (obeyed bool, err error) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for begin := time.Now(); ; {
+		if c.unseen.Load() {
+			return false, nil
+		}
 		there, err := s.leadsTo(door, not)
 		if err == nil && !there {
 			if there, err = s.leadsTo(door, to); err == nil && there {
-				return false, nil
+				return true, nil
 			}
 		}
 		if time.Since(begin) > soon {
@@ -208,7 +226,7 @@ func (s *stage) wait(ctx context.Context, door *nft.Conn, not, to server) (done 
 		}
 		select {
 		case <-ctx.Done():
-			return true, nil
+			return false, nil
 		case <-tick.C:
 		}
 	}
