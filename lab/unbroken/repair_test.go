@@ -231,7 +231,7 @@ func damages(kind peer.Kind) []damage {
 	}
 	if kind == peer.ZonewiseNFT {
 		out = append(out, damage{"flush a chain", byNFT, func(s *stage) { s.nft("flush", "chain", "ip", "zonewise", "services") }})
-		for _, set := range []string{"services", "inside", "backends", "unreachable", "cluster-ips", "hairpin", "firewalled", "sources", "groups", "affinity", "eligible", "eligible-inside"} {
+		for _, set := range []string{"services", "inside", "backends", "unreachable", "cluster-ips", "hairpin", "sources", "groups", "affinity", "eligible", "eligible-inside", "ways", "outcomes"} {
 			out = append(out, damage{"an element of " + set, byNFT, func(s *stage) {
 				if !s.takeElements(set) {
 					s.Errorf("nothing is in %s", set)

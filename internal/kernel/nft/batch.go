@@ -162,7 +162,6 @@ const (
 	delChain
 	addRule
 	addSet
-	delSet
 	addElements
 	delElements
 )
@@ -192,8 +191,6 @@ func (o op) String() string {
 		return "add rule to chain " + o.chain.Name + ": " + o.rule.Comment
 	case addSet:
 		return "add set " + o.set.Name
-	case delSet:
-		return "delete set " + o.set.Name
 	case addElements:
 		return "add to set " + o.set.Name
 	default:
@@ -228,9 +225,6 @@ func (b *Batch) AddRule(chain string, r Rule) {
 
 // AddSet creates a set or map unless it is there.
 func (b *Batch) AddSet(s Set) { b.push(op{verb: addSet, set: s}, 1) }
-
-// DelSet deletes a set or map, which no rule may use.
-func (b *Batch) DelSet(name string) { b.push(op{verb: delSet, set: Set{Name: name}}, 1) }
 
 // Add adds elements. One that is there with another value fails the batch.
 func (b *Batch) Add(s Set, e ...Element) {

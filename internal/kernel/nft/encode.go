@@ -114,14 +114,10 @@ func (e *encoder) encode(table string, o op) error {
 				return fmt.Errorf("%s: %w", o, err)
 			}
 		}
-	case addSet, delSet:
+	case addSet:
 		e.message(o.verb.message())
 		e.text(unix.NFTA_SET_TABLE, table)
-		if o.verb == delSet {
-			e.text(unix.NFTA_SET_NAME, o.set.Name)
-		} else {
-			e.set(o.set)
-		}
+		e.set(o.set)
 	case addElements, delElements:
 		e.elements(table, o)
 	}
@@ -146,8 +142,6 @@ func (v verb) message() (kind, flags uint16) {
 		return unix.NFT_MSG_DELRULE, 0 // of a chain, without saying which
 	case addSet:
 		return unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE
-	case delSet:
-		return unix.NFT_MSG_DELSET, 0
 	case addElements:
 		return unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE
 	default:

@@ -102,13 +102,6 @@ func (t *fakeTable) apply(o op) (*fakeTable, error) {
 		}
 		return t, nil
 	}
-	if o.verb == delSet {
-		if t.sets[o.set.Name] == nil {
-			return nil, syscall.ENOENT
-		}
-		delete(t.sets, o.set.Name)
-		return t, nil
-	}
 	if o.verb == addElements || o.verb == delElements {
 		return t, t.elements(o)
 	}

@@ -74,8 +74,6 @@ var steps = []struct {
 		b.FlushChain("target")
 		b.DelChain("target")
 	}, nil},
-	{"a set and what is in it", func(b *nft.Batch) { b.DelSet("values") }, nil},
-	{"a set that is not there", func(b *nft.Batch) { b.DelSet("values") }, syscall.ENOENT},
 	{"a table replaced", func(b *nft.Batch) { b.DelTable(); b.AddTable(); b.AddSet(addrs) }, nil},
 	{"off", func(b *nft.Batch) { b.DelTable() }, nil},
 	{"off again", func(b *nft.Batch) { b.DelTable() }, syscall.ENOENT},

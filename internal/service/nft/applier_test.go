@@ -71,6 +71,7 @@ func (out *means) read(t *testing.T, k *nft.Fake, table nft.Table) {
 		}
 	}
 	front := frontendLength(table.Family)
+	mean := map[string]string{}
 	list := func(s set) []nft.Element {
 		elements, err := k.Elements(table, sets[s])
 		if err != nil {
@@ -79,15 +80,29 @@ func (out *means) read(t *testing.T, k *nft.Fake, table nft.Table) {
 		slices.SortFunc(elements, func(a, b nft.Element) int { return cmpString(a.Data+a.Key, b.Data+b.Key) })
 		return elements
 	}
-	for _, s := range []set{services, inside, unreachable} {
+	for _, s := range meanings {
 		for _, e := range list(s) {
-			out.Frontends[fmt.Sprintf("%x", e.Key)] += fmt.Sprintf(" %s=%s", sets[s].Name, e.Verdict)
+			mean[sets[s].Name+e.Key] = string(e.Verdict)
+			out.Sets[sets[s].Name] = append(out.Sets[sets[s].Name], string(e.Verdict))
+		}
+	}
+	meaning := func(s set, number string) string {
+		m, _ := s.meaning()
+		return mean[sets[m].Name+numberIn(number)]
+	}
+	for _, s := range []set{services, inside, unreachable, affinity} {
+		for _, e := range list(s) {
+			out.Frontends[fmt.Sprintf("%x", e.Key)] += fmt.Sprintf(" %s=%s", sets[s].Name, meaning(s, e.Data))
 		}
 	}
 	sizes := map[string]sizes{} // of both
 	for _, s := range []set{services, inside} {
 		for _, e := range list(s) {
-			_, text, _ := strings.Cut(strings.Replace(string(e.Verdict), keeping, "", 1), "-")
+			name := meaning(s, e.Data)
+			if _, to, ok := strings.Cut(name, goingTo); ok {
+				name = to
+			}
+			_, text, _ := strings.Cut(strings.Replace(name, keeping, "", 1), "-")
 			which := "out"
 			if s == inside {
 				which = "in"
@@ -115,7 +130,7 @@ func (out *means) read(t *testing.T, k *nft.Fake, table nft.Table) {
 			out.Sets[sets[s].Name] = append(out.Sets[sets[s].Name], fmt.Sprintf("%x", e.Key))
 		}
 	}
-	for _, s := range []set{firewalled, sources, groups, affinity, eligible, eligibleInside} {
+	for _, s := range []set{sources, groups, eligible, eligibleInside} {
 		for _, e := range list(s) {
 			out.Sets[sets[s].Name] = append(out.Sets[sets[s].Name], fmt.Sprintf("%x %x %s", e.Key, e.Data, e.Verdict))
 		}
@@ -237,6 +252,7 @@ func TestConformance(t *testing.T) {
 
 		ok(t, a.Apply(other, true))
 		ok(t, a.Apply(want, true))
+		sweep(t, a)
 		if d := cmp.Diff(first, meaning(t, k)); d != "" {
 			t.Fatalf("seed %d: another state and back:\n%s", seed, d)
 		}
@@ -254,12 +270,14 @@ func TestConformance(t *testing.T) {
 			}
 			k.Fail = nil
 			ok(t, a.Apply(want, true))
+			sweep(t, a)
 			if d := cmp.Diff(first, meaning(t, k)); d != "" {
 				t.Fatalf("seed %d: failure half-way and again:\n%s", seed, d)
 			}
 		}
 
 		ok(t, a.Apply(nil, true))
+		sweep(t, a)
 		clean := meaning(t, k)
 		if len(clean.Frontends)+len(clean.Sets) > 0 || len(clean.Chains) != len(a.halves[0].layout.chains()) {
 			t.Fatalf("seed %d: empty is not clean: %v", seed, clean)
@@ -351,14 +369,14 @@ func TestUpdatesLeadWhereApplyDoes(t *testing.T) {
 	}
 }
 
-// sweep does what the next Apply would do.
+// sweep does what the next Applies would do.
 func sweep(t *testing.T, a *Applier) {
 	t.Helper()
 	ok(t, a.each(func(h *half) error {
 		if !h.there {
 			return nil
 		}
-		return h.sweep()
+		return errors.Join(h.sweep(), h.sweep())
 	}))
 }
 
@@ -420,6 +438,7 @@ func TestNothingIsPrunedBeforeInputsAreComplete(t *testing.T) {
 		t.Fatalf("half, incomplete:\n%s", d)
 	}
 	ok(t, successor.Apply(half, true))
+	sweep(t, successor)
 	fresh, b := world(t)
 	ok(t, b.Apply(half, true))
 	if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" {
@@ -445,6 +464,7 @@ func TestAudit(t *testing.T) {
 		ok(t, a.Update(desired{name: plan}))
 	}
 	ok(t, a.Apply(want, true))
+	sweep(t, a)
 	good, commits := meaning(t, k), k.Commits
 	audit("nobody else was there", false)
 	if k.Commits != commits {
@@ -530,71 +550,6 @@ func TestAnotherLayoutIsReplacedWhenComplete(t *testing.T) {
 			age()
 		}
 	}
-}
-
-// A table of the version before weights is adopted as it is: nothing else is written than what it
-// lacks, and before all inputs are known.
-func TestTheLayoutBeforeWeightsIsAdopted(t *testing.T) {
-	at := netip.MustParseAddrPort
-	plan := func(shares ...float64) desired {
-		f := service.Frontend{Service: model.Name{Namespace: "t", Name: "s"}, Kind: service.ClusterIP, Addr: at("10.100.0.1:80"), Protocol: model.TCP}
-		f.Verdict = service.Balance
-		for i, s := range shares {
-			f.Backends = append(f.Backends, backend(i, s))
-		}
-		return desired{f.Service: {f}}
-	}
-	now, a := world(t)
-	ok(t, a.Apply(plan(.5, .5), true))
-	good := meaning(t, now)
-	k := elder(t, a)
-
-	before := k.Changes
-	a = New(k, &conntrack.Fake{}, Options{})
-	ok(t, a.Apply(nil, false))
-	if n := k.Changes - before; n != 3 {
-		t.Errorf("adopted with %d changes, want a chain out, a chain and a set in", n)
-	}
-	if d := cmp.Diff(good, meaning(t, k)); d != "" {
-		t.Errorf("adopted:\n%s", d)
-	}
-	ok(t, a.Apply(plan(.75, .25), true))
-	fresh, b := world(t)
-	ok(t, b.Apply(plan(.75, .25), true))
-	if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" {
-		t.Errorf("with weights:\n%s", d)
-	}
-}
-
-// elder is a kernel with what the applier has programmed, as the version before weights had it.
-func elder(t *testing.T, a *Applier) *nft.Fake {
-	t.Helper()
-	b := nft.NewBatch(table4)
-	b.AddTable()
-	for _, s := range sets {
-		if s.Name != sets[weights].Name {
-			b.AddSet(s)
-		}
-	}
-	for _, c := range a.halves[0].layout.chains() {
-		if c.Name == layoutChain {
-			c.Name = elderChains[0]
-		}
-		addChain(b, c)
-	}
-	for v := range a.halves[0].chains {
-		for _, c := range a.halves[0].layout.build(v) {
-			addChain(b, c)
-		}
-	}
-	for s := range programmed {
-		for key, v := range a.halves[0].have[s] {
-			b.Add(sets[s], s.element(key, v))
-		}
-	}
-	k := &nft.Fake{}
-	ok(t, k.Commit(b))
-	return k
 }
 
 // With weights, too, one endpoint for another is one element; another weight is some tosses.

@@ -65,21 +65,26 @@ func BenchmarkProgram(b *testing.B) {
 // BenchmarkProgramCount measures the same where an endpoint comes or goes.
 func BenchmarkProgramCount(b *testing.B) {
 	for name, plan := range map[string]func(svc) []service.Frontend{"even": even, "weighted": spilling} {
-		b.Run(name+"/services=10000", func(b *testing.B) {
-			benchChange(b, 10_000, plan, func(i int) (model.Name, []service.Frontend) {
-				s := bench(i/2%10_000, 0)
-				p := plan(s)
-				if i%2 == 0 {
-					third := p[0].Backends[1]
-					third.Addr = netip.MustParseAddrPort("10.60.0.1:8080")
-					p[0].Backends[1].Share /= 2
-					third.Share /= 2
-					p[0].Backends = append(p[0].Backends, third)
-				}
-				return s.id(), p
+		for _, n := range []int{10_000, 100_000} {
+			b.Run(fmt.Sprintf("%s/services=%d", name, n), func(b *testing.B) {
+				benchChange(b, n, plan, func(i int) (model.Name, []service.Frontend) { return oneMore(n, i, plan) })
 			})
-		})
+		}
 	}
+}
+
+// oneMore gives a Service a third endpoint, and takes it away the next time.
+func oneMore(n, i int, plan func(svc) []service.Frontend) (model.Name, []service.Frontend) {
+	s := bench(i/2%n, 0)
+	p := plan(s)
+	if i%2 == 0 {
+		third := p[0].Backends[1]
+		third.Addr = netip.MustParseAddrPort("10.60.0.1:8080")
+		p[0].Backends[1].Share /= 2
+		third.Share /= 2
+		p[0].Backends = append(p[0].Backends, third)
+	}
+	return s.id(), p
 }
 
 func benchProgram(b *testing.B, n int, plan func(svc) []service.Frontend) {

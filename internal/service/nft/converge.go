@@ -1,8 +1,10 @@
 package nft
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 
 	"github.com/zonewise/zonewise/internal/kernel/nft"
 	"github.com/zonewise/zonewise/internal/model"
@@ -72,7 +74,7 @@ func (h *half) converge() (wrote bool, err error) {
 	case there && ours(contents):
 		wrote, err = h.adopt(contents)
 	case !there && h.idleFamily():
-		h.have, h.chains = newImage(), map[nft.Verdict]bool{}
+		h.have, h.numbers, h.chains = newImage(), newNumbers(), map[nft.Verdict]bool{}
 		return false, h.drop(h.layout.interim())
 	case !there:
 		wrote, err = true, h.install(nft.NewBatch(h.layout.table()), h.layout.table())
@@ -97,12 +99,8 @@ func (h *half) converge() (wrote bool, err error) {
 
 // ours tells that the table can be adopted.
 func ours(contents nft.Contents) bool {
-	for _, name := range append(slices.Clone(elderChains), layoutChain) {
-		if _, ok := contents.Chains[name]; ok {
-			return true
-		}
-	}
-	return false
+	_, ok := contents.Chains[layoutChain]
+	return ok
 }
 
 // adopt brings a table of our layout to what is wanted.
@@ -113,42 +111,20 @@ func (h *half) adopt(contents nft.Contents) (wrote bool, err error) {
 	}
 	b := nft.NewBatch(h.layout.table())
 	h.have, h.chains, h.there = have, h.repair(b, contents), true
-	retire(b, contents)
 	return h.transact(b, diff(have, h.compile(have), h.prunable()))
 }
 
-// retire queues the end of what is an elder's alone. It comes behind the repair: rules of chains that
-// stay may have led there.
-func retire(b *nft.Batch, contents nft.Contents) {
-	var gone []string
-	for _, name := range slices.Concat(elderChains, retiredChains) {
-		rules, ok := contents.Chains[name]
-		if len(rules) > 0 {
-			b.FlushChain(name)
-		}
-		if ok {
-			gone = append(gone, name)
-		}
-	}
-	for _, name := range gone {
-		b.DelChain(name)
-	}
-	for _, name := range retiredSets {
-		if contents.Sets[name] {
-			b.DelSet(name)
-		}
-	}
-}
-
-// install makes the table, after what is in the batch already.
-func (h *half) install(b *nft.Batch, table nft.Table) error {
+// install makes the table, with clients that are remembered, after what is in the batch already.
+func (h *half) install(b *nft.Batch, table nft.Table, notes ...nft.Element) error {
 	slots := 0
 	for _, frontends := range h.want {
 		for i := range frontends {
 			slots += len(frontends[i].Backends)
 		}
 	}
-	h.have, h.chains = newImageFor(len(h.owners), slots), h.repair(b, nft.Contents{})
+	h.have, h.numbers, h.chains = newImageFor(len(h.owners), slots), newNumbers(), h.repair(b, nft.Contents{})
+	h.idled = idle{}
+	b.Add(sets[sticky], notes...)
 	if err := h.fill(b, table); err != nil {
 		return err
 	}
@@ -157,22 +133,51 @@ func (h *half) install(b *nft.Batch, table nft.Table) error {
 }
 
 // supplant replaces a table of another layout. Another table serves meanwhile: a packet that is
-// between the chains of the old one and the new one would be served by neither.
+// between the chains of the old one and the new one would be served by neither. Clients stay
+// remembered.
 func (h *half) supplant() error {
 	if err := h.drop(h.layout.interim()); err != nil {
 		return err
 	}
-	if err := h.install(nft.NewBatch(h.layout.interim()), h.layout.interim()); err != nil {
+	if err := h.succeed(nft.NewBatch(h.layout.interim()), h.layout.interim(), h.layout.table()); err != nil {
 		return err
 	}
 	b := nft.NewBatch(h.layout.table())
 	b.DelTable()
-	return h.install(b, h.layout.table())
+	return h.succeed(b, h.layout.table(), h.layout.interim())
 }
 
-// read fetches the elements of the sets that are there.
+// succeed makes a table that remembers the clients of another.
+func (h *half) succeed(b *nft.Batch, table, other nft.Table) error {
+	notes, err := h.notes(other)
+	if err != nil {
+		return err
+	}
+	return h.install(b, table, notes...)
+}
+
+// notes returns the clients that a table remembers, if it has them in our form.
+func (h *half) notes(of nft.Table) ([]nft.Element, error) {
+	elements, err := h.door.Elements(of, sets[sticky])
+	if errors.Is(err, syscall.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("service table: %w", err)
+	}
+	n := nft.Addr.Width(h.layout.family)
+	seen := make(map[string]bool, len(elements))
+	return slices.DeleteFunc(elements, func(e nft.Element) bool {
+		odd := seen[e.Key] || len(e.Key) != 2*n+8 || len(e.Data) != n+8 || e.Expires <= 0
+		seen[e.Key] = true
+		return odd
+	}), nil
+}
+
+// read fetches the elements of the sets that are there, and the numbers.
 func (h *half) read(contents nft.Contents) (*image, error) {
 	m := newImage()
+	h.numbers = newNumbers()
 	for s := range programmed {
 		if !contents.Sets[sets[s].Name] {
 			continue
@@ -184,6 +189,9 @@ func (h *half) read(contents nft.Contents) (*image, error) {
 		m[s] = make(map[string]string, len(elements))
 		for _, e := range elements {
 			m.put(s, e.Key, s.value(e))
+			if s.verdicts() {
+				h.numbers.learn(e.Key, e.Verdict)
+			}
 		}
 	}
 	return m, nil
@@ -242,9 +250,10 @@ func (h *half) repair(b *nft.Batch, contents nft.Contents) map[nft.Verdict]bool 
 func (h *half) compile(have *image) *image {
 	want := newImageFor(len(h.owners), len(have[backends]))
 	h.uses = map[use]int{}
+	put := h.numbers.numbered(want.put)
 	for k := range h.owners {
 		f := h.wanted(k)
-		have.place(f, want.put)
+		have.place(f, put)
 		h.share(f, +1, nil)
 	}
 	return want
@@ -254,7 +263,7 @@ func (h *half) compile(have *image) *image {
 // that are wanted: an endpoint more than they have now.
 func (h *half) prunable() func(s set, key string) bool {
 	if h.complete {
-		return func(s set, _ string) bool { return s != hairpin }
+		return func(set, string) bool { return true }
 	}
 	mine := make(map[string]bool, len(h.owners))
 	for k := range h.owners {
@@ -263,7 +272,7 @@ func (h *half) prunable() func(s set, key string) bool {
 	n := frontendLength(h.layout.family)
 	return func(s set, key string) bool {
 		switch s {
-		case clusterIPs, hairpin:
+		case clusterIPs:
 			return false
 		case eligible, eligibleInside:
 			return mine[key[len(key)-n:]]
@@ -300,6 +309,7 @@ func (h *half) fill(b *nft.Batch, table nft.Table) error {
 			size++
 		}
 	}
+	named := h.numbers.numbered(put)
 	flush := func() {
 		d.writeChains(b, h.layout, h.chains)
 		d.writeElements(b)
@@ -317,7 +327,7 @@ func (h *half) fill(b *nft.Batch, table nft.Table) error {
 		// A Service goes whole: a cluster IP refuses the ports that it does not have yet.
 		for i := range frontends {
 			if f := &frontends[i]; h.owners[f.Key()] == name && !claimedBefore(frontends, i) {
-				empty.place(f, put)
+				empty.place(f, named)
 				h.share(f, +1, nil)
 			}
 		}

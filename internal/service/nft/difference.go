@@ -12,8 +12,8 @@ type difference struct {
 	chains   map[nft.Verdict]bool // counted chains that must be made first
 }
 
-// diff compares element by element. What is only in have goes if prune says so; without prune
-// it stays.
+// diff compares element by element. What is only in have goes if prune says so, but not what is shared:
+// see sweep.
 func diff(have, want *image, prune func(s set, key string) bool) *difference {
 	d := &difference{chains: map[nft.Verdict]bool{}}
 	for s := range programmed {
@@ -30,7 +30,7 @@ func diff(have, want *image, prune func(s set, key string) bool) *difference {
 			add = append(add, s.element(key, v))
 		}
 		for key, v := range old {
-			if _, ok := goal[key]; !ok && prune(s, key) {
+			if _, ok := goal[key]; !ok && !s.shared() && prune(s, key) {
 				del = append(del, s.element(key, v))
 			}
 		}
@@ -66,6 +66,18 @@ func (d *difference) writeChains(b *nft.Batch, l layout, chains map[nft.Verdict]
 		}
 	}
 	maps.Copy(d.chains, made)
+}
+
+// ahead takes out of the difference what must be there before the rest comes.
+func (d *difference) ahead() *difference {
+	out := &difference{chains: d.chains}
+	for s := range programmed {
+		if s.verdicts() {
+			out.add[s], out.del[s], d.add[s], d.del[s] = d.add[s], d.del[s], nil, nil
+		}
+	}
+	d.chains = nil
+	return out
 }
 
 // writeElements queues what goes, then what comes.

@@ -32,10 +32,12 @@ type half struct {
 	// have is what the kernel holds, or nil when that is not known: at the start, and after a
 	// failure. chains are the table's counted chains. there tells that there is a table: that of
 	// IPv6 is made when there is something for it.
-	have   *image
-	chains map[nft.Verdict]bool
-	there  bool
-	crowd  int // so many chains are swept without waiting for the next Apply
+	have    *image
+	chains  map[nft.Verdict]bool
+	numbers *numbers // of what have says that they mean, and of what may come
+	there   bool
+	crowd   int  // so many chains are swept without waiting for the next Apply
+	idled   idle // numbers and chains that the last sweep found idle and left
 	// cut are the UDP frontends whose stale flows are still to be cut.
 	cut map[service.Key]bool
 }
@@ -137,7 +139,7 @@ func (h *half) tidy() error {
 		if err := h.sweep(); err != nil {
 			return err
 		}
-		h.crowd = fewChains + 2*len(h.chains)
+		h.crowd = fewChains + 2*(len(h.chains)-len(h.idled.chains))
 	}
 	return h.cutFlows()
 }

@@ -107,6 +107,9 @@ func (m *image) place(f *service.Frontend, put emit) {
 	case f.Verdict == service.Balance:
 		to = balance.where(keeps, size)
 	}
+	if lengths, bound := prefixLengths(f.Sources); bound {
+		to = fromLengths(lengths, to)
+	}
 	if to != "" {
 		put(services, k, string(to))
 	}
@@ -122,8 +125,7 @@ func (m *image) place(f *service.Frontend, put emit) {
 // describe emits what follows from the frontend alone: who may use it, and how clients are
 // remembered.
 func describe(f *service.Frontend, k string, put emit) {
-	if lengths, bound := prefixLengths(f.Sources); bound {
-		put(firewalled, k, string(fromLengths(lengths)))
+	if _, bound := prefixLengths(f.Sources); bound {
 		for _, p := range f.Sources {
 			put(sources, withSlot(k, p.Bits())+address(p.Masked().Addr()), "")
 		}
@@ -225,7 +227,7 @@ func fresh(k string, first int, list []service.Backend, put emit) {
 // holds emits what the image has of the frontend at k, which was programmed as old says (nil: it
 // is not known how): its own elements, not those that it may share with others.
 func (m *image) holds(k string, old *service.Frontend, put emit) {
-	for _, s := range []set{services, inside, unreachable, firewalled, groups, affinity} {
+	for _, s := range []set{services, inside, unreachable, groups, affinity} {
 		if v, ok := m[s][k]; ok {
 			put(s, k, v)
 		}

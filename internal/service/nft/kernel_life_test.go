@@ -300,8 +300,10 @@ func TestAdoptAndRepair(t *testing.T) {
 		"backends emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "backends"}) },
 		"weights emptied":  func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "weights"}) },
 		"a toss":           func(b *kernelnft.Batch) { b.FlushChain("lb-1-2") },
-		"services emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "services", Verdicts: true}) },
-		unknown:            func(b *kernelnft.Batch) { b.DelChain("layout-6") },
+		"services emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "services"}) },
+		"ways emptied":     func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "ways"}) },
+		"outcomes emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "outcomes"}) },
+		unknown:            func(b *kernelnft.Batch) { b.DelChain("layout-7") },
 	} {
 		b := kernelnft.NewBatch(table4)
 		damage(b)

@@ -5,6 +5,7 @@ package nft_test
 import (
 	"encoding/json"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -28,12 +29,14 @@ func TestNftListsTheTable(t *testing.T) {
 	whole := w.nft(t, "list", "ruleset")
 	for _, want := range []string{
 		"table ip zonewise {",
-		"type ipv4_addr . inet_proto . inet_service : verdict",
+		"type ipv4_addr . inet_proto . inet_service : mark . mark",
+		"type mark : verdict",
+		`meta mark vmap @ways comment "services, by number"`,
 		"type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service",
-		`comment "what answers at an address, protocol and port"`,
+		`comment "what answers at an address, protocol and port: by the numbers in ways"`,
 		"10.100.0.7 . tcp . 80 . 0x00000001 : ",
 		"192.168.1.10 . tcp . 30081 . 0x00100000 : 192.168.1.11 . 8080",
-		"10.100.0.9 . tcp . 80 : goto reject",
+		"10.100.0.9 . tcp . 80 : " + numberOf(t, whole, "reject"),
 		"10.100.0.8 . tcp . 80 . 192.168.1.11 . 8080 counter packets 1 ",
 		`dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @backends comment "one of 2"`,
 		"ct original ip daddr . meta l4proto . ct original proto-dst . ct reply ip saddr . ct reply proto-src counter",
@@ -48,12 +51,22 @@ func TestNftListsTheTable(t *testing.T) {
 	if t.Failed() {
 		t.Log(whole)
 	}
-	if one := w.nft(t, "list", "map", "ip", "zonewise", "services"); !strings.Contains(one, "192.168.1.10 . tcp . 30080 : goto ext-2") {
+	if one := w.nft(t, "list", "map", "ip", "zonewise", "services"); !strings.Contains(one, "192.168.1.10 . tcp . 30080 : "+numberOf(t, whole, "ext-2")) {
 		t.Errorf("the map of Services: %s", one)
 	}
 	if out := w.nft(t, "-j", "list", "ruleset"); !json.Valid([]byte(out)) {
 		t.Errorf("no JSON: %s", out)
 	}
+}
+
+// numberOf returns which number goes to a chain.
+func numberOf(t *testing.T, rules, chain string) string {
+	t.Helper()
+	number := regexp.MustCompile(`(0x[0-9a-f]{8}) : goto ` + regexp.QuoteMeta(chain) + `\s*[,}]`).FindStringSubmatch(rules)
+	if number == nil {
+		t.Fatalf("no number goes to %s", chain)
+	}
+	return "0x00000000 . " + number[1]
 }
 
 // readable fails the test if nft did not understand a part of what it lists.

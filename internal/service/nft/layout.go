@@ -20,17 +20,7 @@ const interimName = "zonewise-interim"
 // sets.go and in rules.go. A table without it was written by another version: it is replaced whole
 // as soon as all inputs are known. It is a variable so that the linker can make an agent of another
 // version, to try an upgrade.
-var layoutChain = "layout-6"
-
-// elderChains mark tables whose sets are the same as far as they go. They are adopted like ours:
-// what they lack is added, chains that differ are written anew, and what they have too much goes.
-var elderChains = []string{"layout-2", "layout-3", "layout-4", "layout-5"}
-
-// What elders may have too much.
-var (
-	retiredChains = []string{"untracked", "untracked-to", "untracked-flow", "client", "track"}
-	retiredSets   = []string{"service-addresses", "tracked"}
-)
+var layoutChain = "layout-7"
 
 const (
 	// insideSlots is more than any Service has endpoints.
@@ -77,8 +67,7 @@ func (l layout) chains() []chain {
 		{nft.Chain{Name: keptChain}, []nft.Rule{l.useRemembered(eligible), l.forget()}},
 		{nft.Chain{Name: keptInsideChain}, []nft.Rule{l.useRemembered(eligibleInside), l.forget()}},
 		{nft.Chain{Name: insideChain}, []nft.Rule{l.chooseInside()}},
-		{nft.Chain{Name: admittedChain}, []nft.Rule{l.chooseService()}},
-		{nft.Chain{Name: servicesChain}, []nft.Rule{l.markOffCluster(), l.chooseSources(), l.chooseService()}},
+		{nft.Chain{Name: servicesChain}, []nft.Rule{l.markOffCluster(), l.chooseService()}},
 		{nft.Chain{Name: "prerouting", Hook: hook(nft.NAT, nft.Prerouting, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
 		{nft.Chain{Name: "output", Hook: hook(nft.NAT, nft.Output, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
 		{nft.Chain{Name: "postrouting", Hook: hook(nft.NAT, nft.Postrouting, nft.PrioritySNAT)}, []nft.Rule{l.masqueradeMarked(), l.masqueradeHairpin()}},
@@ -98,7 +87,6 @@ const (
 	keptChain        = "kept"
 	keptInsideChain  = "kept-inside"
 	insideChain      = "inside"
-	admittedChain    = "admitted"
 	servicesChain    = "services"
 )
 
@@ -126,13 +114,15 @@ const (
 	external     counted = "ext-"      // masquerade and draw a slot
 	local        counted = "local-"    // insiders to inside, others draw a slot; local-0 lets them pass
 	balanceInner counted = "in-"       // draw a slot of those for insiders
-	from         counted = "from-"     // go on if a source of one of these prefix lengths may; from-none never does
+	from         counted = "from-"     // go on, to another of these, if a source of one of these prefix lengths may
 	remember     counted = "remember-" // note for so many seconds who was sent where
 
 	// keeping is before the numbers of lb-, ext-, local- and in- where clients are remembered.
 	keeping = "keep-"
 	// nobody stands for no number.
 	nobody = "none"
+	// goingTo is behind the numbers of from-, before where it goes.
+	goingTo = "-to-"
 )
 
 var counteds = []counted{balance, external, local, balanceInner, from, remember}
@@ -152,12 +142,16 @@ func (c counted) where(keeps bool, s sizes) nft.Verdict {
 
 func rememberFor(d time.Duration) nft.Verdict { return remember.of(int(d / time.Second)) }
 
-// fromLengths is the chain for prefixes of the lengths.
-func fromLengths(lengths []int) nft.Verdict {
-	if len(lengths) == 0 {
+// fromLengths is the chain for prefixes of the lengths, which goes to another, or nowhere if that has no
+// name: such a frontend has no endpoints.
+func fromLengths(lengths []int, to nft.Verdict) nft.Verdict {
+	switch {
+	case len(lengths) == 0:
 		return nft.Verdict(from + nobody)
+	case to == "":
+		return from.of(lengths...)
 	}
-	return from.of(lengths...)
+	return from.of(lengths...) + goingTo + to
 }
 
 // build returns the chain that the verdict goes to and what that chain itself goes to,
@@ -169,13 +163,12 @@ func (l layout) build(v nft.Verdict) []chain {
 			continue
 		}
 		own := chain{nft.Chain{Name: string(v)}, nil}
-		if kind == from && number == nobody {
-			own.rules = l.admit(nil)
-			return []chain{own}
+		if kind == from {
+			return l.buildFrom(own, number)
 		}
 		number, keeps := strings.CutPrefix(number, keeping)
 		s, ok := parseSizes(number)
-		if !ok || keeps && (kind == from || kind == remember) {
+		if !ok || keeps && kind == remember {
 			continue
 		}
 		targets, rules := l.program(kind, keeps, s)
@@ -185,14 +178,31 @@ func (l layout) build(v nft.Verdict) []chain {
 	return nil
 }
 
+// buildFrom is build for a chain that asks where a client comes from.
+func (l layout) buildFrom(own chain, number string) []chain {
+	if number == nobody {
+		own.rules = l.admit(nil, "")
+		return []chain{own}
+	}
+	number, to, goes := strings.Cut(number, goingTo)
+	lengths, ok := parseSizes(number)
+	if !ok {
+		return nil
+	}
+	targets := l.build(nft.Verdict(to))
+	if goes && len(targets) == 0 {
+		return nil
+	}
+	own.rules = l.admit(lengths, nft.Verdict(to))
+	return append(targets, own)
+}
+
 // program returns the rules of a counted chain and the chains that they go to.
 func (l layout) program(kind counted, keeps bool, s sizes) (targets []chain, rules []nft.Rule) {
 	via := func(to nft.Verdict, rules ...nft.Rule) ([]chain, []nft.Rule) {
 		return l.build(to), append(rules, l.goTo(to))
 	}
 	switch {
-	case kind == from:
-		return nil, l.admit(s)
 	case kind == remember:
 		return nil, []nft.Rule{l.remember(time.Duration(s[0]) * time.Second)}
 	case kind == external:

@@ -99,6 +99,7 @@ func TestARefusedServiceIsAlone(t *testing.T) {
 			k.Refuse = nil
 			_, err = a.Audit()
 			ok(t, err)
+			sweep(t, a)
 			if d := cmp.Diff(meaning(t, whole), meaning(t, k)); d != "" || len(a.Faults()) > 0 {
 				t.Fatalf("seed %d, %s: taken again: %v\n%s", seed, way, a.Faults(), d)
 			}

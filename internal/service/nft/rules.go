@@ -56,11 +56,11 @@ func (l layout) toss(i int, first uint32, to nft.Verdict) nft.Rule {
 }
 
 func (l layout) chooseService() nft.Rule {
-	return rule("services", l.destination(key), decide(services))
+	return rule("services, by number", loadMark(), l.destination(key), decide(services, ways))
 }
 
 func (l layout) chooseInside() nft.Rule {
-	return rule("services, from inside", l.destination(key), decide(inside))
+	return rule("services from inside, by number", loadMark(), l.destination(key), decide(inside, waysInside))
 }
 
 // markOffCluster: who comes from elsewhere than a pod of ours must get the answer from us.
@@ -111,7 +111,7 @@ func (l layout) passEstablished() nft.Rule {
 }
 
 func (l layout) refuseFrontend() nft.Rule {
-	return rule("frontends without backends", l.destination(key), decide(unreachable))
+	return rule("frontends without backends, by number", loadMark(), l.destination(key), decide(unreachable, outcomes))
 }
 
 // dropInvalidFrom: what conntrack makes no sense of it does not translate back either. The one who
@@ -138,20 +138,20 @@ func (l layout) dropUnallocated() []nft.Rule {
 	return out
 }
 
-// chooseSources comes before anything else that is done with a frontend.
-func (l layout) chooseSources() nft.Rule {
-	return rule("sources", l.destination(key), decide(firewalled))
-}
-
-// admit lets through who is in a prefix of one of the lengths, and nobody else.
-func (l layout) admit(lengths []int) []nft.Rule {
+// admit lets through who is in a prefix of one of the lengths, and nobody else. Where there is nothing
+// to go to they are let through as they are.
+func (l layout) admit(lengths []int, to nft.Verdict) []nft.Rule {
 	w, _ := l.width()
 	var out []nft.Rule
+	on := plain(&expr.Verdict{Kind: expr.VerdictAccept})
+	if to != "" {
+		on = verdict(string(to))
+	}
 	for _, n := range lengths {
 		out = append(out, rule(fmt.Sprintf("from a /%d", n), l.destination(key),
 			// A number as it is, nft shows as garbage; one of one it knows.
 			plain(&expr.Numgen{Register: l.slot(), Modulus: 1, Type: unix.NFT_NG_RANDOM, Offset: uint32(n)}),
-			l.source(key+w+3), l.masked(key+w+3, n), found(sources, key), verdict(admittedChain)))
+			l.source(key+w+3), l.masked(key+w+3, n), found(sources, key), on))
 	}
 	return append(out, rule("from nowhere else", drop()))
 }
@@ -268,9 +268,18 @@ func found(s set, r uint32) []nft.Expr {
 	return plain(&expr.Lookup{SourceRegister: r, SetName: sets[s].Name})
 }
 
-func decide(s set) []nft.Expr {
-	return plain(&expr.Lookup{SourceRegister: key, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: sets[s].Name})
+// decide looks up the number of the frontend in the key, and does what it means. The number comes to lie
+// where the packet's mark was loaded to, for the sake of nft: see rules_memory.go.
+func decide(s, meaning set) []nft.Expr {
+	const number = scratch
+	return slices.Concat(
+		lookUp(s, key, number-1),
+		plain(&expr.Byteorder{SourceRegister: number, DestRegister: number, Op: expr.ByteorderNtoh, Len: 4, Size: 4},
+			&expr.Lookup{SourceRegister: number, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: sets[meaning].Name}))
 }
+
+// loadMark is for decide, and comes before the key.
+func loadMark() []nft.Expr { return plain(&expr.Meta{Key: expr.MetaKeyMARK, Register: scratch}) }
 
 func count(s set) []nft.Expr {
 	return plain(&expr.Dynset{

@@ -18,7 +18,7 @@ import (
 //
 // The group comes out of a map and is then a part of a key. nft 1.0.6 does not know how long a
 // value of a map is, and aborts when it has to show one within a key (decision 7). But it
-// takes a value for one register. So the values of groups and sticky begin with a field that
+// takes a value for one register. So the values of groups and sticky, and of maps of numbers, begin with a field that
 // nobody needs, and the registers behind it are loaded beforehand with fields of the packet like
 // those that will come to lie there. nft shows these, and the kernel overwrites them.
 
@@ -56,7 +56,7 @@ func (l layout) forget() nft.Rule {
 }
 
 func (l layout) goRemember() nft.Rule {
-	return rule("remember", unconfirmed(), l.original(key), decide(affinity))
+	return rule("remember, by number", unconfirmed(), loadMark(), l.original(key), decide(affinity, outcomes))
 }
 
 // remember notes the client and its endpoint, or begins the time of the note anew.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/zonewise/zonewise/internal/kernel/conntrack"
@@ -58,6 +57,10 @@ func (h *half) touched(changed plans) map[service.Key]*service.Frontend {
 // step brings the addresses in before, which were what the map says, to what is wanted now.
 func (h *half) step(before map[service.Key]*service.Frontend) error {
 	have, want := newImage(), newImage()
+	for _, s := range meanings {
+		have[s] = h.have[s]
+	}
+	put := h.numbers.numbered(want.put)
 	var shared []use
 	for k, old := range before {
 		if old != nil {
@@ -66,7 +69,7 @@ func (h *half) step(before map[service.Key]*service.Frontend) error {
 		h.have.holds(frontend(k), old, have.put)
 		now := h.wanted(k)
 		if now != nil {
-			h.have.place(now, want.put)
+			h.have.place(now, put)
 			h.share(now, +1, &shared)
 		}
 		if k.Protocol == model.UDP && stale(old, now) {
@@ -81,18 +84,20 @@ func (h *half) step(before map[service.Key]*service.Frontend) error {
 			want.put(u.set, u.key, "")
 		}
 	}
-	d := diff(have, want, func(s set, _ string) bool { return s != hairpin }) // see sweep
+	d := diff(have, want, func(set, string) bool { return true })
 	_, err := h.transact(nft.NewBatch(h.layout.table()), d)
 	return err
 }
 
-// transact writes what is in the batch and the difference. Chains that are new come in a
-// transaction before the elements that lead to them: a packet that is under way decides once
+// transact writes what is in the batch and the difference. Chains that are new, and their numbers, come
+// in a transaction before the elements that lead to them: a packet that is under way decides once
 // which generation of rules it sees, and at each look-up anew which elements.
 func (h *half) transact(b *nft.Batch, d *difference) (wrote bool, err error) {
 	d.writeChains(b, h.layout, h.chains)
-	if len(d.chains) > 0 {
-		if err := h.commit(b, &difference{chains: d.chains}); err != nil {
+	repairs := b.Len()
+	first := d.ahead()
+	if first.writeElements(b); b.Len() > repairs || len(first.chains) > 0 {
+		if err := h.commit(b, first); err != nil {
 			return false, err
 		}
 		wrote, b = true, nft.NewBatch(h.layout.table())
@@ -116,6 +121,13 @@ func (h *half) commit(b *nft.Batch, d *difference) error {
 	d.enter(h.have)
 	for v := range d.chains {
 		h.chains[v] = true
+	}
+	for s := range programmed {
+		if _, ok := s.meaning(); ok {
+			for _, e := range d.add[s] {
+				delete(h.idled.numbers, numberIn(e.Data))
+			}
+		}
 	}
 	return nil
 }
@@ -198,79 +210,6 @@ func sortedNames(p plans) []model.Name {
 	}
 	slices.SortFunc(out, model.Name.Compare)
 	return out
-}
-
-// fewChains is how many counted chains are left alone, used or not.
-const fewChains = 256
-
-// sweep deletes what nothing uses any more, in a transaction after the one that ended its use: a
-// packet that is on its way may still need it. That is counted chains, and hairpins, which do
-// nothing unless an endpoint reaches itself.
-func (h *half) sweep() error {
-	var gone []nft.Element
-	for key := range h.have[hairpin] {
-		if h.uses[use{hairpin, key}] == 0 {
-			gone = append(gone, nft.Element{Key: key})
-		}
-	}
-	idle := h.idle()
-	if len(gone)+len(idle) == 0 {
-		return nil
-	}
-	b := nft.NewBatch(h.layout.table())
-	b.Delete(sets[hairpin], gone...)
-	for _, name := range idle {
-		b.FlushChain(name)
-	}
-	for _, name := range idle {
-		b.DelChain(name)
-	}
-	err := h.door.write(b)
-	if errors.Is(err, syscall.EBUSY) {
-		return nil // a kernel before 6.2 holds on to a chain for a moment longer: next time
-	}
-	if err != nil {
-		h.forgetKernel()
-		return fmt.Errorf("service table: sweep: %w", err)
-	}
-	for _, e := range gone {
-		delete(h.have[hairpin], e.Key)
-	}
-	for _, name := range idle {
-		delete(h.chains, nft.Verdict(name))
-	}
-	return nil
-}
-
-// idle returns the counted chains that nothing goes to, lb-N last: the others go there.
-func (h *half) idle() []string {
-	used := map[nft.Verdict]bool{}
-	for _, s := range []set{services, inside, firewalled, affinity} {
-		for _, v := range h.have[s] {
-			if used[nft.Verdict(v)] {
-				continue
-			}
-			for _, c := range h.layout.build(nft.Verdict(v)) {
-				used[nft.Verdict(c.Name)] = true
-			}
-		}
-	}
-	var out []string
-	for v := range h.chains {
-		if !used[v] {
-			out = append(out, string(v))
-		}
-	}
-	slices.SortFunc(out, func(x, y string) int { return strings.Compare(rank(x), rank(y)) })
-	return out
-}
-
-// rank sorts lb- chains behind all others.
-func rank(name string) string {
-	if strings.HasPrefix(name, string(balance)) {
-		return "1" + name
-	}
-	return "0" + name
 }
 
 // stale tells that flows to the frontend may have become wrong: an endpoint that was served is
