@@ -39,6 +39,12 @@ func Span(before, now Reading) Window {
 	return w
 }
 
+// Interval returns a window between two readings as people call it: its end as the clock said then, and its
+// beginning by its true length, whoever has set the clock meanwhile.
+func Interval(before, now Reading) (from, to time.Time) {
+	return now.Wall.Add(-Span(before, now).Duration()), now.Wall
+}
+
 // Deltas returns what was counted from one reading to the next, ordered by key and time, and what
 // cannot be told of it. If now is not later than before, there is nothing, Lost tells of the
 // disorder, and the caller keeps before.

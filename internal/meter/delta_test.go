@@ -173,3 +173,21 @@ func TestLostAddsUp(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
+
+// An interval is as long as it was, whatever the clock was set to.
+func TestInterval(t *testing.T) {
+	now := reading(20*time.Second, nil)
+	rebooted := now
+	rebooted.Boot, rebooted.At = "other", 3*time.Second
+	set := now
+	set.Wall = start.Add(-time.Hour)
+	for _, c := range []struct {
+		name string
+		now  meter.Reading
+		want time.Duration
+	}{{"steady", now, 10 * time.Second}, {"the clock was set back", set, 10 * time.Second}, {"after a reboot", rebooted, 3 * time.Second}} {
+		if from, to := meter.Interval(reading(10*time.Second, nil), c.now); to.Sub(from) != c.want || !to.Equal(c.now.Wall) {
+			t.Errorf("%s: %v to %v", c.name, from, to)
+		}
+	}
+}

@@ -1,12 +1,15 @@
 package meter
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/route"
 )
 
 // Smoothing tells how demand is made of what was counted.
@@ -189,4 +192,23 @@ func chosen(k model.FlowKey) bool {
 // flow from there on is one of its own.
 func toNode(k model.FlowKey) bool {
 	return k.Server.Kind == model.NodeParty && k.Server.Workload == ""
+}
+
+// Counted returns how many connections to a Service went from which zone to which, ordered, for
+// route.Obeyed: those for which an endpoint was chosen at the client's node, between known zones.
+func Counted(flows []model.Flow, svc model.Name, v6 bool) []route.Counted {
+	sums := map[model.ZonePair]uint64{}
+	for _, f := range flows {
+		if f.Service == svc && f.V6 == v6 && f.Connections > 0 && f.Client.Zone != "" && f.Server.Zone != "" && chosen(f.FlowKey) {
+			sums[model.ZonePair{From: f.Client.Zone, To: f.Server.Zone}] += f.Connections
+		}
+	}
+	var out []route.Counted
+	for pair, n := range sums {
+		out = append(out, route.Counted{From: pair.From, To: pair.To, Connections: n})
+	}
+	slices.SortFunc(out, func(a, b route.Counted) int {
+		return cmp.Or(strings.Compare(a.From, b.From), strings.Compare(a.To, b.To))
+	})
+	return out
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/route"
 )
 
 var web = model.Name{Namespace: "shop", Name: "web"}
@@ -179,4 +180,16 @@ func TestDemandShares(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What was counted is what a plan is held against.
+func TestCounted(t *testing.T) {
+	away, headless, unknown, other := calls("b", 5), calls("a", 7), calls("a", 9), calls("a", 11)
+	away.Server = pod("c", "c1", "shop", "deployment/web")
+	headless.Via, unknown.Server, other.V6 = model.ViaHeadless, model.Party{Kind: model.Unknown}, true
+	got := meter.Counted([]model.Flow{calls("b", 3), away, calls("a", 1), calls("a", 1), headless, unknown, other}, web, false)
+	want := []route.Counted{{From: "a", To: "a", Connections: 2}, {From: "b", To: "a", Connections: 3}, {From: "b", To: "c", Connections: 5}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
 }

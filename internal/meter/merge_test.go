@@ -90,7 +90,9 @@ func TestMergeIsTheTruth(t *testing.T) {
 				client = model.Party{Kind: model.Outside, Block: meter.Internet}
 			}
 			f := flow(client, server, rapid.SampledFrom([]string{"", "one", "two"}).Draw(t, "service"), rapid.Uint64Range(1, 1000).Draw(t, "there"), 1)
+			f.V6, f.Port, f.Protocol = rapid.Bool().Draw(t, "v6"), uint16(rapid.IntRange(80, 81).Draw(t, "port")), rapid.SampledFrom([]model.Protocol{model.TCP, model.UDP}).Draw(t, "protocol")
 			atServer := flow(client, server, "", f.RequestBytes, 1) // does not know what was dialled
+			atServer.V6 = f.V6
 			switch {
 			case client.Node == server.Node:
 				tell(client.Node, f, meter.AtClient)
