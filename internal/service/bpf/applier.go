@@ -32,6 +32,8 @@ type host interface {
 	EndUDP() error
 	// OptOut leaves the sockets of these pods alone.
 	OptOut(pods []netip.Addr) error
+	// KnowPods sees to it that programs know the addresses of this node's pods.
+	KnowPods() error
 	// Remove takes everything away.
 	Remove() error
 	Close() error
@@ -62,10 +64,15 @@ type Applier struct {
 	left map[address]model.Name // frontends that did not fit
 	ends ending
 	pods []netip.Addr
+
+	asked  map[memoryKey]bool // who was found to have asked for what is not known
+	former map[uint32]address // as the image's: it outlives that
+	// forgotten tells that there is nothing to remember, and nothing remembered.
+	forgotten bool
 }
 
 func newApplier(h host) *Applier {
-	return &Applier{host: h, tables: h.Tables(), left: map[address]model.Name{},
+	return &Applier{host: h, tables: h.Tables(), left: map[address]model.Name{}, former: map[uint32]address{},
 		want: map[model.Name][]service.Frontend{}, rivals: map[address][]model.Name{}, owners: map[address]model.Name{}}
 }
 
@@ -159,7 +166,7 @@ func (a *Applier) converge() (wrote bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("socket path: %w", err)
 	}
-	a.have = have
+	a.have, have.former = have, a.former
 	var c change
 	for at, p := range have.frontends {
 		if _, wanted := a.owners[at]; !wanted && (a.complete || p.broken) {
@@ -212,7 +219,7 @@ func (a *Applier) reach(c *change, at address, f service.Frontend) {
 	from := a.have.frontends[at]
 	to := &programmed{kept: keeps(f)}
 	if choice, ok := here(f); ok {
-		to = from.reach(aim(choice.Backends, f.Protocol), to.kept, a.have.numbers)
+		to = from.reach(aim(choice.Backends, f.Protocol), f.Affinity > 0, to.kept, a.have.numbers)
 	}
 	c.turn(at, from, to)
 }

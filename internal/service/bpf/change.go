@@ -18,6 +18,9 @@ type tables struct {
 	kept        table[pair, uint32]
 	connections table[uint32, uint64]
 	optouts     table[uint64, uint32]
+	remembered  table[memoryKey, memory]
+	uses        table[memoryKey, uint64]
+	pods        table[uint64, pod]
 }
 
 // room is how much fits.

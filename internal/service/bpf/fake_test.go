@@ -10,6 +10,7 @@ import (
 	"github.com/zonewise/zonewise/internal/kernel/bpf"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
+	"github.com/zonewise/zonewise/internal/service/affinity"
 )
 
 // fakeTables are the maps of one layout.
@@ -20,6 +21,9 @@ type fakeTables struct {
 	kept        *bpf.Fake[pair, uint32]
 	connections *bpf.Fake[uint32, uint64]
 	optouts     *bpf.Fake[uint64, uint32]
+	remembered  *bpf.Fake[memoryKey, memory]
+	uses        *bpf.Fake[memoryKey, uint64]
+	pods        *bpf.Fake[uint64, pod]
 }
 
 // fakeKernel is what outlives agents.
@@ -49,6 +53,7 @@ func (k *fakeKernel) agent(layout string, life *bpf.Life) *Applier {
 		t = &fakeTables{
 			bpf.NewFake[address, frontend](k.room), bpf.NewFake[slotKey, slot](k.room), bpf.NewFake[uint32, weights](k.room),
 			bpf.NewFake[pair, uint32](k.room), bpf.NewFake[uint32, uint64](k.room), bpf.NewFake[uint64, uint32](k.room),
+			bpf.NewFake[memoryKey, memory](k.room), bpf.NewFake[memoryKey, uint64](k.room), bpf.NewFake[uint64, pod](k.room),
 		}
 		k.layouts[layout] = t
 	}
@@ -59,6 +64,7 @@ func (k *fakeKernel) agent(layout string, life *bpf.Life) *Applier {
 	}{
 		{&t.frontends.Life, &t.frontends.Seen}, {&t.slots.Life, &t.slots.Seen}, {&t.weights.Life, &t.weights.Seen},
 		{&t.kept.Life, &t.kept.Seen}, {&t.connections.Life, &t.connections.Seen}, {&t.optouts.Life, &t.optouts.Seen},
+		{&t.remembered.Life, &t.remembered.Seen}, {&t.uses.Life, &t.uses.Seen}, {&t.pods.Life, &t.pods.Seen},
 	} {
 		*of.life, *of.seen = life, func() { k.seen() }
 	}
@@ -67,7 +73,7 @@ func (k *fakeKernel) agent(layout string, life *bpf.Life) *Applier {
 
 func (h *fakeHost) Tables() tables {
 	t := h.layouts[h.layout]
-	return tables{t.frontends, t.slots, t.weights, t.kept, t.connections, t.optouts}
+	return tables{t.frontends, t.slots, t.weights, t.kept, t.connections, t.optouts, t.remembered, t.uses, t.pods}
 }
 
 func (h *fakeHost) Own() error { return nil }
@@ -125,6 +131,7 @@ func (h *fakeHost) EndUDP() error {
 }
 
 func (h *fakeHost) OptOut([]netip.Addr) error { return nil }
+func (h *fakeHost) KnowPods() error           { return nil }
 func (h *fakeHost) Remove() error             { return nil }
 func (h *fakeHost) Close() error              { return nil }
 
@@ -253,7 +260,7 @@ func (t *fakeTables) holdsExactly(tb testing.TB, want map[model.Name][]service.F
 }
 
 // some returns some Services, for the same random numbers the same: even and weighted, TCP and
-// UDP, both families, with and without endpoints.
+// UDP, both families, with and without endpoints and affinity.
 func some(r *rand.Rand, services int) map[model.Name][]service.Frontend {
 	out := map[model.Name][]service.Frontend{}
 	for i := range services {
@@ -287,6 +294,9 @@ func some(r *rand.Rand, services int) map[model.Name][]service.Frontend {
 		}
 		for i := range f.Backends {
 			f.Backends[i].Share /= sum
+		}
+		if r.IntN(4) == 0 {
+			f.Affinity, f.Group = affinity.Least, f.Key()
 		}
 		f.Verdict = service.Balance
 		if len(f.Backends) == 0 {

@@ -42,7 +42,7 @@ const (
 
 // currentLayout is a variable so that the linker can make an agent of another version, to try an
 // upgrade.
-var currentLayout = "v3"
+var currentLayout = "v4"
 
 // socketMaps are those of the socket layout.
 var socketMaps = []string{objectMapPlaces, objectMapPeers, objectMapConversations, objectMapElders}
@@ -81,6 +81,7 @@ type machine struct {
 	ender    *link.Iter           // nil: the kernel cannot end UDP sockets
 	settler  *link.Iter           // nil: the kernel cannot mark them
 	lock     *os.File             // nil: not held
+	known    known                // of pods
 	own      *netns.NS            // the node's network namespace: where New was called
 }
 

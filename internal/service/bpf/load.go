@@ -226,5 +226,8 @@ func (m *machine) Tables() tables {
 		kept:        view[pair, uint32](m, objectMapKept),
 		connections: view[uint32, uint64](m, objectMapConnections),
 		optouts:     view[uint64, uint32](m, objectMapOptouts),
+		remembered:  view[memoryKey, memory](m, objectMapRemembered),
+		uses:        view[memoryKey, uint64](m, objectMapUses),
+		pods:        view[uint64, pod](m, objectMapPods),
 	}
 }

@@ -49,14 +49,20 @@ func (m *machine) inPods(f func() error) error {
 	return errors.Join(errs...)
 }
 
+// nodeCookie is by which programs know the node's own namespace.
+func (m *machine) nodeCookie() (cookie uint64, err error) {
+	err = m.own.Do(func() (err error) {
+		cookie, err = bpf.NamespaceCookie()
+		return err
+	})
+	return cookie, err
+}
+
 // OptOut leaves the sockets in these pods' namespaces alone, and no others.
 func (m *machine) OptOut(pods []netip.Addr) error {
 	out := map[uint64]bool{}
-	var node uint64
-	if err := m.own.Do(func() (err error) {
-		node, err = bpf.NamespaceCookie()
-		return err
-	}); err != nil {
+	node, err := m.nodeCookie()
+	if err != nil {
 		return err
 	}
 	wanted := make(map[netip.Addr]bool, len(pods))

@@ -24,8 +24,11 @@ const (
 	objectMapOptouts       = "optouts"
 	objectMapPeers         = "peers"
 	objectMapPlaces        = "places"
+	objectMapPods          = "pods"
+	objectMapRemembered    = "remembered"
 	objectMapSettings      = "settings"
 	objectMapSlots         = "slots"
+	objectMapUses          = "uses"
 	objectMapWeights       = "weights"
 	objectProgConnect4     = "connect4"
 	objectProgConnect6     = "connect6"
@@ -109,8 +112,11 @@ type objectMapSpecs struct {
 	Optouts       *ebpf.MapSpec `ebpf:"optouts"`
 	Peers         *ebpf.MapSpec `ebpf:"peers"`
 	Places        *ebpf.MapSpec `ebpf:"places"`
+	Pods          *ebpf.MapSpec `ebpf:"pods"`
+	Remembered    *ebpf.MapSpec `ebpf:"remembered"`
 	Settings      *ebpf.MapSpec `ebpf:"settings"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
+	Uses          *ebpf.MapSpec `ebpf:"uses"`
 	Weights       *ebpf.MapSpec `ebpf:"weights"`
 }
 
@@ -148,8 +154,11 @@ type objectMaps struct {
 	Optouts       *ebpf.Map `ebpf:"optouts"`
 	Peers         *ebpf.Map `ebpf:"peers"`
 	Places        *ebpf.Map `ebpf:"places"`
+	Pods          *ebpf.Map `ebpf:"pods"`
+	Remembered    *ebpf.Map `ebpf:"remembered"`
 	Settings      *ebpf.Map `ebpf:"settings"`
 	Slots         *ebpf.Map `ebpf:"slots"`
+	Uses          *ebpf.Map `ebpf:"uses"`
 	Weights       *ebpf.Map `ebpf:"weights"`
 }
 
@@ -163,8 +172,11 @@ func (m *objectMaps) Close() error {
 		m.Optouts,
 		m.Peers,
 		m.Places,
+		m.Pods,
+		m.Remembered,
 		m.Settings,
 		m.Slots,
+		m.Uses,
 		m.Weights,
 	)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
+	"github.com/zonewise/zonewise/internal/service/affinity"
 )
 
 // programmed is what the maps hold of one frontend: our copy of the kernel.
@@ -13,6 +14,7 @@ type programmed struct {
 	id      uint32    // 0: the frontend itself is not there, at most its kept endpoints are
 	slots   []seat    // by number
 	weights *weights  // nil: even
+	affine  bool      // clients are remembered
 	kept    []address // serving endpoints of a UDP frontend
 	// broken tells that something of it is missing or wrong, so that it must be written anew.
 	broken bool
@@ -64,7 +66,7 @@ func (u usage) within(o usage) bool {
 }
 
 func (p *programmed) frontend(at address) frontend {
-	return newFrontend(at, p.id, p.slots, p.weights == nil)
+	return newFrontend(at, p)
 }
 
 func (p *programmed) digest(at address) digest {
@@ -105,14 +107,14 @@ func (p *programmed) usage() usage {
 }
 
 // here tells whether the socket path does a frontend, and by which choice: who opens a socket on
-// this node is an insider. The rest is left to the packet path, which knows the packet's source,
-// answers where there is no endpoint, and remembers clients.
+// this node is an insider. The rest is left to the packet path, which knows the packet's source, and
+// answers where there is no endpoint.
 func here(f service.Frontend) (service.Choice, bool) {
 	choice := f.Choice
 	if f.Inside != nil {
 		choice = *f.Inside
 	}
-	ours := choice.Verdict == service.Balance && len(choice.Backends) > 0 && f.Sources == nil && f.Affinity == 0 &&
+	ours := choice.Verdict == service.Balance && len(choice.Backends) > 0 && f.Sources == nil && (f.Affinity <= 0 || f.Affinity >= affinity.Least) &&
 		(f.Protocol == model.TCP || f.Protocol == model.UDP)
 	return choice, ours
 }
@@ -145,11 +147,16 @@ func keeps(f service.Frontend) []address {
 // reach returns what a frontend should become when it leads to t, out of what it is now. Even
 // shares keep their slots where they can, so that a change costs what it is. So do weights if only
 // endpoints differ. Else all is written beside the old, under a new id, and comes into force at once.
-func (p *programmed) reach(t target, kept []address, numbers *numbers) *programmed {
-	to := &programmed{weights: t.weights, kept: kept}
+// Where clients are remembered, none of an endpoint that has left must be led to it when it is
+// back: then, too, the id is another one.
+func (p *programmed) reach(t target, affine bool, kept []address, numbers *numbers) *programmed {
+	to := &programmed{weights: t.weights, affine: affine, kept: kept}
 	switch {
 	case p == nil || p.id == 0 || p.broken:
 		to.id, to.slots = numbers.id(), settle(nil, t.endpoints)
+	case p.affine != affine || affine && p.loses(t.endpoints):
+		to.id, to.slots = numbers.id(), settle(nil, t.endpoints)
+		to.count(p)
 	case p.weights == nil && t.weights == nil:
 		to.id, to.slots = p.id, settle(p.slots, t.endpoints)
 	case p.weights != nil && t.weights != nil && *p.weights == *t.weights && len(p.slots) == len(t.endpoints):
@@ -166,6 +173,15 @@ func (p *programmed) reach(t target, kept []address, numbers *numbers) *programm
 	}
 	numbers.count(to.slots)
 	return to
+}
+
+// loses tells that not all endpoints stay.
+func (p *programmed) loses(endpoints []address) bool {
+	stays := make(map[address]bool, len(endpoints))
+	for _, e := range endpoints {
+		stays[e] = true
+	}
+	return slices.ContainsFunc(p.slots, func(s seat) bool { return !stays[s.endpoint] })
 }
 
 // count lets endpoints go on with the counters that they had in p.

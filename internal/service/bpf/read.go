@@ -8,6 +8,8 @@ type image struct {
 	digest    digest
 	usage     usage
 	numbers   *numbers
+	// affine are the frontends where clients are remembered, by id; former are the ids that they had.
+	affine, former map[uint32]address
 
 	// Elements that no frontend leads to: a predecessor was interrupted, or somebody else wrote them.
 	lostSlots   []slotKey
@@ -16,7 +18,7 @@ type image struct {
 
 // read makes an image of the tables.
 func read(t tables) (*image, error) {
-	m := &image{frontends: map[address]*programmed{}}
+	m := &image{frontends: map[address]*programmed{}, affine: map[uint32]address{}, former: map[uint32]address{}}
 	m.numbers = &numbers{next: 1, inUse: m.ids, counters: t.connections.Max()}
 	byID := map[uint32]*programmed{}
 	written := map[address]frontend{}
@@ -77,11 +79,21 @@ func read(t tables) (*image, error) {
 	}); err != nil {
 		return nil, err
 	}
+	if err := t.remembered.Each(func(keys []memoryKey, _ []memory) {
+		for _, k := range keys {
+			m.numbers.after(k.ID) // or somebody would be taken for who was there before
+		}
+	}); err != nil {
+		return nil, err
+	}
 	for at, p := range m.frontends {
 		if f, ok := written[at]; ok && !p.broken && f != p.frontend(at) {
 			p.broken = true
 		}
 		slices.SortFunc(p.kept, compareAddresses)
+		if p.affine {
+			m.affine[p.id] = at
+		}
 		m.digest.add(p.digest(at))
 		m.usage.add(p.usage())
 	}
@@ -126,6 +138,7 @@ func (m *image) enter(at address, f frontend, byID map[uint32]*programmed) {
 	if f.Flags&weighted != 0 {
 		p.weights = &weights{}
 	}
+	p.affine = f.Flags&affine != 0
 }
 
 // expect makes room for so many frontends.
@@ -148,6 +161,7 @@ func (m *image) become(c *change) {
 		if was := m.frontends[at]; was != nil {
 			m.digest.subtract(was.digest(at))
 			m.usage.subtract(was.usage())
+			m.rename(at, was, p)
 			switch {
 			case was.broken: // its counters may be another's
 			case p == nil:
@@ -163,6 +177,20 @@ func (m *image) become(c *change) {
 		m.frontends[at] = p
 		m.digest.add(p.digest(at))
 		m.usage.add(p.usage())
+		if p.affine {
+			m.affine[p.id] = at
+		}
+	}
+}
+
+// rename enters that a frontend where clients are remembered has another id, or none.
+func (m *image) rename(at address, was, is *programmed) {
+	if !was.affine || is != nil && is.id == was.id {
+		return
+	}
+	delete(m.affine, was.id)
+	if is != nil && is.affine {
+		m.former[was.id] = at
 	}
 }
 

@@ -52,6 +52,7 @@ const maxNear = 2
 const (
 	weighted = 1 << iota
 	hasNear
+	affine
 )
 
 type slotKey struct {
@@ -78,6 +79,26 @@ type pair struct {
 	Service, Endpoint address
 }
 
+// memoryKey is a client of a frontend.
+type memoryKey struct {
+	ID     uint32
+	Client [16]byte
+}
+
+// memory is a copy of nft's note of a client. Times are nanoseconds of the kernel's monotonic clock.
+type memory struct {
+	Endpoint             address // its port is 0 where the client asked, and is not known
+	Slot, Check, Zero    uint32
+	Safe, Until, Timeout uint64
+}
+
+// pod is the addresses of one; zeros: none that is its only one.
+type pod struct {
+	IP4   [4]byte
+	IP6   [16]byte
+	Check uint32
+}
+
 type settings struct {
 	ConnectedUDP, Optouts uint32
 	Settling              uint32 // sockets are still to be marked: see settle.go
@@ -96,12 +117,16 @@ func (a *address) stir(h uint64) uint64 {
 	return stir(h, uint32(binary.LittleEndian.Uint16(a.Port[:]))|uint32(a.Protocol)<<16, 0)
 }
 
-// newFrontend makes a frontend of what is in its slots. What is near saves the programs a look-up.
-func newFrontend(at address, id uint32, slots []seat, even bool) frontend {
-	f := frontend{ID: id, Count: uint32(len(slots))}
-	if !even {
-		f.Flags = weighted
-	} else if len(slots) <= maxNear && !slices.ContainsFunc(slots, func(s seat) bool { return !s.endpoint.is4() }) {
+// newFrontend makes a frontend of what it shall be. What is near saves the programs a look-up.
+func newFrontend(at address, p *programmed) frontend {
+	slots := p.slots
+	f := frontend{ID: p.id, Count: uint32(len(slots))}
+	if p.affine {
+		f.Flags = affine
+	}
+	if p.weights != nil {
+		f.Flags |= weighted
+	} else if !p.affine && len(slots) <= maxNear && !slices.ContainsFunc(slots, func(s seat) bool { return !s.endpoint.is4() }) {
 		f.Flags = hasNear
 		for i, s := range slots {
 			f.Near[i] = near{IP: [4]byte(s.endpoint.IP[12:]), Port: s.endpoint.Port, Counter: s.counter}
@@ -128,6 +153,29 @@ func (n *near) words() (ip, port uint32) {
 
 func newSlot(id uint32, s seat) slot {
 	return slot{s.endpoint, uint32(stir(s.endpoint.stir(2), id, 0)), s.counter}
+}
+
+// sealed has the right check.
+func (m memory) sealed(k memoryKey) memory {
+	two := func(h, v uint64) uint64 { return stir(h, uint32(v), uint32(v>>32)) }
+	words := func(i int) (a, b uint32) {
+		return binary.LittleEndian.Uint32(k.Client[i:]), binary.LittleEndian.Uint32(k.Client[i+4:])
+	}
+	h := stir(m.Endpoint.stir(8), k.ID, m.Slot)
+	for i := 0; i < 16; i += 8 {
+		a, b := words(i)
+		h = stir(h, a, b)
+	}
+	m.Check = uint32(two(two(two(h, m.Safe), m.Until), m.Timeout))
+	return m
+}
+
+// sealed has the right check.
+func (p pod) sealed(cookie uint64) pod {
+	word := binary.LittleEndian.Uint32
+	h := stir(stir(7, uint32(cookie), uint32(cookie>>32)), word(p.IP4[:]), 0)
+	p.Check = uint32(stir(stir(h, word(p.IP6[:]), word(p.IP6[4:])), word(p.IP6[8:]), word(p.IP6[12:])))
+	return p
 }
 
 // The digest of an element covers its key and its value. The digests of a table's elements, added

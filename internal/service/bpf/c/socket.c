@@ -37,7 +37,8 @@ struct frontend {
 	struct near near[NEAR];
 };
 
-enum { WEIGHTED = 1, HAS_NEAR = 2 };
+/* AFFINE: clients are remembered. */
+enum { WEIGHTED = 1, HAS_NEAR = 2, AFFINE = 4 };
 
 struct slot_key {
 	u32 id;
@@ -60,6 +61,31 @@ enum { DRAWS = 16 };
 
 struct weights {
 	struct draw draws[DRAWS];
+};
+
+/* A client of a frontend where clients are remembered. IPv4 as above. */
+struct memory_key {
+	u32 id; /* the frontend's */
+	u32 client[4];
+};
+
+/*
+ * A copy of nft's note of a client. Times are nanoseconds of the clock that never goes back. Until
+ * safe it leads; from then to until it does not, so that no copy leads when its note ends; after that,
+ * which only comes if no agent is there, it leads whom it has led within the time of remembering.
+ */
+struct memory {
+	struct address endpoint; /* port 0: the client asked, and is not known */
+	u32 slot; /* where the endpoint is */
+	u32 check; /* of the key and all of this */
+	u32 zero;
+	u64 safe, until, timeout;
+};
+
+/* The addresses of a pod; zeros: it has none of the family, or several. */
+struct pod {
+	u32 ip4, ip6[4];
+	u32 check; /* of the above and the namespace's cookie */
 };
 
 struct pair {
@@ -122,6 +148,32 @@ struct {
 	__type(key, struct pair);
 	__type(value, u32);
 } kept SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct memory_key);
+	__type(value, struct memory);
+} remembered SEC(".maps");
+
+/* When one of the above last led. Only the programs write here once it is there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct memory_key);
+	__type(value, u64);
+} uses SEC(".maps");
+
+/* Pods of this node, by their network namespace's cookie. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct pod);
+} pods SEC(".maps");
 
 /* Counted by number: that is one look at memory, and a hash map would be three. */
 struct {
@@ -300,6 +352,89 @@ INLINE int choose(const struct address *at, struct frontend *f, struct address *
 	return find_frontend(at, f) && find_slot(f->id, 0, out, counter);
 }
 
+/* find_client finds the address by which packets of the socket's pod come to this family's Services.
+ * It is not known where it is the node's own, or where the socket has another one (source). */
+INLINE int find_client(struct bpf_sock_addr *ctx, const struct address *at, const u32 *source, u32 *client)
+{
+	u64 cookie = bpf_get_netns_cookie(ctx);
+	const struct pod *p = bpf_map_lookup_elem(&pods, &cookie);
+	if (!p)
+		return 0;
+	u32 ip4 = once(p->ip4), ip6[4];
+	for (int i = 0; i < 4; i++)
+		ip6[i] = once(p->ip6[i]);
+	u64 h = stir(stir(7, cookie, cookie >> 32), ip4, 0);
+	h = stir(stir(h, ip6[0], ip6[1]), ip6[2], ip6[3]);
+	if ((u32)h != once(p->check))
+		return 0;
+	int mapped = !at->ip[0] && !at->ip[1] && at->ip[2] == MAPPED;
+	client[0] = mapped ? 0 : ip6[0];
+	client[1] = mapped ? 0 : ip6[1];
+	client[2] = mapped ? MAPPED : ip6[2];
+	client[3] = mapped ? ip4 : ip6[3];
+	if (!client[3] && (mapped || !client[0]))
+		return 0;
+	if (!source[0] && !source[1] && !source[3] && (!source[2] || source[2] == MAPPED))
+		return 1;
+	return source[0] == client[0] && source[1] == client[1] && source[2] == client[2] && source[3] == client[3];
+}
+
+/* recall finds the endpoint to which nft has sent the client before. A client that is not known is
+ * noted as one who asked, and left to nft. */
+INLINE int recall(struct bpf_sock_addr *ctx, const struct address *at, const u32 *source, const struct frontend *f,
+		  struct address *out, u32 *counter)
+{
+	struct memory_key key = {.id = f->id};
+	if (!find_client(ctx, at, source, key.client))
+		return 0;
+	const struct memory *m = bpf_map_lookup_elem(&remembered, &key);
+	if (!m) {
+		struct memory asked = {};
+		bpf_map_update_elem(&remembered, &key, &asked, BPF_NOEXIST);
+		return 0;
+	}
+	struct address endpoint;
+	read_address(&endpoint, &m->endpoint);
+	u32 slot = once(m->slot);
+	u64 safe = once(m->safe), until = once(m->until), timeout = once(m->timeout);
+	u64 h = stir(stir_address(8, &endpoint), key.id, slot);
+	h = stir(stir(h, key.client[0], key.client[1]), key.client[2], key.client[3]);
+	h = stir(stir(stir(h, safe, safe >> 32), until, until >> 32), timeout, timeout >> 32);
+	if ((u32)h != once(m->check) || !endpoint.port)
+		return 0;
+	u64 *used = bpf_map_lookup_elem(&uses, &key);
+	u64 t = bpf_ktime_get_coarse_ns();
+	if (!used || (t >= safe && (t < until || t >= *used + timeout)))
+		return 0;
+	if (!find_slot(f->id, slot, out, counter) || !same(out, &endpoint))
+		return 0;
+	*used = t;
+	return 1;
+}
+
+/* lead finds an endpoint for a socket, if it is for us to find one. */
+INLINE int lead(struct bpf_sock_addr *ctx, const struct address *at, const u32 *source, struct frontend *f,
+		struct address *out, u32 *counter)
+{
+	if (f->flags & AFFINE)
+		return recall(ctx, at, source, f, out, counter);
+	return choose(at, f, out, counter);
+}
+
+/* bound_to is the address that a socket has before it connects; zeros: none. */
+INLINE void bound_to(const struct bpf_sock_addr *ctx, u32 *out)
+{
+	const struct bpf_sock *sk = ctx->sk;
+	u32 four = once(sk->src_ip4); /* all are read: the verifier allows no pointer to one of them */
+	for (int i = 0; i < 4; i++)
+		out[i] = once(sk->src_ip6[i]);
+	if (sk->family != AF_INET)
+		return;
+	out[0] = out[1] = 0;
+	out[2] = MAPPED;
+	out[3] = four;
+}
+
 INLINE void count(u32 counter)
 {
 	u64 *n = counter ? bpf_map_lookup_elem(&connections, &counter) : 0;
@@ -393,7 +528,10 @@ INLINE int connect(struct bpf_sock_addr *ctx, struct origin *o)
 	if (o->pair.service.protocol == IPPROTO_UDP && !s->connected_udp)
 		return 0;
 	u32 counter;
-	if (!choose(&o->pair.service, &f, &o->pair.endpoint, &counter))
+	u32 source[4] = {};
+	if (f.flags & AFFINE)
+		bound_to(ctx, source);
+	if (!lead(ctx, &o->pair.service, source, &f, &o->pair.endpoint, &counter))
 		return 0;
 	if (!remember(ctx, o))
 		return 0;
@@ -449,7 +587,7 @@ INLINE struct talks *talks_of(struct bpf_sock_addr *ctx, const struct settings *
 }
 
 /* talk finds or makes the socket's conversation with a Service. */
-INLINE int talk(struct bpf_sock_addr *ctx, const struct settings *s, struct origin *o, struct frontend *f)
+INLINE int talk(struct bpf_sock_addr *ctx, const struct settings *s, const u32 *source, struct origin *o, struct frontend *f)
 {
 	struct talks *t = talks_of(ctx, s);
 	if (!t)
@@ -472,7 +610,7 @@ INLINE int talk(struct bpf_sock_addr *ctx, const struct settings *s, struct orig
 			free = i;
 	}
 	u32 counter;
-	if (free < 0 || !choose(&o->pair.service, f, &o->pair.endpoint, &counter))
+	if (free < 0 || !lead(ctx, &o->pair.service, source, f, &o->pair.endpoint, &counter))
 		return 0;
 	/* Two Services with one endpoint would be one to recvmsg: the second is not ours. */
 	for (int i = 0; i < TALKS; i++)
@@ -488,7 +626,7 @@ INLINE int talk(struct bpf_sock_addr *ctx, const struct settings *s, struct orig
 	return 1;
 }
 
-INLINE int sendmsg(struct bpf_sock_addr *ctx, struct origin *o)
+INLINE int sendmsg(struct bpf_sock_addr *ctx, const u32 *source, struct origin *o)
 {
 	const struct settings *s = get_settings();
 	struct frontend f;
@@ -504,7 +642,7 @@ INLINE int sendmsg(struct bpf_sock_addr *ctx, struct origin *o)
 			return 1;
 		}
 	}
-	return talk(ctx, s, o, &f);
+	return talk(ctx, s, source, o, &f);
 }
 
 /* origin_of finds the Service in whose name an endpoint speaks. */
@@ -561,6 +699,21 @@ INLINE void read6(const struct bpf_sock_addr *ctx, struct address *a)
 	a->protocol = ctx->protocol;
 }
 
+/* sent_from4 and sent_from6 tell the source of a datagram that the caller chose; zeros: none. */
+INLINE void sent_from4(const struct bpf_sock_addr *ctx, u32 *out)
+{
+	out[2] = MAPPED;
+	out[3] = ctx->msg_src_ip4;
+}
+
+INLINE void sent_from6(const struct bpf_sock_addr *ctx, u32 *out)
+{
+	out[0] = ctx->msg_src_ip6[0];
+	out[1] = ctx->msg_src_ip6[1];
+	out[2] = ctx->msg_src_ip6[2];
+	out[3] = ctx->msg_src_ip6[3];
+}
+
 INLINE void write6(struct bpf_sock_addr *ctx, const struct address *a)
 {
 	ctx->user_ip6[0] = a->ip[0];
@@ -592,10 +745,12 @@ INLINE int ours(const struct bpf_sock_addr *ctx)
 	SEC("cgroup/sendmsg" #n) int sendmsg##n(struct bpf_sock_addr *ctx)                                             \
 	{                                                                                                              \
 		struct origin o = {};                                                                                  \
+		u32 source[4] = {};                                                                                    \
 		if (ctx->protocol != IPPROTO_UDP)                                                                      \
 			return 1;                                                                                      \
 		read##n(ctx, &o.pair.service);                                                                         \
-		if (sendmsg(ctx, &o))                                                                                  \
+		sent_from##n(ctx, source);                                                                             \
+		if (sendmsg(ctx, source, &o))                                                                          \
 			write##n(ctx, &o.pair.endpoint);                                                               \
 		return 1;                                                                                              \
 	}                                                                                                              \
