@@ -25,6 +25,7 @@ import (
 	"github.com/zonewise/zonewise/internal/reflect"
 	"github.com/zonewise/zonewise/internal/reflect/kube"
 	"github.com/zonewise/zonewise/internal/service"
+	"github.com/zonewise/zonewise/internal/service/affinity"
 	"github.com/zonewise/zonewise/internal/state"
 )
 
@@ -60,6 +61,7 @@ type Config struct {
 	Ranges   Ranges          // nil: unused addresses of the Services' ranges are nothing to us
 	Socket   Socket          // the fast path, beside the complete one; nil where there is none
 	NoSocket string          // why there is none; empty: nobody asked for it
+	Notes    affinity.Notes  // whom the complete path remembers; nil: the fast path need not know
 	Log      *slog.Logger
 	Audit    time.Duration // between two looks at the kernel; zero is two seconds
 	// Patience is how long the first sync waits for optional inputs alone, such as ZoneRoutes; zero is
@@ -138,6 +140,9 @@ func (a *Agent) Run(ctx context.Context) {
 	wg.Go(func() { a.program.doWithout(ctx, a.config.Patience) })
 	if a.config.Socket != nil {
 		a.followOptOuts(ctx, &wg)
+		if a.config.Notes != nil {
+			a.followClients(ctx, &wg)
+		}
 	}
 	wg.Wait()
 	a.reporter.balancers.sync(context.Background(), nil, nil)

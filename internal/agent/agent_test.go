@@ -27,6 +27,7 @@ import (
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/reflect/apitest"
 	"github.com/zonewise/zonewise/internal/service"
+	"github.com/zonewise/zonewise/internal/service/affinity"
 )
 
 // call is what the fake kernel was asked for.
@@ -116,6 +117,10 @@ func (f *fakeApplier) OptOut(pods []netip.Addr) error {
 	f.optedOut = pods
 	return nil
 }
+
+func (f *fakeApplier) Now() (time.Duration, error)                { return 0, nil }
+func (f *fakeApplier) Remembered() ([]affinity.Entry, error)      { return nil, nil }
+func (f *fakeApplier) Remember(keep, drop []affinity.Entry) error { return nil }
 
 func (f *fakeApplier) set(change func(*fakeApplier)) {
 	f.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"github.com/zonewise/zonewise/internal/kernel/bpf"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
+	"github.com/zonewise/zonewise/internal/service/affinity"
 )
 
 // Names of the paths, for people and metrics.
@@ -29,6 +30,7 @@ type Socket interface {
 	Applier
 	// OptOut makes the sockets of the pods with these addresses, and of no others, be left alone.
 	OptOut(pods []netip.Addr) error
+	affinity.Copies
 }
 
 // paths programs both paths at the same time. Neither waits for the other, nor is kept from its

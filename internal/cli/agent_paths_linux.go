@@ -74,7 +74,7 @@ func (o agentFlags) paths(c *agent.Config) error {
 	}
 	socket, err := bpf.New(o.bpf())
 	if err == nil {
-		c.Socket = socket
+		c.Socket, c.Notes = socket, complete
 		return nil
 	}
 	if o.socket == socketRequire {
