@@ -16,7 +16,7 @@ func TestChoice(t *testing.T) {
 		{"27 serving endpoints that terminate, if none is ready", terminating},
 		{"28 hints of nodes and zones", topology},
 		{"29 unready addresses that are published", published},
-		{"30 session affinity", affinity},
+		{"30 session affinity", sessions},
 	})
 }
 
@@ -162,28 +162,34 @@ func (s *stage) only(t *testing.T, from string, to target, v6 bool) string {
 
 const long = 3 * time.Hour
 
-func affinity(t *testing.T, s *stage) {
+func sessions(t *testing.T, s *stage) {
 	ends := "pod2 pod3 remote other"
 	web := svc(1, balanced, external, sticky(long))
 	s.set(web, s.behind(web, on(ends)...))
 	for _, v6 := range []bool{false, true} {
 		for _, from := range []string{"pod0", "pod1", "node", "stranger", "remote"} {
 			// At whatever address of the Service port: it is remembered once.
-			at := s.only(t, from, left(clusterIP(1)), v6)
+			at := s.only(t, from, clusterIP(1), v6)
 			for _, kind := range outward {
-				if other := s.only(t, from, left(kind(1)), v6); other != at {
+				if other := s.only(t, from, kind(1), v6); other != at {
 					t.Errorf("%s: %s at the ClusterIP, %s at %s", from, at, other, kind(1).what)
 				}
 			}
-			s.only(t, from, left(overUDP(clusterIP(1))), v6)
+			s.only(t, from, overUDP(clusterIP(1)), v6)
+			s.tick() // who is known at the socket from now on stays where he is
+			for _, kind := range append([]func(int) target{clusterIP}, outward...) {
+				if other := s.only(t, from, kind(1), v6); other != at {
+					t.Errorf("%s: %s, and then %s at %s", from, at, other, kind(1).what)
+				}
+			}
 		}
 	}
 	t.Run("externalTrafficPolicy Local", func(t *testing.T) {
 		web := svc(2, balanced, external, externalLocal, sticky(long))
 		s.set(web, s.behind(web, on("pod2 pod3 pod4 remote other")...))
 		for _, kind := range outward {
-			s.only(t, "stranger", left(kind(2)), false)
-			s.only(t, "pod0", left(kind(2)), false)
+			s.only(t, "stranger", kind(2), false)
+			s.only(t, "pod0", kind(2), false)
 		}
 		s.spread(t, "switched off", svc(2, balanced, external, externalLocal), balancer(2), "stranger", 3)
 	})
@@ -198,7 +204,7 @@ func affinity(t *testing.T, s *stage) {
 				}
 			}
 			s.set(web, s.behind(web, ends...))
-			at := s.only(t, "pod0", left(clusterIP(3)), false)
+			at := s.only(t, "pod0", clusterIP(3), false)
 			if !hosts[at] {
 				t.Fatalf("%s answers, which is gone", at)
 			}
@@ -210,19 +216,19 @@ func affinity(t *testing.T, s *stage) {
 		s.set(web, s.behind(web, on(ends)...))
 		s.reach(t, "pod0", clusterIP(4), ends, kept)
 		s.set(svc(4, sticky(long)))
-		s.only(t, "pod0", left(clusterIP(4)), false)
+		s.only(t, "pod0", clusterIP(4), false)
 		s.spread(t, "off", svc(4), clusterIP(4), "pod0", 4)
 	})
 	t.Run("forgotten after its time", func(t *testing.T) {
 		web := svc(5, sticky(time.Second))
 		s.set(web, s.behind(web, on(ends)...))
-		first := s.only(t, "pod0", left(clusterIP(5)), false)
+		first := s.only(t, "pod0", clusterIP(5), false)
 		// One who was forgotten gets another endpoint three times of four.
 		tick := time.NewTicker(1500 * time.Millisecond)
 		defer tick.Stop()
 		for range 12 {
 			<-tick.C
-			if s.only(t, "pod0", left(clusterIP(5)), false) != first {
+			if s.only(t, "pod0", clusterIP(5), false) != first {
 				return
 			}
 		}

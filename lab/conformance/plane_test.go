@@ -20,6 +20,7 @@ import (
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/reflect"
 	"github.com/zonewise/zonewise/internal/service"
+	"github.com/zonewise/zonewise/internal/service/affinity"
 	"github.com/zonewise/zonewise/internal/service/bpf"
 	"github.com/zonewise/zonewise/internal/service/nft"
 	"github.com/zonewise/zonewise/lab/rig"
@@ -48,6 +49,8 @@ type plane struct {
 	world    *rig.World
 	path     path
 	appliers []applier
+	sockets  *bpf.Applier     // nil by nft alone
+	clients  *affinity.Keeper // nil by nft alone
 	open     []io.Closer
 
 	node      *corev1.Node
@@ -71,11 +74,38 @@ func (d *plane) start(o nft.Options) {
 	d.stop()
 	door := kernelnft.Dial(d.world.Node.FD())
 	d.open = append(d.open, door)
-	d.appliers = []applier{nft.New(door, conntrack.Conn{}, o)}
+	packets := nft.New(door, conntrack.Conn{}, o)
+	d.appliers = []applier{packets}
 	if d.path == bySocket {
-		a := d.atSockets()
-		d.open, d.appliers = append(d.open, a), append(d.appliers, a)
+		d.sockets = d.atSockets()
+		d.open, d.appliers = append(d.open, d.sockets), append(d.appliers, d.sockets)
+		d.clients = affinity.NewKeeper(packets, d.sockets)
 	}
+}
+
+// tick does what the agent does every two seconds: both paths remember the same of clients.
+func (d *plane) tick() {
+	d.t.Helper()
+	if d.clients == nil {
+		return
+	}
+	if err := d.world.Node.Do(d.clients.Pass); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// led is how many connections the socket path has led.
+func (d *plane) led() uint64 {
+	d.t.Helper()
+	counters, err := d.sockets.Counters()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	n := uint64(0)
+	for _, c := range counters {
+		n += c.Connections
+	}
+	return n
 }
 
 // stop lets go of what the appliers hold of this process; the kernel stays as it is.

@@ -110,6 +110,10 @@ func (s *stage) come(t *testing.T, a attempt, want fate) (wrong string) {
 		return s.reached(t, a.from, to, a.v6, want.servers, want.masked)
 	}
 	got := s.only(t, a.from, to, a.v6)
+	s.tick()
+	if again := s.only(t, a.from, to, a.v6); again != got {
+		return "first answered by " + got + ", then by " + again
+	}
 	if !slices.Contains(want.servers, got) {
 		return "always answered by " + got
 	}
