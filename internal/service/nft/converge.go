@@ -116,13 +116,16 @@ func (h *half) adopt(contents nft.Contents) (wrote bool, err error) {
 
 // install makes the table, with clients that are remembered, after what is in the batch already.
 func (h *half) install(b *nft.Batch, table nft.Table, notes ...nft.Element) error {
-	slots := 0
+	slots, tossed := 0, 0
 	for _, frontends := range h.want {
 		for i := range frontends {
 			slots += len(frontends[i].Backends)
+			if !even(frontends[i].Backends) {
+				tossed++
+			}
 		}
 	}
-	h.have, h.numbers, h.chains = newImageFor(len(h.owners), slots), newNumbers(), h.repair(b, nft.Contents{})
+	h.have, h.numbers, h.chains = newImageFor(len(h.owners), slots, tossed), newNumbers(), h.repair(b, nft.Contents{})
 	h.idled = idle{}
 	b.Add(sets[sticky], notes...)
 	if err := h.fill(b, table); err != nil {
@@ -248,7 +251,7 @@ func (h *half) repair(b *nft.Batch, contents nft.Contents) map[nft.Verdict]bool 
 
 // compile returns the elements that everything wanted needs, and counts those that are shared.
 func (h *half) compile(have *image) *image {
-	want := newImageFor(len(h.owners), len(have[backends]))
+	want := newImageFor(len(h.owners), len(have[backends]), len(have[weights])/tossNumbers)
 	h.uses = map[use]int{}
 	put := h.numbers.numbered(want.put)
 	for k := range h.owners {
@@ -303,8 +306,8 @@ func (h *half) fill(b *nft.Batch, table nft.Table) error {
 	d, size := &difference{chains: map[nft.Verdict]bool{}}, 0
 	empty := newImage()
 	put := func(s set, key, value string) {
-		if _, ok := h.have[s][key]; !ok {
-			h.have[s][key] = value
+		n := len(h.have[s])
+		if h.have[s][key] = value; len(h.have[s]) > n { // one look-up, not two: there are many
 			d.add[s] = append(d.add[s], s.element(key, value))
 			size++
 		}

@@ -14,10 +14,10 @@ import (
 // that a verdict goes to. It is our copy of the kernel.
 type image [programmed]map[string]string
 
-func newImage() *image { return newImageFor(0, 0) }
+func newImage() *image { return newImageFor(0, 0, 0) }
 
-// newImageFor returns an empty image with room for that many frontends and slots.
-func newImageFor(frontends, slots int) *image {
+// newImageFor returns an empty image with room for that many frontends, slots, and frontends that toss.
+func newImageFor(frontends, slots, tossed int) *image {
 	m := &image{}
 	for s := range m {
 		m[s] = map[string]string{}
@@ -25,6 +25,7 @@ func newImageFor(frontends, slots int) *image {
 	m[services] = make(map[string]string, frontends)
 	m[clusterIPs] = make(map[string]string, frontends)
 	m[backends] = make(map[string]string, slots)
+	m[weights] = make(map[string]string, tossNumbers*tossed)
 	return m
 }
 

@@ -19,10 +19,12 @@ import (
 // which a cold start pays for; 2^l has 7 and twice the tosses, which connections pay for.)
 
 const (
-	tosses    = 8
-	tossBits  = 2 // toss l is one of 2^(2·l) numbers
-	maxTiers  = 16
-	tossRange = tosses * tossBits // bits that all tosses fit into
+	tosses   = 8
+	tossBits = 2 // toss l is one of 2^(2·l) numbers
+	maxTiers = 16
+	// tossNumbers is how many numbers a draw takes on average.
+	tossNumbers = 12
+	tossRange   = tosses * tossBits // bits that all tosses fit into
 	// insideWeights sets the numbers of insiders' tosses apart.
 	insideWeights = 1 << 30
 	// negligible is where a share, or a difference, is rounding.
