@@ -92,7 +92,7 @@ func sample() (Result, []key) {
 	slow := key{"connect", 1_000, podToService, peer.KubeProxyNFT}
 	fast := key{"connect", 1_000, podToService, peer.Direct}
 	none := key{"connect", 1_000, podToService, peer.KubeProxyIPTables}
-	r.note(none, "µs", "iptables: not found")
+	r.note(none, "µs", "iptables: not found\nand more of the log")
 	r.add(slow, "µs", 44, 30, 31)
 	r.add(fast, "µs", 20)
 	r.add(slow, "µs", 50)

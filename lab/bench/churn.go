@@ -20,7 +20,13 @@ func churn() benchmark {
 			return out
 		},
 		run: func(r *run, s *stage) error {
+			spent := map[*node]time.Duration{}
 			return r.rounds(s, func(n *node) error {
+				if spent[n] > enough {
+					return nil
+				}
+				begin := time.Now()
+				defer func() { spent[n] += time.Since(begin) }()
 				for _, rate := range r.churn {
 					if err := r.churnAt(s, n, rate); err != nil {
 						return err

@@ -10,7 +10,8 @@ import (
 
 func programs(k peer.Kind) bool { return k != harness && k.Services() }
 
-// enough is how long one peer is started again and again at one load.
+// enough is how long one peer is started again and again at one load, or has others' changes: then it
+// has no more rounds.
 const enough = 90 * time.Second
 
 // coldStart is how long a program takes, on a node on which nothing is programmed, from its start

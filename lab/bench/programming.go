@@ -21,6 +21,9 @@ const (
 	calm   = 100 * time.Millisecond
 )
 
+// sufficient is how long a peer may be at its changes in one round: then it begins no more of them.
+const sufficient = 15 * time.Second
+
 // programming is how long it takes until a changed endpoint is connected to, where nothing else changes.
 func programming() benchmark {
 	return benchmark{
@@ -29,7 +32,6 @@ func programming() benchmark {
 		metrics: func(effort, load) []metric { return []metric{{changeToConnect, "ms"}} },
 		run: func(r *run, s *stage) error {
 			return r.rotate(s, r.flips, func(n *node) (float64, error) {
-				wait(idle - time.Since(n.changed) + time.Duration(r.random.Int64N(int64(jitter))))
 				took, _, err := n.flip(r.Limit)
 				n.changed = time.Now()
 				return milli(took), err
@@ -44,9 +46,10 @@ func programming() benchmark {
 // rotate has every peer do one thing in turn, again and again within a round: what one has to wait
 // for between two of its own, others use. The values of a round come together.
 func (r *run) rotate(s *stage, times int, once func(n *node) (float64, error), done func(n *node, values []float64)) error {
-	values := map[*node][]float64{}
+	values, spent := map[*node][]float64{}, map[*node]time.Duration{}
 	return r.eachRound(s, func(nodes []*node) error {
 		clear(values)
+		clear(spent)
 		// What their clocks told them to do while they were stopped, they do now.
 		for _, n := range nodes {
 			if err := r.turn(s, n, func() error { wait(idle / time.Duration(len(nodes))); return nil }); err != nil {
@@ -56,12 +59,14 @@ func (r *run) rotate(s *stage, times int, once func(n *node) (float64, error), d
 		}
 		for range times {
 			for _, n := range nodes {
-				if n.out != "" {
+				if n.out != "" || spent[n] > sufficient {
 					continue
 				}
 				err := r.turn(s, n, func() error {
-					wait(calm)
+					wait(max(calm, idle-time.Since(n.changed)+time.Duration(r.random.Int64N(int64(jitter)))))
+					begin := time.Now()
 					v, err := once(n)
+					spent[n] += time.Since(begin)
 					if err == nil {
 						values[n] = append(values[n], v)
 					}

@@ -74,16 +74,16 @@ func (r *run) able(b benchmark, l load) (out []peer.Kind) {
 }
 
 // opening is about how long it takes until every peer has done all Services: seconds for worlds and
-// objects; and kube-proxy's nftables mode takes 0.5 s for 1,000 Services, 100 times that for 10,000.
+// objects; and kube-proxy's nftables mode takes 0.3 s for 1,000 Services, 100 times that for 10,000.
 func (r *run) opening(l load) time.Duration {
 	out := time.Second
 	for _, k := range r.Peers {
 		if r.tooSlow(k, l) != "" {
 			continue
 		}
-		out += 1500*time.Millisecond + time.Duration(l.Services)*40*time.Microsecond
+		out += 500*time.Millisecond + time.Duration(l.Services)*60*time.Microsecond
 		if k == peer.KubeProxyNFT {
-			out += time.Duration(l.Services) * time.Duration(l.Services) * 500 * time.Nanosecond
+			out += time.Duration(l.Services) * time.Duration(l.Services) * 300 * time.Nanosecond
 		}
 	}
 	return out

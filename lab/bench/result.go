@@ -107,8 +107,9 @@ func (r *record) add(k key, unit string, values ...float64) {
 	r.rounds[k] = append(r.rounds[k], values)
 }
 
-// note says why a row has no figure.
+// note says why a row has no figure, in a line.
 func (r *record) note(k key, unit, why string) {
+	why, _, _ = strings.Cut(why, "\n")
 	if _, known := r.units[k]; !known {
 		r.order = append(r.order, k)
 		r.units[k] = unit

@@ -194,7 +194,7 @@ func (r Result) columns(out *bytes.Buffer, rows []Row) {
 		out.WriteString("\n")
 	}
 	for i, note := range notes {
-		fmt.Fprintf(out, "\n[%d] %s\n", i+1, strings.ReplaceAll(note, "\n", " "))
+		fmt.Fprintf(out, "\n[%d] %s\n", i+1, note)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 )
 
@@ -93,6 +95,23 @@ func TestTasks(t *testing.T) {
 	sent := do(Job{Task: Blast, Targets: at(BlastPort), Length: short}).Done
 	if r, err := server.Do(Job{Task: Tell}); err != nil || r.Done == 0 || r.Done > sent {
 		t.Errorf("of %d datagrams %d came, %v", sent, r.Done, err)
+	}
+	// More clients have come and gone while the server was stopped than it may have files open.
+	if err := unix.Prlimit(server.cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: atOnce + 64, Max: atOnce + 64}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	r := do(Job{Task: Connect, Targets: at(AnswerPort), Count: 3 * atOnce})
+	if err := server.cmd.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if r.Outcomes[Open] < 2*atOnce { // a busy machine may lose one
+		t.Errorf("while the server was stopped: %v", r.Outcomes)
+	}
+	if r := do(Job{Task: Request, Targets: at(AnswerPort), Workers: 4, Length: short}); r.Done == 0 || len(r.Outcomes) != 1 {
+		t.Errorf("after the server was stopped: %+v", r)
 	}
 	begin := Now()
 	if r := do(Job{Task: Await, Targets: at(AnswerPort), Want: Open, Length: time.Second}); r.At < begin || r.At > Now() || r.Outcomes[Open] != 1 {

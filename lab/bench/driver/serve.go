@@ -6,7 +6,6 @@ import (
 	"io"
 	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,24 +37,29 @@ func Serve(in io.Reader, out io.Writer) error {
 		return fmt.Errorf("port %d: %w", BlastPort, err)
 	}
 	var datagrams atomic.Uint64
-	var group errgroup.Group
-	group.Go(func() error { return serve(answerer, true) })
-	group.Go(func() error { return serve(sink, false) })
-	group.Go(func() error {
-		buffer := make([]byte, 2048)
-		for {
-			if _, err := unix.Read(count, buffer); err != nil && !errors.Is(err, unix.EINTR) {
-				return err
-			}
-			datagrams.Add(1)
+	// The first that ends, ends the others: a server that is left in part would be silence to its clients.
+	ended := make(chan error, 4)
+	for _, part := range []func() error{
+		func() error { return serve(answerer, true) },
+		func() error { return serve(sink, false) },
+		func() error { return counting(count, &datagrams) },
+		func() error {
+			return answer(in, out, func(Job) (Reply, error) { return Reply{Done: datagrams.Load()}, nil })
+		},
+	} {
+		go func() { ended <- part() }()
+	}
+	return <-ended
+}
+
+func counting(socket int, datagrams *atomic.Uint64) error {
+	buffer := make([]byte, 2048)
+	for {
+		if _, err := unix.Read(socket, buffer); err != nil && !errors.Is(err, unix.EINTR) {
+			return err
 		}
-	})
-	broken := make(chan error, 2)
-	go func() { broken <- group.Wait() }()
-	go func() {
-		broken <- answer(in, out, func(Job) (Reply, error) { return Reply{Done: datagrams.Load()}, nil })
-	}()
-	return <-broken
+		datagrams.Add(1)
+	}
 }
 
 func listen(port int) (int, error) {
@@ -88,18 +92,17 @@ func serve(listener int, answers bool) error {
 	if err := watch(listener); err != nil {
 		return err
 	}
-	buffer, events := make([]byte, chunk), make([]unix.EpollEvent, 256)
+	buffer, events := make([]byte, chunk), make([]unix.EpollEvent, 2*atOnce)
 	for {
 		n, err := unix.EpollWait(epoll, events, -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return err
 		}
+		more := false
 		for _, e := range events[:max(n, 0)] {
 			fd := int(e.Fd)
 			if fd == listener {
-				if err := take(listener, watch); err != nil {
-					return err
-				}
+				more = true
 				continue
 			}
 			n, err := unix.Read(fd, buffer)
@@ -110,12 +113,21 @@ func serve(listener int, answers bool) error {
 				unix.Close(fd) // closed or broken by the client: either is its business
 			}
 		}
+		if more { // after those that are here have gone
+			if err := take(listener, watch); err != nil {
+				return err
+			}
+		}
 	}
 }
 
-// take takes every connection that waits.
+// atOnce is how many connections are taken before those that were taken are looked at again: clients
+// that were quick while this process had to wait have long closed theirs, and file descriptors are few.
+const atOnce = 256
+
+// take takes connections that wait.
 func take(listener int, watch func(int) error) error {
-	for {
+	for range atOnce {
 		fd, _, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
@@ -129,4 +141,5 @@ func take(listener int, watch func(int) error) error {
 			}
 		}
 	}
+	return nil
 }
