@@ -155,8 +155,11 @@ type api[L runtime.Object] interface {
 
 func stream[L runtime.Object](client kubernetes.Interface, a api[L], only metav1.ListOptions, kind runtime.Object, s cache.ReflectorStore) *cache.Reflector {
 	var expected any = kind
-	if _, rows := a.(interface{ bringsRows() }); rows {
-		expected = nil // or objects
+	list := func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return a.List(ctx, o) }
+	if r, ok := a.(interface {
+		listRows(context.Context, metav1.ListOptions) (runtime.Object, error)
+	}); ok {
+		expected, list = nil, r.listRows // rows come, or objects
 	}
 	narrow := func(o metav1.ListOptions) metav1.ListOptions {
 		o.FieldSelector, o.LabelSelector = only.FieldSelector, only.LabelSelector
@@ -164,7 +167,7 @@ func stream[L runtime.Object](client kubernetes.Interface, a api[L], only metav1
 	}
 	lw := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return a.List(ctx, narrow(o))
+			return list(ctx, narrow(o))
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			return a.Watch(ctx, narrow(o))

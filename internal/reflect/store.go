@@ -144,6 +144,8 @@ func (s *store[K, T]) lots(list []any) ([]*lot[T], error) {
 		switch o := obj.(type) {
 		case *lot[T]:
 			out = append(out, o)
+		case *parcel[T]:
+			out = append(out, &o.lot)
 		case K:
 			out = append(out, &lot[T]{uint64(i), []arrival[T]{s.arrived(o)}})
 		default:

@@ -45,6 +45,19 @@ func (p *parcel[T]) DeepCopyObject() runtime.Object {
 	return &out
 }
 
+// parcels are a whole list. To client-go it is a list of objects.
+type parcels[T any] struct {
+	metav1.TypeMeta
+	metav1.ListMeta
+	Items []*parcel[T]
+}
+
+// DeepCopyObject copies the list. Parcels never change.
+func (p *parcels[T]) DeepCopyObject() runtime.Object {
+	out := *p
+	return &out
+}
+
 // Bounds of what is read from a watch.
 const (
 	perParcel  = 512      // objects of a first list that go to client-go at once
@@ -52,7 +65,7 @@ const (
 	maxMessage = 16 << 20 // bytes of one event; client-go's bound
 )
 
-// rows is a typed client of one resource whose watches bring rows instead of objects.
+// rows is a typed client of one resource whose lists and watches bring rows instead of objects.
 type rows[L runtime.Object, K metav1.Object, T any] struct {
 	api[L]
 	client   rest.Interface
@@ -61,21 +74,47 @@ type rows[L runtime.Object, K metav1.Object, T any] struct {
 	store    *store[K, T]
 }
 
-func (rows[L, K, T]) bringsRows() {}
+// real tells whether there is an API server to ask. Where there is but a fake, the typed client has to do.
+func (w rows[L, K, T]) real() bool {
+	c, ok := w.client.(*rest.RESTClient)
+	return ok && c != nil
+}
 
-// Watch asks as the typed client does, and decodes by itself. It leaves both to the typed client where
-// there is no API server to ask, but a fake.
-func (w rows[L, K, T]) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-	if c, real := w.client.(*rest.RESTClient); !real || c == nil {
-		return w.api.Watch(ctx, o)
-	}
+func (w rows[L, K, T]) request(o *metav1.ListOptions) *rest.Request {
 	var timeout time.Duration
 	if o.TimeoutSeconds != nil {
 		timeout = time.Duration(*o.TimeoutSeconds) * time.Second
 	}
+	return w.client.Get().UseProtobufAsDefaultIfPreferred(true).Resource(w.resource).
+		VersionedParams(o, scheme.ParameterCodec).Timeout(timeout)
+}
+
+// listRows lists as the typed client does, but parcels, if it can.
+func (w rows[L, K, T]) listRows(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	if !w.real() {
+		return w.List(ctx, o)
+	}
+	result := w.request(&o).Do(ctx)
+	if err := result.Error(); err != nil {
+		return nil, err
+	}
+	raw, err := result.Raw()
+	if err != nil {
+		return nil, err
+	}
+	if list, ok := openList(w.decoder(), w.store, raw); ok {
+		return list, nil
+	}
+	return runtime.Decode(scheme.Codecs.UniversalDeserializer(), raw)
+}
+
+// Watch asks as the typed client does, and decodes by itself.
+func (w rows[L, K, T]) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	if !w.real() {
+		return w.api.Watch(ctx, o)
+	}
 	o.Watch = true
-	body, err := w.client.Get().UseProtobufAsDefaultIfPreferred(true).Resource(w.resource).
-		VersionedParams(&o, scheme.ParameterCodec).Timeout(timeout).Stream(ctx)
+	body, err := w.request(&o).Stream(ctx)
 	switch {
 	case err != nil && (net.IsProbableEOF(err) || net.IsTimeout(err)): // as typed clients take it
 		return watch.NewEmptyWatch(), nil
@@ -278,14 +317,51 @@ func openEvent(message []byte) (of string, object []byte, ok bool) {
 	return string(kind), object, ok
 }
 
-// openObject decodes an object of the decoder's kind. Kubernetes marks objects in protobuf by four bytes, and
-// packs each into a message that says what it is.
+// openObject decodes an object of the decoder's kind.
 func openObject[K metav1.Object](d decoder[K], message []byte) (object K, ok bool) {
-	message, ok = bytes.CutPrefix(message, []byte("k8s\x00"))
+	version, kind := d.kind()
+	inside, ok := unpack(message, version, kind)
 	if !ok {
 		return object, false
 	}
-	var version, kind, inside []byte
+	return d.decode(inside)
+}
+
+// openList decodes a list of objects of the decoder's kind.
+func openList[K metav1.Object, T any](d decoder[K], to *store[K, T], message []byte) (*parcels[T], bool) {
+	version, kind := d.kind()
+	inside, ok := unpack(message, version, kind+"List")
+	if !ok {
+		return nil, false
+	}
+	list, last := &parcels[T]{}, &parcel[T]{}
+	return list, each(inside, func(f field) bool {
+		switch f.tag {
+		case 1<<3 | length:
+			return list.ListMeta.Unmarshal(f.bytes) == nil
+		case 2<<3 | length:
+			o, ok := d.decode(f.bytes)
+			if !ok {
+				return false
+			}
+			if len(last.rows) == cap(last.rows) {
+				last = &parcel[T]{lot: lot[T]{number: uint64(len(list.Items)), rows: make([]arrival[T], 0, perParcel)}}
+				list.Items = append(list.Items, last)
+			}
+			last.rows = append(last.rows, to.arrived(o))
+		}
+		return true
+	})
+}
+
+// unpack returns an object's message. Kubernetes marks what it says in protobuf by four bytes, and
+// packs it into a message that says what it is.
+func unpack(message []byte, wantVersion, wantKind string) (inside []byte, ok bool) {
+	message, ok = bytes.CutPrefix(message, []byte("k8s\x00"))
+	if !ok {
+		return nil, false
+	}
+	var version, kind []byte
 	plain := each(message, func(f field) bool {
 		switch f.tag {
 		case 1<<3 | length:
@@ -305,9 +381,5 @@ func openObject[K metav1.Object](d decoder[K], message []byte) (object K, ok boo
 		}
 		return true
 	})
-	wantVersion, wantKind := d.kind()
-	if !plain || string(version) != wantVersion || string(kind) != wantKind {
-		return object, false
-	}
-	return d.decode(inside)
+	return inside, plain && string(version) == wantVersion && string(kind) == wantKind
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -281,9 +283,6 @@ func TestAWatchAsksAsTypedClientsDo(t *testing.T) {
 		if apierrors.ReasonForError(err) != apierrors.ReasonForError(typedErr) || (err == nil) != (typedErr == nil) {
 			t.Errorf("%s: error %v, and of a typed client %v", name, err, typedErr)
 		}
-		if len(api.urls) != 2 || api.urls[0] != api.urls[1] || api.accept[0] != api.accept[1] {
-			t.Errorf("%s: asked %q accepting %q", name, api.urls, api.accept)
-		}
 		for _, w := range []watch.Interface{typed, ours} {
 			if err == nil {
 				if e, open := <-w.ResultChan(); open {
@@ -291,5 +290,69 @@ func TestAWatchAsksAsTypedClientsDo(t *testing.T) {
 				}
 			}
 		}
+		if len(api.urls) != 2 || api.urls[0] != api.urls[1] || api.accept[0] != api.accept[1] {
+			t.Errorf("%s: asked %q accepting %q", name, api.urls, api.accept)
+		}
+	}
+}
+
+// A list brings what Kubernetes' own decoder finds in it, or leaves it to that.
+func TestListsAreDecodedAsByKubernetes(t *testing.T) {
+	list := &corev1.ServiceList{ListMeta: metav1.ListMeta{ResourceVersion: "77", Continue: "more"}}
+	for i := range perParcel + 3 {
+		list.Items = append(list.Items, *numbered(t, i))
+	}
+	for mediaType, whole := range map[string]bool{runtime.ContentTypeProtobuf: true, runtime.ContentTypeJSON: false} {
+		info, ok := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), mediaType)
+		if !ok {
+			t.Fatal(mediaType)
+		}
+		raw, err := runtime.Encode(scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion), list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		api := &asked{answer: func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusOK, Request: r, Header: http.Header{"Content-Type": {mediaType}}, Body: io.NopCloser(bytes.NewReader(raw))}, nil
+		}}
+		client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://asked", Transport: api, QPS: -1,
+			ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeProtobuf}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tables := state.New(state.Services)
+		store := serviceStore(tables, time.Now)
+		from := rows[*corev1.ServiceList, *corev1.Service, servedOrNot]{client.CoreV1().Services(""), client.CoreV1().RESTClient(), "services", newServiceDecoder, store}
+		o := metav1.ListOptions{LabelSelector: ourServices, Limit: 500}
+		got, err := from.listRows(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := from.List(t.Context(), o); err != nil || api.urls[0] != api.urls[1] || api.accept[0] != api.accept[1] {
+			t.Errorf("asked %q accepting %q: %v", api.urls, api.accept, err)
+		}
+		if _, ok := got.(*parcels[servedOrNot]); ok != whole {
+			t.Errorf("%s: %T", mediaType, got)
+		}
+		said, err := meta.ListAccessor(got)
+		if err != nil || said.GetResourceVersion() != "77" || said.GetContinue() != "more" {
+			t.Errorf("%s: %v %+v", mediaType, err, said)
+		}
+		items, err := meta.ExtractList(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []any
+		for _, o := range items {
+			all = append(all, o)
+		}
+		if err := store.Replace(all, "77"); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(slices.Collect(tables.Snapshot().Services())); n != len(list.Items) {
+			t.Errorf("%s: %d services", mediaType, n)
+		}
+	}
+	if _, ok := openList(newServiceDecoder(), serviceStore(state.New(), time.Now), []byte("k8s\x00\x0a\x01")); ok {
+		t.Error("half a list is a list")
 	}
 }
