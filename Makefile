@@ -115,12 +115,15 @@ bin/staticcheck: lab/tools/lint/go.mod lab/tools/lint/go.sum
 	$(TOOL)/lint -ldflags '-s -w' -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 
 .PHONY: generate
-generate: bin/controller-gen ## make generated files again
+generate: bin/controller-gen bin/protoc ## make generated files again
 	./hack/setup generate
 	go generate ./... ./lab/...
 
 bin/controller-gen: lab/tools/controller-gen/go.mod lab/tools/controller-gen/go.sum
 	$(TOOL)/controller-gen -ldflags '-s -w' -o $(CURDIR)/bin/controller-gen sigs.k8s.io/controller-tools/cmd/controller-gen
+
+bin/protoc: lab/tools/protoc/go.mod lab/tools/protoc/go.sum lab/tools/protoc/main.go
+	$(TOOL)/protoc -ldflags '-s -w' -o $(CURDIR)/bin/ . google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 
 .PHONY: demo
 demo: build ## boot a lab, drive traffic, show what crossed zones and what it cost

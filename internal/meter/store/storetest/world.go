@@ -22,6 +22,7 @@ type service struct {
 	name    model.Name
 	port    uint16
 	servers []model.Party
+	calls   []int // which Services its pods call
 }
 
 // New makes a world of some nodes with so many flows a minute on each.
@@ -37,6 +38,11 @@ func New(nodes, flows int, seed uint64) *World {
 		}
 		w.services = append(w.services, s)
 	}
+	for i := range w.services {
+		for range 12 {
+			w.services[i].calls = append(w.services[i].calls, int(math.Pow(w.random.Float64(), 3)*float64(len(w.services))))
+		}
+	}
 	for i := range nodes {
 		w.flows = append(w.flows, w.keys(i, flows))
 	}
@@ -49,12 +55,12 @@ func (w *World) pod(node int, of model.Name) model.Party {
 	return p
 }
 
-// keys are what a node's pods keep calling: 20 workloads, each a few Services, most of them popular.
+// keys are what a node's pods keep calling: 20 workloads, each the Services that it calls anywhere.
 func (w *World) keys(node, flows int) (keys []model.FlowKey) {
 	seen := map[model.FlowKey]bool{}
 	for i := 0; len(keys) < flows && i < 20*flows; i++ {
 		client := w.services[(node*7+i%20*31)%len(w.services)]
-		s := w.services[int(math.Pow(w.random.Float64(), 3)*float64(len(w.services)))]
+		s := w.services[client.calls[w.random.IntN(len(client.calls))]]
 		k := model.FlowKey{Client: w.pod(node, client.name), Server: s.servers[w.random.IntN(len(s.servers))],
 			Service: s.name, Port: s.port, Protocol: model.TCP, Via: model.ViaClusterIP}
 		if !seen[k] {

@@ -1,0 +1,3 @@
+package stream
+
+//go:generate ../../../bin/protoc meter.proto

@@ -1,0 +1,84 @@
+package stream
+
+import (
+	"errors"
+	"time"
+
+	"github.com/zonewise/zonewise/internal/model"
+)
+
+var errMalformed = errors.New("a number in it names nothing")
+
+// table numbers values in the order in which they come.
+type table[T comparable] struct {
+	values  []T
+	numbers map[T]uint32
+}
+
+func (t *table[T]) number(v T) uint32 {
+	n, ok := t.numbers[v]
+	if !ok {
+		if t.numbers == nil {
+			t.numbers = map[T]uint32{}
+		}
+		n = uint32(len(t.values))
+		t.values, t.numbers[v] = append(t.values, v), n
+	}
+	return n
+}
+
+// encode writes flows with each name and party once.
+func encode(at time.Time, flows []model.Flow) *Batch {
+	var names table[string]
+	var parties table[model.Party]
+	b := &Batch{At: at.UnixNano(), Flows: make([]*Flow, len(flows))}
+	for i, f := range flows {
+		b.Flows[i] = &Flow{
+			Client: parties.number(f.Client), Server: parties.number(f.Server),
+			Namespace: names.number(f.Service.Namespace), Service: names.number(f.Service.Name),
+			Port: uint32(f.Port), Protocol: uint32(f.Protocol), Via: names.number(string(f.Via)),
+			Connections: f.Connections, RequestBytes: f.RequestBytes, ResponseBytes: f.ResponseBytes,
+			RequestPackets: f.RequestPackets, ResponsePackets: f.ResponsePackets,
+		}
+	}
+	for _, p := range parties.values {
+		b.Parties = append(b.Parties, &Party{Kind: names.number(string(p.Kind)), Zone: names.number(p.Zone), Node: names.number(p.Node),
+			Namespace: names.number(p.Namespace), Workload: names.number(p.Workload), Block: names.number(p.Block)})
+	}
+	b.Names = names.values
+	return b
+}
+
+// decode is the reverse of encode.
+func decode(b *Batch) ([]model.Flow, error) {
+	bad := false
+	name := func(n uint32) string {
+		if int(n) >= len(b.Names) {
+			bad = true
+			return ""
+		}
+		return b.Names[n]
+	}
+	parties := make([]model.Party, len(b.Parties))
+	for i, p := range b.Parties {
+		parties[i] = model.Party{Kind: model.PartyKind(name(p.Kind)), Zone: name(p.Zone), Node: name(p.Node),
+			Namespace: name(p.Namespace), Workload: name(p.Workload), Block: name(p.Block)}
+	}
+	flows := make([]model.Flow, len(b.Flows))
+	for i, f := range b.Flows {
+		if int(f.Client) >= len(parties) || int(f.Server) >= len(parties) || f.Port > 1<<16-1 || f.Protocol > 1<<8-1 {
+			return nil, errMalformed
+		}
+		flows[i] = model.Flow{
+			FlowKey: model.FlowKey{Client: parties[f.Client], Server: parties[f.Server],
+				Service: model.Name{Namespace: name(f.Namespace), Name: name(f.Service)},
+				Port:    uint16(f.Port), Protocol: model.Protocol(f.Protocol), Via: model.Via(name(f.Via))},
+			FlowCount: model.FlowCount{Connections: f.Connections, RequestBytes: f.RequestBytes, ResponseBytes: f.ResponseBytes,
+				RequestPackets: f.RequestPackets, ResponsePackets: f.ResponsePackets},
+		}
+	}
+	if bad {
+		return nil, errMalformed
+	}
+	return flows, nil
+}
