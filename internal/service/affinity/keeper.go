@@ -2,6 +2,7 @@ package affinity
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -9,8 +10,8 @@ import (
 type Notes interface {
 	// Notes returns all of it.
 	Notes() (map[Client]Note, error)
-	// Renew writes notes, and returns the clients of which the kernel would not have one: theirs has
-	// changed meanwhile, or there is no room.
+	// Renew writes notes, and returns the clients that get none: theirs has changed meanwhile, its endpoint
+	// has left, or there is no room.
 	Renew([]Renewal) (refused map[Client]bool, err error)
 }
 
@@ -35,7 +36,11 @@ type Keeper struct {
 	notes  Notes
 	copies Copies
 	next   time.Duration // no look before
+	size   atomic.Int64
 }
+
+// Size is how many entries there were at the last pass. It may be asked for at any time.
+func (k *Keeper) Size() int { return int(k.size.Load()) }
 
 // NewKeeper returns one for two memories.
 func NewKeeper(n Notes, c Copies) *Keeper { return &Keeper{notes: n, copies: c} }
@@ -44,6 +49,7 @@ func NewKeeper(n Notes, c Copies) *Keeper { return &Keeper{notes: n, copies: c} 
 // two seconds.
 func (k *Keeper) Pass() error {
 	entries, err := k.copies.Remembered()
+	k.size.Store(int64(len(entries)))
 	if err != nil || len(entries) == 0 {
 		return err
 	}

@@ -3,8 +3,11 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/zonewise/zonewise/internal/kernel/nft"
+	"github.com/zonewise/zonewise/internal/service"
 	memory "github.com/zonewise/zonewise/internal/service/affinity" // affinity is a set
 )
 
@@ -21,8 +24,8 @@ func (a *Applier) Notes() (map[memory.Client]memory.Note, error) {
 	return out, nil
 }
 
-// Renew writes notes. It returns the clients of which the kernel would not have one: their note has
-// come, gone or changed meanwhile, or there is no room.
+// Renew writes notes. It returns the clients that get none: their note has come, gone or changed
+// meanwhile, its endpoint has left, or there is no room.
 func (a *Applier) Renew(list []memory.Renewal) (refused map[memory.Client]bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -30,13 +33,25 @@ func (a *Applier) Renew(list []memory.Renewal) (refused map[memory.Client]bool, 
 	err = a.each(func(h *half) error {
 		var own []memory.Renewal
 		for _, r := range list {
-			if h.mine(r.Client.Addr) {
+			switch {
+			case !h.mine(r.Client.Addr):
+			case h.serves(r.Group, r.Backend):
 				own = append(own, r)
+			default: // who comes now is sent elsewhere, and that must not be overwritten
+				refused[r.Client] = true
 			}
 		}
 		return h.renew(own, refused)
 	})
 	return refused, err
+}
+
+// serves tells that the endpoint is wanted at one of the group's frontends. The group has the name of its
+// first, which is of the same Service.
+func (h *half) serves(group service.Key, backend netip.AddrPort) bool {
+	return slices.ContainsFunc(h.want[h.owners[group]], func(f service.Frontend) bool {
+		return f.Group == group && h.has(service.Pair{Frontend: f.Key(), Backend: backend})
+	})
 }
 
 // renew writes the notes in one transaction, or each in its own if that is refused. Kernels before

@@ -4,6 +4,7 @@ package nft_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,7 +40,9 @@ func TestNotesAreRenewed(t *testing.T) {
 		d.apply(nil)
 		d.update("all", s.all(hours, s.four()...))
 		group := service.Key{Addr: netip.MustParseAddrPort(at(s.cluster, 80)), Protocol: model.TCP}
-		of := func(client string) affinity.Client { return affinity.Client{Group: group, Addr: netip.MustParseAddr(client)} }
+		of := func(client string) affinity.Client {
+			return affinity.Client{Group: group, Addr: netip.MustParseAddr(client)}
+		}
 		note := func(client, backend string, left time.Duration, there bool) affinity.Renewal {
 			return affinity.Renewal{Client: of(client), Note: affinity.Note{Backend: netip.MustParseAddrPort(target(backend)), Left: left}, There: there}
 		}
@@ -75,6 +78,15 @@ func TestNotesAreRenewed(t *testing.T) {
 		if got := s.spread(t, s.world.podA, at(s.cluster, 80)); len(got) != 1 || got[0] != first {
 			t.Errorf("%v, want %s", got, first)
 		}
+
+		// One whose endpoint has left since: if it was sent elsewhere it stays there.
+		others := slices.DeleteFunc(s.four(), func(e model.Endpoint) bool { return e.Addr.String() == first })
+		d.update("all", s.all(hours, others...))
+		second := s.who(t, s.world.podA, at(s.cluster, 80))
+		if refused := d.renew(note(s.podA, first, time.Hour, true)); !refused[of(s.podA)] {
+			t.Errorf("refused: %v", refused)
+		}
+		holds("sent elsewhere", s.podA, second, 3*time.Hour)
 		readable(t, s.nft(t, "list", "ruleset"))
 		var repaired bool
 		d.w.in(t, d.w.node, func() (err error) {
