@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/zonewise/zonewise/internal/loop"
 	"github.com/zonewise/zonewise/internal/service/affinity"
 )
@@ -14,9 +16,18 @@ import (
 // at the socket leaves time for two.
 const clientsEvery = affinity.Least / 5
 
+// countClients tells how much room is left for what the socket path remembers.
+func (m *metrics) countClients(of func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "zonewise_clients_at_socket",
+		Help: "Clients of this node that the socket path knows, by Service address. Those beyond 65,536 are left to nft.",
+	}, func() float64 { return float64(of()) }))
+}
+
 // followClients has both paths remember the same of clients, as long as both are in use.
 func (a *Agent) followClients(ctx context.Context, wg *sync.WaitGroup) {
 	k := affinity.NewKeeper(a.config.Notes, a.config.Socket)
+	a.program.metrics.countClients(k.Size)
 	l := loop.New(func(context.Context) error {
 		if socket, _ := a.program.paths.inUse(); socket == nil || a.program.programmed.Load() == nil {
 			return nil

@@ -347,6 +347,9 @@ func TestKeeperLooksOnlyWhenItHasTo(t *testing.T) {
 	pass("nobody at the socket", 0)
 	m.bySocket(client(1))
 	pass("one who asked", 1)
+	if k.Size() != 1 {
+		t.Errorf("%d entries", k.Size())
+	}
 	pass("nothing new", 1)
 	m.now += s
 	m.bySocket(client(1))
@@ -359,6 +362,9 @@ func TestKeeperLooksOnlyWhenItHasTo(t *testing.T) {
 		t.Errorf("left: %v", m.copies)
 	}
 	pass("nobody again", 4)
+	if k.Size() != 0 {
+		t.Errorf("%d entries", k.Size())
+	}
 }
 
 func TestKeeperWhenThingsGoWrong(t *testing.T) {
