@@ -105,6 +105,8 @@ func (m *image) place(f *service.Frontend, put emit) {
 		put(inside, k, string(balanceInner.where(keeps, within)))
 	case f.Verdict == service.Balance && f.Masquerade:
 		to = external.where(keeps, size)
+	case f.Verdict == service.Balance && f.Kind == service.ClusterIP:
+		to = cluster.where(keeps, size)
 	case f.Verdict == service.Balance:
 		to = balance.where(keeps, size)
 	}

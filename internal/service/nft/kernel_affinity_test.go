@@ -246,7 +246,7 @@ func TestMemoryFull(t *testing.T) {
 		// The agent takes the set as it finds it: with room for one.
 		b := kernelnft.NewBatch(table)
 		b.AddTable()
-		b.AddChain(kernelnft.Chain{Name: "layout-7"})
+		b.AddChain(kernelnft.Chain{Name: "layout-8"})
 		b.AddSet(kernelnft.Set{
 			Name: "sticky", Key: []kernelnft.Field{kernelnft.Addr, kernelnft.Port, kernelnft.Addr, kernelnft.Protocol},
 			Data: []kernelnft.Field{kernelnft.Protocol, kernelnft.Addr, kernelnft.Port}, Dynamic: true, Timeouts: true, Size: 1,

@@ -303,7 +303,7 @@ func TestAdoptAndRepair(t *testing.T) {
 		"services emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "services"}) },
 		"ways emptied":     func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "ways"}) },
 		"outcomes emptied": func(b *kernelnft.Batch) { empty(t, w, b, kernelnft.Set{Name: "outcomes"}) },
-		unknown:            func(b *kernelnft.Batch) { b.DelChain("layout-7") },
+		unknown:            func(b *kernelnft.Batch) { b.DelChain("layout-8") },
 	} {
 		b := kernelnft.NewBatch(table4)
 		damage(b)

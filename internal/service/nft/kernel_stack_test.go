@@ -266,7 +266,7 @@ func TestNoTableForNothing(t *testing.T) {
 	}
 	rules := w.nft(t, "list", "ruleset")
 	readable(t, rules)
-	for _, want := range []string{"table ip6 zonewise", six("10.100.0.8") + " . tcp . 80 : " + numberOf(t, rules, "lb-1"), "dnat ip6 to ip6 daddr . meta l4proto . th dport . numgen random mod 1 map @backends"} {
+	for _, want := range []string{"table ip6 zonewise", six("10.100.0.8") + " . tcp . 80 : " + numberOf(t, rules, "cip-1"), "dnat ip6 to ip6 daddr . meta l4proto . th dport . numgen random mod 1 map @backends"} {
 		if !strings.Contains(rules, want) {
 			t.Errorf("no %s in %s", want, rules)
 		}

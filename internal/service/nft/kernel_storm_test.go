@@ -68,7 +68,7 @@ func TestNoConnectFailsMeanwhile(t *testing.T) {
 			d.apply(want)
 		case 20: // of another version
 			b := kernelnft.NewBatch(table4)
-			b.DelChain("layout-7")
+			b.DelChain("layout-8")
 			b.AddChain(kernelnft.Chain{Name: "layout-1"})
 			if err := door.Commit(b); err != nil {
 				t.Fatal(err)

@@ -29,7 +29,7 @@ func TestWhatTheKernelRefuses(t *testing.T) {
 	// The agent takes the set as it finds it: with room for four endpoints.
 	b := kernelnft.NewBatch(table4)
 	b.AddTable()
-	b.AddChain(kernelnft.Chain{Name: "layout-7"})
+	b.AddChain(kernelnft.Chain{Name: "layout-8"})
 	b.AddSet(kernelnft.Set{
 		Name: "backends", Key: []kernelnft.Field{kernelnft.Addr, kernelnft.Protocol, kernelnft.Port, kernelnft.Mark},
 		Data: []kernelnft.Field{kernelnft.Addr, kernelnft.Port}, Size: 4,

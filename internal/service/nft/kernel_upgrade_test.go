@@ -33,7 +33,7 @@ func TestUpgradeFromAnotherLayout(t *testing.T) {
 		door := kernelnft.Dial(s.world.node.FD())
 		defer door.Close()
 		other := kernelnft.NewBatch(table)
-		other.DelChain("layout-7")
+		other.DelChain("layout-8")
 		other.AddChain(kernelnft.Chain{Name: "layout-1"})
 		if err := door.Commit(other); err != nil {
 			t.Fatal(err)

@@ -187,7 +187,7 @@ func TestNftListsWeights(t *testing.T) {
 	d.update("web", weighted(s.plan(), map[string]float64{podAIP: .3, podBIP: .3, remoteIP: .3, otherIP: .1}))
 	whole := w.nft(t, "list", "ruleset")
 	for _, want := range []string{
-		"10.100.0.7 . tcp . 80 : " + numberOf(t, whole, "lb-4-3"), "192.168.1.10 . tcp . 30080 : " + numberOf(t, whole, "ext-4-3"),
+		"10.100.0.7 . tcp . 80 : " + numberOf(t, whole, "cip-4-3"), "192.168.1.10 . tcp . 30080 : " + numberOf(t, whole, "ext-4-3"),
 		`ip daddr . meta l4proto . th dport . numgen random mod 4 @weights goto lb-4 comment "toss 1 of 4 from 0x00000000"`,
 		"10.100.0.7 . tcp . 80 . 0x00000001",
 	} {

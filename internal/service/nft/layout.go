@@ -20,7 +20,7 @@ const interimName = "zonewise-interim"
 // sets.go and in rules.go. A table without it was written by another version: it is replaced whole
 // as soon as all inputs are known. It is a variable so that the linker can make an agent of another
 // version, to try an upgrade.
-var layoutChain = "layout-7"
+var layoutChain = "layout-8"
 
 const (
 	// insideSlots is more than any Service has endpoints.
@@ -67,7 +67,7 @@ func (l layout) chains() []chain {
 		{nft.Chain{Name: keptChain}, []nft.Rule{l.useRemembered(eligible), l.forget()}},
 		{nft.Chain{Name: keptInsideChain}, []nft.Rule{l.useRemembered(eligibleInside), l.forget()}},
 		{nft.Chain{Name: insideChain}, []nft.Rule{l.chooseInside()}},
-		{nft.Chain{Name: servicesChain}, []nft.Rule{l.markOffCluster(), l.chooseService()}},
+		{nft.Chain{Name: servicesChain}, []nft.Rule{l.chooseService()}},
 		{nft.Chain{Name: "prerouting", Hook: hook(nft.NAT, nft.Prerouting, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
 		{nft.Chain{Name: "output", Hook: hook(nft.NAT, nft.Output, nft.PriorityDNAT)}, []nft.Rule{l.goServices()}},
 		{nft.Chain{Name: "postrouting", Hook: hook(nft.NAT, nft.Postrouting, nft.PrioritySNAT)}, []nft.Rule{l.masqueradeMarked(), l.masqueradeHairpin()}},
@@ -111,13 +111,14 @@ type counted string
 
 const (
 	balance      counted = "lb-"       // draw a slot
+	cluster      counted = "cip-"      // masquerade who is no pod of ours, and draw a slot
 	external     counted = "ext-"      // masquerade and draw a slot
 	local        counted = "local-"    // insiders to inside, others draw a slot; local-0 lets them pass
 	balanceInner counted = "in-"       // draw a slot of those for insiders
 	from         counted = "from-"     // go on, to another of these, if a source of one of these prefix lengths may
 	remember     counted = "remember-" // note for so many seconds who was sent where
 
-	// keeping is before the numbers of lb-, ext-, local- and in- where clients are remembered.
+	// keeping is before the numbers of lb-, cip-, ext-, local- and in- where clients are remembered.
 	keeping = "keep-"
 	// nobody stands for no number.
 	nobody = "none"
@@ -125,7 +126,7 @@ const (
 	goingTo = "-to-"
 )
 
-var counteds = []counted{balance, external, local, balanceInner, from, remember}
+var counteds = []counted{balance, cluster, external, local, balanceInner, from, remember}
 
 func (c counted) of(s ...int) nft.Verdict { return nft.Verdict(string(c) + sizes(s).String()) }
 
@@ -205,6 +206,8 @@ func (l layout) program(kind counted, keeps bool, s sizes) (targets []chain, rul
 	switch {
 	case kind == remember:
 		return nil, []nft.Rule{l.remember(time.Duration(s[0]) * time.Second)}
+	case kind == cluster:
+		return via(balance.where(keeps, s), l.markOffCluster())
 	case kind == external:
 		return via(balance.where(keeps, s), l.mark())
 	case kind == local && slices.Equal(s, sizes{0}):

@@ -66,10 +66,10 @@ func (l layout) chooseInside() nft.Rule {
 // markOffCluster: who comes from elsewhere than a pod of ours must get the answer from us.
 func (l layout) markOffCluster() nft.Rule {
 	if l.masqueradeAll {
-		return rule("cluster IPs are masqueraded", l.to(key), found(clusterIPs, key), setMark())
+		return rule("cluster IPs are masqueraded", setMark())
 	}
 	return rule("cluster IPs are masqueraded unless from "+l.podInterface+"*",
-		l.fromPod(expr.CmpOpNeq), l.to(key), found(clusterIPs, key), setMark())
+		l.fromPod(expr.CmpOpNeq), setMark())
 }
 
 func (l layout) mark() nft.Rule { return rule("masquerade", setMark()) }

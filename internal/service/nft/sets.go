@@ -54,7 +54,7 @@ var (
 
 	// sets are as in the table of either family.
 	sets = [allSets]nft.Set{
-		services: { // to lb-N, ext-N (masquerade, then lb-N) or local-N, where N may be several sizes; or to from-N
+		services: { // to lb-N, cip-N or ext-N (masquerade, then lb-N) or local-N, where N may be several sizes; or to from-N
 			Name: "services", Key: frontendKey, Data: numberData,
 			Comment: "what answers at an address, protocol and port: by the numbers in ways",
 		},
