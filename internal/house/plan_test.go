@@ -37,6 +37,11 @@ var kubernetes = map[string]string{
 
 // doors are the driver libraries that a folder outside internal/kernel may use, and why.
 var doors = map[string]map[string]string{
+	"internal/meter/bpf": {
+		"github.com/cilium/ebpf":      "programs come with the room that they think for, and the library loads them",
+		"github.com/cilium/ebpf/link": "hooks belong to those programs",
+		"golang.org/x/sys/unix":       "numbers of families in what programs write, and the clock that they use",
+	},
 	"internal/service/bpf": {
 		"github.com/cilium/ebpf":      "programs come with the room that they think for, and the library loads them",
 		"github.com/cilium/ebpf/link": "hooks belong to those programs",

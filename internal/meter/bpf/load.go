@@ -1,0 +1,260 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// socketMaps are the socket path's: we read them.
+var socketMaps = []string{objectMapPlaces, objectMapPeers, objectMapConversations}
+
+// hook is a place in netfilter.
+type hook struct {
+	program string // there, for good
+	runs    string // by that
+	index   uint32 // of the program that it runs
+	at      link.NetfilterInetHook
+}
+
+func hooks() []hook {
+	return []hook{
+		{objectProgAtLeaving, objectProgLeaving, 0, link.NetfilterInetPostRouting},
+		{objectProgAtArriving, objectProgArriving, 1, link.NetfilterInetLocalIn},
+	}
+}
+
+// priority is after everything save the last step of connection tracking (INT_MAX, and one less
+// for what IPv6 delivers): translations are done, and a connection's first packet can still be told.
+const priority = 1<<31 - 3
+
+func families() map[string]link.NetfilterProtocolFamily {
+	return map[string]link.NetfilterProtocolFamily{"4": link.NetfilterProtoIPv4, "6": link.NetfilterProtoIPv6}
+}
+
+// load opens the maps that are there, makes the others, hands the programs to the kernel, and pins.
+func (c *Counter) load() error {
+	spec, err := loadObject()
+	if err != nil {
+		return err
+	}
+	adopted := map[string]*ebpf.Map{}
+	defer func() {
+		for _, m := range adopted {
+			m.Close() // the collection has its own
+		}
+	}()
+	for name, s := range spec.Maps {
+		m, err := adopt(c.mapPin(name), s)
+		if err != nil {
+			return err
+		}
+		if m != nil {
+			adopted[name] = m
+		}
+	}
+	if slices.ContainsFunc(socketMaps, func(name string) bool { return adopted[name] == nil }) {
+		delete(spec.Programs, objectProgEgress) // there is no socket path
+		for _, name := range socketMaps {
+			delete(spec.Maps, name)
+			if m := adopted[name]; m != nil {
+				m.Close()
+				delete(adopted, name)
+			}
+		}
+	}
+	if c.objects, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: adopted}); err != nil {
+		return refused(err)
+	}
+	return c.pinMaps()
+}
+
+// adopt opens a pinned map if it is there and of the shape that we know.
+func adopt(pin string, s *ebpf.MapSpec) (*ebpf.Map, error) {
+	if pin == "" {
+		return nil, nil
+	}
+	m, err := ebpf.LoadPinnedMap(pin, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("map %s: %w", s.Name, err)
+	}
+	if m.Type() != s.Type || m.KeySize() != s.KeySize || m.ValueSize() != s.ValueSize || m.Flags() != s.Flags || m.MaxEntries() != s.MaxEntries {
+		return nil, errors.Join(fmt.Errorf("map %s: %s is another: %v", s.Name, pin, m), m.Close())
+	}
+	return m, nil
+}
+
+// refused says in a sentence why the kernel does not take the programs.
+func refused(err error) error {
+	var v *ebpf.VerifierError
+	if errors.As(err, &v) && len(v.Log) > 0 {
+		return &Unsupported{"the kernel refuses a program: " + strings.TrimSpace(v.Log[len(v.Log)-1]) + " (" + v.Cause.Error() + ")"}
+	}
+	if errors.Is(err, os.ErrPermission) {
+		return &Unsupported{"the kernel does not let this process load eBPF programs (it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or CAP_SYS_ADMIN)"}
+	}
+	return &Unsupported{"the kernel refuses the eBPF programs (they need Linux 6.4 or newer): " + err.Error()}
+}
+
+func (c *Counter) mapPin(name string) string {
+	if !slices.Contains(socketMaps, name) {
+		return filepath.Join(c.options.Pins, layout, name)
+	}
+	if c.options.Sockets == "" {
+		return ""
+	}
+	return filepath.Join(c.options.Sockets, name)
+}
+
+func (c *Counter) linkPin(name string) string {
+	return filepath.Join(c.options.Pins, linksDir, name)
+}
+
+// pinMaps pins what is not pinned.
+func (c *Counter) pinMaps() error {
+	for name, m := range c.objects.Maps {
+		if slices.Contains(socketMaps, name) || exists(c.mapPin(name)) {
+			continue
+		}
+		again, err := m.Clone() // one that knows of no pin
+		if err != nil {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+		if err := errors.Join(again.Pin(c.mapPin(name)), again.Close()); err != nil {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// openLinks opens the links that are there.
+func (c *Counter) openLinks() error {
+	entries, err := os.ReadDir(filepath.Join(c.options.Pins, linksDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("links: %w", err)
+	}
+	for _, e := range entries {
+		l, err := link.LoadPinnedLink(c.linkPin(e.Name()), nil)
+		if err != nil {
+			return fmt.Errorf("link %s: %w", e.Name(), err)
+		}
+		c.links[e.Name()] = l
+	}
+	return nil
+}
+
+// attach puts our programs in place: first what notes, then what counts.
+func (c *Counter) attach() error {
+	if err := c.note(); err != nil {
+		return fmt.Errorf("link %s: %w", objectProgEgress, err)
+	}
+	for _, h := range hooks() {
+		if err := c.objects.Maps[objectMapPrograms].Put(h.index, uint32(c.objects.Programs[h.runs].FD())); err != nil {
+			return fmt.Errorf("program %s: %w", h.runs, err)
+		}
+		for family, number := range families() {
+			name := h.program + family
+			if c.links[name] != nil {
+				continue
+			}
+			l, err := link.AttachNetfilter(link.NetfilterOptions{
+				Program: c.objects.Programs[h.program], ProtocolFamily: number, Hook: h.at, Priority: priority,
+			})
+			if err != nil {
+				return fmt.Errorf("link %s: %w", name, err)
+			}
+			if err := c.keep(name, l); err != nil {
+				return fmt.Errorf("link %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// note attaches the program that notes what sockets dialled, if there is a socket path. For a moment
+// it may run beside its predecessor: both note the same.
+func (c *Counter) note() error {
+	name := objectProgEgress
+	old, p := c.links[name], c.objects.Programs[name]
+	if p != nil {
+		if same, err := runs(old, p); same || err != nil {
+			return err
+		}
+	}
+	delete(c.links, name)
+	if p != nil {
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: c.options.Cgroup, Attach: ebpf.AttachCGroupInetEgress, Program: p})
+		if err != nil {
+			return err
+		}
+		if err := os.RemoveAll(c.linkPin(name)); err != nil {
+			return errors.Join(err, l.Close())
+		}
+		if err := c.keep(name, l); err != nil {
+			return err
+		}
+	} else if err := os.RemoveAll(c.linkPin(name)); err != nil {
+		return err
+	}
+	if old != nil {
+		return old.Close()
+	}
+	return nil
+}
+
+// runs tells whether a link runs the same instructions on the same maps.
+func runs(l link.Link, p *ebpf.Program) (bool, error) {
+	if l == nil {
+		return false, nil
+	}
+	info, err := l.Info()
+	if err != nil {
+		return false, err
+	}
+	there, err := ebpf.NewProgramFromID(info.Program)
+	if err != nil {
+		return false, nil // it has just gone
+	}
+	defer there.Close()
+	a, err := there.Info()
+	if err != nil {
+		return false, err
+	}
+	b, err := p.Info()
+	if err != nil {
+		return false, err
+	}
+	x, _ := a.MapIDs()
+	y, _ := b.MapIDs()
+	slices.Sort(x)
+	slices.Sort(y)
+	return a.Tag == b.Tag && slices.Equal(x, y), nil
+}
+
+// keep pins a link, and remembers it.
+func (c *Counter) keep(name string, l link.Link) error {
+	pin := c.linkPin(name)
+	if err := os.MkdirAll(filepath.Dir(pin), 0o700); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	if err := l.Pin(pin); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	c.links[name] = l
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
