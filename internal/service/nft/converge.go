@@ -111,6 +111,7 @@ func (h *half) adopt(contents nft.Contents) (wrote bool, err error) {
 	}
 	b := nft.NewBatch(h.layout.table())
 	h.have, h.chains, h.there = have, h.repair(b, contents), true
+	h.idled = h.idle() // the sweep that follows is the second look at these
 	return h.transact(b, diff(have, h.compile(have), h.prunable()))
 }
 

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/zonewise/zonewise/internal/kernel/conntrack"
 	"github.com/zonewise/zonewise/internal/kernel/nft"
 )
@@ -120,5 +122,30 @@ func TestNumbersAreThereWhileAPacketIsOnItsWay(t *testing.T) {
 	}
 	if removes == 0 {
 		t.Error("no number ever went")
+	}
+}
+
+// What was idle when an agent looked at the kernel is swept at once: nobody can be on the way to it.
+func TestWhatWasIdleBeforeIsSweptAtOnce(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 22))
+	want := random(r)
+	fresh, b := world(t)
+	ok(t, b.Apply(want, true))
+	k, a := world(t)
+	ok(t, a.Apply(nil, false))
+	others := random(r)
+	for name, plan := range others {
+		ok(t, a.Update(desired{name: plan}))
+	}
+	for name := range others {
+		ok(t, a.Update(desired{name: nil}))
+	}
+	for name, plan := range want {
+		ok(t, a.Update(desired{name: plan}))
+	}
+	before := k.Commits
+	ok(t, a.Apply(want, true))
+	if d := cmp.Diff(meaning(t, fresh), meaning(t, k)); d != "" || k.Commits == before {
+		t.Errorf("after the first Apply that knows all, and %d transactions:\n%s", k.Commits-before, d)
 	}
 }
