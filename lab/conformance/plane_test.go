@@ -49,8 +49,8 @@ type plane struct {
 	world    *rig.World
 	path     path
 	appliers []applier
-	sockets  *bpf.Applier     // nil by nft alone
-	clients  *affinity.Keeper // nil by nft alone
+	packets  *nft.Applier
+	sockets  *bpf.Applier // nil by nft alone
 	open     []io.Closer
 
 	node      *corev1.Node
@@ -74,22 +74,22 @@ func (d *plane) start(o nft.Options) {
 	d.stop()
 	door := kernelnft.Dial(d.world.Node.FD())
 	d.open = append(d.open, door)
-	packets := nft.New(door, conntrack.Conn{}, o)
-	d.appliers = []applier{packets}
+	d.packets = nft.New(door, conntrack.Conn{}, o)
+	d.appliers = []applier{d.packets}
 	if d.path == bySocket {
 		d.sockets = d.atSockets()
 		d.open, d.appliers = append(d.open, d.sockets), append(d.appliers, d.sockets)
-		d.clients = affinity.NewKeeper(packets, d.sockets)
 	}
 }
 
-// tick does what the agent does every two seconds: both paths remember the same of clients.
+// tick does what the agent does every two seconds: both paths remember the same of clients. (A keeper
+// of its own has not just looked, and need not rest.)
 func (d *plane) tick() {
 	d.t.Helper()
-	if d.clients == nil {
+	if d.sockets == nil {
 		return
 	}
-	if err := d.world.Node.Do(d.clients.Pass); err != nil {
+	if err := d.world.Node.Do(affinity.NewKeeper(d.packets, d.sockets).Pass); err != nil {
 		d.t.Fatal(err)
 	}
 }
