@@ -109,7 +109,8 @@ func (c *Counter) describe() error {
 	if n := uint64(c.options.Room); n > 0 {
 		s.Room = min(n, s.Room)
 	}
-	s.Pods, s.Mask = prefix(c.options.PodInterface)
+	s.Pods = [8]byte{}
+	copy(s.Pods[:], c.options.PodInterface)
 	if s.Epoch == 0 {
 		now, err := sinceBoot()
 		if err != nil {

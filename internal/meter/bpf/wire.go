@@ -48,7 +48,8 @@ type counts struct {
 }
 
 type settings struct {
-	Epoch, Room, Noting, Pods, Mask uint64
+	Epoch, Room, Noting uint64
+	Pods                [8]byte // how names of pods' interfaces begin
 }
 
 // Reasons why packets have no counter; each has elements of others for every side, and for requests and responses.
@@ -92,13 +93,4 @@ func (c *counts) flow() model.FlowCount {
 
 func (o *owner) totals(c *counts) meter.Totals {
 	return meter.Totals{FlowCount: c.flow(), Born: time.Duration(o.Born)}
-}
-
-// prefix returns the first bytes of a name as a program compares them.
-func prefix(name string) (value, mask uint64) {
-	var v, m [8]byte
-	for i := range copy(v[:], name) {
-		m[i] = 0xff
-	}
-	return binary.LittleEndian.Uint64(v[:]), binary.LittleEndian.Uint64(m[:])
 }

@@ -59,15 +59,3 @@ func TestKeys(t *testing.T) {
 		}
 	}
 }
-
-func TestPrefix(t *testing.T) {
-	for name, want := range map[string][2]uint64{
-		"":          {0, 0},
-		"eni":       {0x696e65, 0xffffff},
-		"azveth123": {binary.LittleEndian.Uint64([]byte("azveth12")), 1<<64 - 1}, // eight bytes are compared
-	} {
-		if v, m := prefix(name); v != want[0] || m != want[1] {
-			t.Errorf("%q: %x, %x", name, v, m)
-		}
-	}
-}

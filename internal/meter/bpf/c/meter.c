@@ -71,8 +71,10 @@ struct settings {
 	u64 epoch;	/* of these counters: no other's are the same */
 	u64 room;	/* so many counters are given out at most */
 	u64 noting;	/* there is a socket path, and egress notes what its clients dialled */
-	u64 pods, mask; /* how names of pods' interfaces begin, as bytes in memory, and which bytes those are */
+	char pods[8];	/* how names of pods' interfaces begin */
 };
+
+enum { PREFIX = 8 };
 
 enum { COUNTERS = 65536, FLOWS = 262144, DIALLED = 65536 };
 
@@ -238,21 +240,17 @@ enum { LEAVING, ARRIVING };
 /* Why packets have no counter. */
 enum { UNTRACKED, FULL };
 
-/* first_bytes are the first eight of a name. */
-INLINE u64 first_bytes(const char *name)
-{
-	u64 out = 0;
-	for (int i = 0; i < 8; i++)
-		out |= (u64)(u8)name[i] << i * 8;
-	return out;
-}
-
-/* is_pods tells interfaces of pods by their names. */
+/* is_pods tells interfaces of pods by how their names begin. */
 INLINE int is_pods(const struct net_device *d)
 {
 	u32 zero = 0;
 	const struct settings *s = bpf_map_lookup_elem(&settings, &zero);
-	return s && s->mask && (first_bytes(d->name) & s->mask) == s->pods;
+	if (!s || !s->pods[0])
+		return 0;
+	for (int i = 0; i < PREFIX && s->pods[i]; i++)
+		if (d->name[i] != s->pods[i])
+			return 0;
+	return 1;
 }
 
 /* side_of tells which ends are on this node. */
@@ -280,9 +278,12 @@ INLINE int has_ports(u8 protocol)
 	       protocol == IPPROTO_UDPLITE;
 }
 
-INLINE void read_ip(struct ip *to, const union nf_inet_addr *from)
+INLINE void read_ip(struct ip *to, const union nf_inet_addr *from, u8 family)
 {
-	for (int i = 0; i < 4; i++)
+	to->word[0] = from->all[0];
+	if (family == AF_INET)
+		return;
+	for (int i = 1; i < 4; i++)
 		to->word[i] = from->all[i];
 }
 
@@ -449,16 +450,16 @@ INLINE int meter(struct bpf_nf_ctx *ctx, u32 at)
 	struct owner *o = owner_of(number);
 	if (first || !number || !o || tag(whose, o->generation) != (word & 0xffffffffffffULL)) {
 		struct key k = {};
-		read_ip(&k.client, &dial->src.u3);
-		read_ip(&k.server, &back->src.u3);
 		k.protocol = protocol;
 		k.family = dial->src.l3num;
+		read_ip(&k.client, &dial->src.u3, k.family);
+		read_ip(&k.server, &back->src.u3, k.family);
 		k.side = side_of(ctx, at, reply);
 		k.masqueraded = (status & IPS_SRC_NAT) != 0;
 		if (has_ports(protocol))
 			k.port = back->src.u.all;
 		if (status & IPS_DST_NAT) {
-			read_ip(&k.front, &dial->dst.u3);
+			read_ip(&k.front, &dial->dst.u3, k.family);
 			k.front_port = has_ports(protocol) ? dial->dst.u.all : 0;
 		} else if (noting()) {
 			find_front(&k, whose, client_port, first);
