@@ -52,18 +52,24 @@ func (s *stage) stray(t *testing.T, from string, to target, v6 bool, port uint16
 	c := s.client(t, from, to, v6, true)
 	conn := <-accepted
 	defer conn.Close()
+	answers := make(chan struct{}) // one for each; who reads while the socket is repaired gets an error
+	defer close(answers)
 	go func() {
-		for lines := bufio.NewScanner(conn); lines.Scan(); {
+		lines := bufio.NewScanner(conn)
+		for range answers {
+			lines.Scan()
 			fmt.Fprintf(conn, "%s %s\n", at, conn.RemoteAddr())
 		}
 	}()
 	server := fmt.Sprint("pod2:", port)
+	answers <- struct{}{}
 	c.hears("before", server)
 	err := pod2.ns.Do(func() error { return sendStray(conn, at) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
+		answers <- struct{}{}
 		c.hears("after a stray segment", server)
 	}
 }
