@@ -32,7 +32,7 @@ const (
 const (
 	frameHead = 9
 	// headSize is as much of a file as its head needs.
-	headSize = len(magic) + frameHead + binary.MaxVarintLen64 + 1
+	headSize = len(magic) + frameHead + binary.MaxVarintLen64
 	// maxFrame bounds what a frame may say that it unpacks to: a damaged one must not take all memory.
 	maxFrame = 1 << 30
 )
@@ -50,15 +50,6 @@ type head struct {
 	// A commit has its own number here.
 	through uint64
 	closed  bool // an hour's: it stays as it is, its minutes may be gone
-}
-
-func (h head) append(out []byte) []byte {
-	out = binary.AppendUvarint(out, h.through)
-	closed := byte(0)
-	if h.closed {
-		closed = 1
-	}
-	return append(out, closed)
 }
 
 // packer compresses what goes into files and unpacks what comes out.
@@ -94,7 +85,9 @@ func (p packer) pack(h head, b *book, at []position) []byte {
 }
 
 // begin makes a file's first bytes.
-func begin(h head) []byte { return frame([]byte(magic), headFrame, h.append(nil)) }
+func begin(h head) []byte {
+	return frame([]byte(magic), headFrame, binary.AppendUvarint(nil, h.through))
+}
 
 func frame(out []byte, kind byte, content []byte) []byte {
 	start := len(out)
@@ -135,7 +128,6 @@ func cutHead(data []byte) (h head, rest []byte, err error) {
 	}
 	in := reader{data: content}
 	h.through = in.uvarint()
-	h.closed = in.uvarint() == 1
 	if in.end() != nil {
 		return head{}, nil, errDamaged
 	}

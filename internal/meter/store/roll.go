@@ -182,8 +182,8 @@ func (s *Store) foldHours(now int64) (err error) {
 	}
 	s.mu.RUnlock()
 	for _, hour := range slices.Sorted(maps.Keys(due)) {
-		if foldErr := s.foldHour(hour, false); foldErr != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", hourName(hour), foldErr))
+		if foldErr := s.foldHour(hour); foldErr != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", hourName(hour, false), foldErr))
 		}
 	}
 	return err
@@ -202,20 +202,16 @@ func (s *Store) hourThrough(hour int64) (through uint64) {
 	return through
 }
 
-// foldHour makes an hour's file of its minutes, unless there is nothing to make it of.
-func (s *Store) foldHour(hour int64, closed bool) error {
+// foldHour makes an hour's file of its minutes.
+func (s *Store) foldHour(hour int64) error {
 	s.mu.RLock()
-	h := head{through: s.hourThrough(hour), closed: closed}
+	h := head{through: s.hourThrough(hour)}
 	s.mu.RUnlock()
 	b, err := s.sumHour(hour, false)
 	if err != nil {
 		return err
 	}
-	return s.putHour(hour, h, s.packer.pack(h, b, nil))
-}
-
-func (s *Store) putHour(hour int64, h head, data []byte) error {
-	if err := s.put(hourName(hour), data); err != nil {
+	if err := s.put(hourName(hour, false), s.packer.pack(h, b, nil)); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -246,7 +242,7 @@ func (s *Store) forgetOld(now int64) (err error) {
 		err = errors.Join(err, s.closeHour(hour))
 	}
 	for _, hour := range hours[:min(len(hours), dropAtOnce)] {
-		err = errors.Join(err, s.drop(hourName(hour), func() { delete(s.hours, hour) }))
+		err = errors.Join(err, s.drop(s.hourFile(hour), func() { delete(s.hours, hour) }))
 	}
 	return err
 }
@@ -291,7 +287,8 @@ func (s *Store) beginClosing(hour int64) bool {
 	return true
 }
 
-// finish writes an hour as closed: its file as it is under another head, or its minutes where they have more.
+// finish closes an hour's file, having looked that it has all that its minutes have. That is a change of name: it
+// needs no room on a disk that is full of minutes.
 func (s *Store) finish(hour int64) error {
 	s.mu.RLock()
 	h, current := s.hours[hour], s.upToDate(hour)
@@ -299,23 +296,40 @@ func (s *Store) finish(hour int64) error {
 	if h.closed {
 		return nil
 	}
-	if !current {
-		return s.foldHour(hour, true)
+	if current {
+		data, err := os.ReadFile(filepath.Join(s.dir, hourName(hour, false)))
+		if err != nil {
+			return err
+		}
+		if _, _, err := s.packer.unpack(data, nil); err != nil {
+			s.opts.Notice(fmt.Errorf("store: %s is made anew: %w", hourName(hour, false), err))
+			current = false
+		}
 	}
-	data, err := os.ReadFile(filepath.Join(s.dir, hourName(hour)))
-	if err != nil {
+	if !current {
+		if err := s.foldHour(hour); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := os.Rename(filepath.Join(s.dir, hourName(hour, false)), filepath.Join(s.dir, hourName(hour, true))); err != nil {
 		return err
 	}
-	_, rest, err := cutHead(data)
-	if err == nil {
-		err = whole(rest)
-	}
-	if err != nil {
-		s.opts.Notice(fmt.Errorf("store: %s is made anew: %w", hourName(hour), err))
-		return s.foldHour(hour, true)
-	}
+	h = s.hours[hour]
 	h.closed = true
-	return s.putHour(hour, h, append(begin(h), rest...))
+	s.hours[hour] = h
+	if s.opts.unsynced {
+		return nil
+	}
+	return syncDir(s.dir)
+}
+
+// hourFile is the name of an hour's file as it is now.
+func (s *Store) hourFile(hour int64) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return hourName(hour, s.hours[hour].closed)
 }
 
 // drop deletes a file and forgets it.

@@ -118,12 +118,13 @@ func (s *Store) scanMinute(at int64, visit func(b *book, at int64, rows []row) e
 func (s *Store) scanHour(hour int64, visit func(b *book, at int64, rows []row) error) error {
 	s.mu.RLock()
 	if s.complete(hour) {
-		f, err := os.Open(filepath.Join(s.dir, hourName(hour)))
+		name := hourName(hour, s.hours[hour].closed)
+		f, err := os.Open(filepath.Join(s.dir, name))
 		s.mu.RUnlock()
 		if err != nil {
 			return err
 		}
-		if damaged, err := s.read([]opened{{name: hourName(hour), file: f, at: hour}}, hour, visit); !damaged {
+		if damaged, err := s.read([]opened{{name: name, file: f, at: hour}}, hour, visit); !damaged {
 			return err
 		}
 		s.mu.RLock()

@@ -3,7 +3,7 @@
 //
 //	commit-N      what one Append brought, with the sequence numbers of the agents' reports it has
 //	minute-TIME   all of one minute, of commits up to the one that its head names
-//	hour-TIME     all of one hour, coarser
+//	hour-TIME     all of one hour, coarser; -closed when it stays as it is
 //	positions-N   the sequence numbers of every agent up to commit N; there are two of these
 //
 // A commit's rows of a minute count as long as that minute's file does not name the commit or a later
@@ -91,6 +91,7 @@ const (
 	positionsPrefix = "positions-"
 	temporarySuffix = ".tmp"
 	damagedSuffix   = ".bad"
+	closedSuffix    = "-closed" // of an hour: it stays as it is, its minutes may be gone
 	lockName        = "lock"
 
 	minuteLayout = "20060102T1504Z"
@@ -196,6 +197,7 @@ func (s *Store) loadFile(name string) error {
 		s.minutes[at.Unix()] = h.through
 		s.next = max(s.next, h.through)
 	case hourPrefix:
+		rest, closed := strings.CutSuffix(rest, closedSuffix)
 		at, err := time.Parse(hourLayout, rest)
 		if err != nil {
 			return nil
@@ -204,6 +206,7 @@ func (s *Store) loadFile(name string) error {
 		if err != nil {
 			return err
 		}
+		h.closed = closed
 		s.hours[at.Unix()] = h
 		s.next = max(s.next, h.through)
 	case commitPrefix, positionsPrefix:
@@ -258,7 +261,15 @@ func (s *Store) putAside(name string, cause error) {
 func commitName(number uint64) string    { return fmt.Sprintf("%s%016x", commitPrefix, number) }
 func positionsName(number uint64) string { return fmt.Sprintf("%s%016x", positionsPrefix, number) }
 func minuteName(at int64) string         { return minutePrefix + time.Unix(at, 0).UTC().Format(minuteLayout) }
-func hourName(at int64) string           { return hourPrefix + time.Unix(at, 0).UTC().Format(hourLayout) }
+
+// hourName is of an hour's file, which tells whether it is closed by its name.
+func hourName(at int64, closed bool) string {
+	name := hourPrefix + time.Unix(at, 0).UTC().Format(hourLayout)
+	if closed {
+		name += closedSuffix
+	}
+	return name
+}
 
 // floor is the start of the minute or hour that a second lies in.
 func floor(at, unit int64) int64 { return at - ((at%unit)+unit)%unit }

@@ -237,6 +237,27 @@ func TestGapsAreCounted(t *testing.T) {
 	}
 }
 
+// TestSilentAgentsAreForgotten: agents come and go with their nodes, and those that report are remembered.
+func TestSilentAgentsAreForgotten(t *testing.T) {
+	s := open(t, t.TempDir(), store.Unsynced(store.Options{}))
+	var gone []store.Report
+	for i := range 60_000 {
+		gone = append(gone, store.Report{Node: fmt.Sprint("gone-", i), Epoch: 1, Sequence: 9, At: start})
+	}
+	must(t, s.Append(gone))
+	must(t, s.Append([]store.Report{{Node: "here", Epoch: 1, Sequence: 9, At: start}}))
+	must(t, s.Roll(start))
+	known := 0
+	for _, r := range gone {
+		if s.Applied(r.Node, r.Epoch) == 9 {
+			known++
+		}
+	}
+	if known >= 50_000 || s.Applied("here", 1) != 9 {
+		t.Errorf("%d silent agents are remembered, and batch %d of one that reports, want fewer than 50,000 and 9", known, s.Applied("here", 1))
+	}
+}
+
 func TestOneStoreADirectory(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir, store.Options{})
