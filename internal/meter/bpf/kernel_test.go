@@ -392,3 +392,29 @@ func TestKilledWhileRetiring(t *testing.T) {
 		t.Errorf("counters are lost: %+v", r)
 	}
 }
+
+// What is removed leaves nothing behind, and whoever comes then begins anew.
+func TestRemove(t *testing.T) {
+	w := newWorld(t)
+	w.rules(t)
+	w.servers(t)
+	c := w.start(t)
+	web := netip.AddrPortFrom(podAddr(1, false), 8080)
+	ask(t, w.pods[0], "tcp", web, 1000)
+	epoch := w.settled(t, c, 0).Epoch
+	if err := c.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if exists(w.options.Pins) {
+		t.Error("pins are left")
+	}
+	missed := w.counters(t)["seen"]
+	ask(t, w.pods[0], "tcp", web, 1000)
+	c = w.start(t)
+	if r := w.read(t, c); r.Epoch == epoch || len(r.Totals) != 0 || w.counters(t)["seen"] == missed {
+		t.Errorf("%+v", r)
+	}
+}
