@@ -163,10 +163,12 @@ func (c *Client) poke() {
 
 // Run sends until ctx ends, over as many streams as that takes.
 func (c *Client) Run(ctx context.Context) {
-	loop.New(c.session, loop.Options{RetryMin: c.opts.Retry, RetryMax: max(time.Minute, c.opts.Retry), Resync: c.opts.Retry}).Run(ctx)
+	again := c.opts.Retry + rand.N(4*c.opts.Retry) // not all agents at once when a controller starts anew
+	loop.New(c.session, loop.Options{RetryMin: c.opts.Retry, RetryMax: max(time.Minute, c.opts.Retry), Resync: again}).Run(ctx)
 }
 
-// session is one stream, from hello to its end. It has failed if the controller never answered.
+// session is one stream, from hello to its end. It has failed if nothing was confirmed on it: were it otherwise, all
+// agents would send all they have once a second to a controller whose disk is full.
 func (c *Client) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -198,10 +200,14 @@ func (c *Client) session(ctx context.Context) error {
 			c.heard(m)
 		}
 	}()
-	if err := c.send(ctx, stream, welcome.Applied); err != nil {
-		c.opts.Notice(err)
+	err = c.send(ctx, stream, welcome.Applied)
+	c.opts.Notice(err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stats.Applied > welcome.Applied {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // broken is why a stream cannot be sent on: only its other direction tells.
@@ -231,7 +237,7 @@ func (c *Client) heard(m *FromController) {
 	c.poke()
 }
 
-// send sends what there is, in order, until the stream or ctx ends.
+// send sends what there is, in order, until the stream or ctx ends, and tells why it did.
 func (c *Client) send(ctx context.Context, stream grpc.BidiStreamingClient[FromAgent, FromController], last uint64) error {
 	for {
 		b, ok, err := c.ready(last)

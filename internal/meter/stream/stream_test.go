@@ -286,6 +286,29 @@ func TestNothingOvertakesWhatFailed(t *testing.T) {
 	}
 }
 
+// full is a store that takes nothing.
+type full struct{ memory }
+
+func (*full) Append([]store.Report) error { return errors.New("disk full") }
+
+// TestAgentsWaitLongerForAFullDisk: an agent must not send all that it has again and again without a pause.
+func TestAgentsWaitLongerForAFullDisk(t *testing.T) {
+	a := newAuthority(t)
+	a.sign(t, "controller", []string{"controller.zonewise"})
+	a.sign(t, "n1", nil)
+	_, address := serve(t, a.files("controller"), &full{}, stream.ServerOptions{Gather: time.Microsecond})
+	c, err := stream.NewClient(dial(t, a.files("n1"), address), stream.ClientOptions{Node: "n1", Retry: time.Millisecond})
+	must(t, err)
+	must(t, c.Put(time.Now(), []model.Flow{{FlowKey: key(1, 2), FlowCount: model.FlowCount{RequestBytes: 1}}}, nil))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	c.Run(ctx)
+	// Delays double from 1 ms, less up to a half: 10 to 20 fit into a second.
+	if st := c.Stats(); st.Streams < 2 || st.Streams > 25 || st.Flying != 1 {
+		t.Errorf("stats after a second are %+v, want up to 20 streams and the batch still there", st)
+	}
+}
+
 func until(tb testing.TB, done func() bool) {
 	tb.Helper()
 	tick := time.NewTicker(time.Millisecond)
