@@ -1,4 +1,4 @@
-//go:build unix
+//go:build kernel
 
 package store_test
 
