@@ -157,7 +157,7 @@ func (b *book) add(at int64, flows []model.Flow) {
 	for i := range flows {
 		f := &flows[i]
 		rows = append(rows, row{b.parties.number(f.Client), b.parties.number(f.Server),
-			b.ways.number(way{f.Service, f.Port, f.Protocol, f.Via}), f.FlowCount})
+			b.ways.number(wayOf(f.FlowKey)), f.FlowCount})
 	}
 	b.rows[at] = rows
 }

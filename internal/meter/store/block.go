@@ -17,9 +17,16 @@ type way struct {
 	port     uint16
 	protocol model.Protocol
 	via      model.Via
+	v6       bool
 }
 
-// row is a flow by its numbers in a book: 56 bytes where model.Flow has more than 300.
+func wayOf(k model.FlowKey) way { return way{k.Service, k.Port, k.Protocol, k.Via, k.V6} }
+
+func (w way) key(client, server model.Party) model.FlowKey {
+	return model.FlowKey{Client: client, Server: server, Service: w.service, Port: w.port, Protocol: w.protocol, Via: w.via, V6: w.v6}
+}
+
+// row is a flow by its numbers in a book: 72 bytes where model.Flow has more than 300.
 type row struct {
 	client, server, way uint32
 	count               model.FlowCount
@@ -64,12 +71,7 @@ func newBook() *book { return &book{rows: map[int64][]row{}} }
 
 // flow gives a row back as what it was.
 func (b *book) flow(r row) model.Flow {
-	w := b.ways.values[r.way]
-	return model.Flow{
-		FlowKey: model.FlowKey{Client: b.parties.values[r.client], Server: b.parties.values[r.server],
-			Service: w.service, Port: w.port, Protocol: w.protocol, Via: w.via},
-		FlowCount: r.count,
-	}
+	return model.Flow{FlowKey: b.ways.values[r.way].key(b.parties.values[r.client], b.parties.values[r.server]), FlowCount: r.count}
 }
 
 // tidy sorts parties and rows and adds up rows of one key: the same flows make the same bytes in
@@ -97,9 +99,7 @@ func (b *book) tidy() {
 }
 
 func sortedWays(ways []way) (sorted []way, place []uint32) {
-	key := func(w way) model.FlowKey {
-		return model.FlowKey{Service: w.service, Port: w.port, Protocol: w.protocol, Via: w.via}
-	}
+	key := func(w way) model.FlowKey { return w.key(model.Party{}, model.Party{}) }
 	order := make([]uint32, len(ways))
 	for i := range order {
 		order[i] = uint32(i)
@@ -148,7 +148,7 @@ func (b *book) dictionary() []byte {
 	column(len(ways), func(i int) uint64 { return uint64(names.number(ways[i].service.Namespace)) })
 	column(len(ways), func(i int) uint64 { return uint64(names.number(ways[i].service.Name)) })
 	column(len(ways), func(i int) uint64 { return uint64(names.number(string(ways[i].via))) })
-	column(len(ways), func(i int) uint64 { return uint64(ways[i].port)<<8 | uint64(ways[i].protocol) })
+	column(len(ways), func(i int) uint64 { return ways[i].number() })
 
 	out := binary.AppendUvarint(nil, uint64(len(names.values)))
 	for _, name := range names.values {
@@ -200,7 +200,7 @@ func readDictionary(data []byte) (*book, error) {
 		func(w *way) { w.service.Namespace = name() },
 		func(w *way) { w.service.Name = name() },
 		func(w *way) { w.via = model.Via(name()) },
-		func(w *way) { v := in.uvarint(); w.port, w.protocol = uint16(v>>8), model.Protocol(v) },
+		func(w *way) { w.setNumber(in.uvarint()) },
 	} {
 		n := in.length()
 		if i == 0 {
@@ -216,6 +216,23 @@ func readDictionary(data []byte) (*book, error) {
 	return b, in.end()
 }
 
+// number is what of a way is no name, in one number.
+func (w *way) number() uint64 {
+	n := uint64(w.port)<<8 | uint64(w.protocol)
+	if w.v6 {
+		n |= v6Bit
+	}
+	return n
+}
+
+// setNumber is the reverse of number.
+func (w *way) setNumber(n uint64) {
+	w.port, w.protocol, w.v6 = uint16(n>>8), model.Protocol(n), n&v6Bit != 0
+}
+
+// v6Bit is above port and protocol.
+const v6Bit = 1 << 24
+
 // rowColumns are a row's columns; the client's is the distance from the row before.
 var rowColumns = []func(*row) *uint64{
 	func(r *row) *uint64 { return &r.count.Connections },
@@ -223,6 +240,8 @@ var rowColumns = []func(*row) *uint64{
 	func(r *row) *uint64 { return &r.count.ResponseBytes },
 	func(r *row) *uint64 { return &r.count.RequestPackets },
 	func(r *row) *uint64 { return &r.count.ResponsePackets },
+	func(r *row) *uint64 { return &r.count.RequestExtra },
+	func(r *row) *uint64 { return &r.count.ResponseExtra },
 }
 
 func appendRows(out []byte, at int64, rows []row) []byte {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"reflect"
 	"testing"
 	"time"
 
@@ -68,8 +69,9 @@ func flow(client, server int, bytes uint64) model.Flow {
 	}
 	return model.Flow{
 		FlowKey: model.FlowKey{Client: party(client), Server: party(server), Service: model.Name{Namespace: "shop", Name: fmt.Sprint("s", server/5)},
-			Port: 80, Protocol: model.TCP, Via: model.ViaClusterIP},
-		FlowCount: model.FlowCount{Connections: 1, RequestBytes: bytes, ResponseBytes: bytes * 3, RequestPackets: 2, ResponsePackets: 3},
+			Port: 80, Protocol: model.TCP, Via: model.ViaClusterIP, V6: bytes%2 == 1},
+		FlowCount: model.FlowCount{Connections: 1, RequestBytes: bytes, ResponseBytes: bytes * 3, RequestPackets: 2, ResponsePackets: 3,
+			RequestExtra: bytes / 5, ResponseExtra: bytes / 7},
 	}
 }
 
@@ -223,6 +225,41 @@ func TestClockJumps(t *testing.T) {
 	must(t, err)
 	if len(got) < 20 {
 		t.Errorf("%d minutes are left of 22: a clock that was wrong once cost more than two hours", len(got))
+	}
+}
+
+// TestEveryFieldIsKept looks for numbers of a flow that are left out, also of those that are still to come.
+func TestEveryFieldIsKept(t *testing.T) {
+	s := open(t, t.TempDir(), store.Unsynced(store.Options{}))
+	want := flow(1, 2, 3)
+	fill(reflect.ValueOf(&want).Elem())
+	must(t, s.Append([]store.Report{{Node: "n", Epoch: 1, Sequence: 1, At: start, Flows: []model.Flow{want}}}))
+	got, err := scan(s, store.Minute)
+	must(t, err)
+	if diff := cmp.Diff(totals{start: {want.FlowKey: want.FlowCount}}, got); diff != "" {
+		t.Errorf("of a commit (-want +got):\n%s", diff)
+	}
+	must(t, s.Roll(start.Add(20*time.Minute)))
+	got, err = scan(s, store.Minute)
+	must(t, err)
+	if diff := cmp.Diff(totals{start: {want.FlowKey: want.FlowCount}}, got); diff != "" {
+		t.Errorf("of a minute (-want +got):\n%s", diff)
+	}
+}
+
+// fill sets what is zero.
+func fill(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i))
+		}
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.String:
+		v.SetString(v.String() + "x")
+	case reflect.Uint64, reflect.Uint16, reflect.Uint8:
+		v.SetUint(v.Uint() + 200)
 	}
 }
 
