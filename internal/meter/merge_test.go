@@ -113,6 +113,13 @@ func TestMergeIsTheTruth(t *testing.T) {
 			list = append(list, meter.Report{Node: n, Flows: reports[n]})
 		}
 		m := meter.Merge(rapid.Permutation(list).Draw(t, "order"), metered)
+		var alone []model.Flow
+		for _, r := range list {
+			alone = append(alone, meter.Merge([]meter.Report{r}, metered).Flows...)
+		}
+		if !slices.Equal(meter.Sum(alone), m.Flows) {
+			t.Fatalf("reports one by one make %v, together %v", meter.Sum(alone), m.Flows)
+		}
 		got := map[model.FlowKey]model.FlowCount{}
 		for i, f := range m.Flows {
 			got[f.FlowKey] = f.FlowCount

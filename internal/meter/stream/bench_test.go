@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/meter/store"
 	"github.com/zonewise/zonewise/internal/meter/store/storetest"
 	"github.com/zonewise/zonewise/internal/meter/stream"
@@ -111,7 +112,11 @@ func TestSimulatedAgents(t *testing.T) {
 	}
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		for i, c := range clients {
-			must(t, c.Put(time.Now(), world.Minute(i), nil))
+			var flows []meter.Observed
+			for _, f := range world.Minute(i) {
+				flows = append(flows, meter.Observed{Flow: f, Observer: meter.AtClient})
+			}
+			must(t, c.Put(time.Now(), flows, nil))
 		}
 		for _, c := range clients {
 			until(t, func() bool { st := c.Stats(); return st.Waiting+st.Flying == 0 })

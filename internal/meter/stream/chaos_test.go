@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/meter/store"
 	"github.com/zonewise/zonewise/internal/meter/stream"
 	"github.com/zonewise/zonewise/internal/model"
@@ -144,6 +145,10 @@ func key(node, i int) model.FlowKey {
 		Server: model.Party{Kind: model.Outside, Block: "internet"}, Port: uint16(i), Protocol: model.UDP, Via: model.ViaDirect}
 }
 
+func observed(by meter.Observer, k model.FlowKey, bytes uint64) meter.Observed {
+	return meter.Observed{Flow: model.Flow{FlowKey: k, FlowCount: model.FlowCount{RequestBytes: bytes, RequestPackets: 1}}, Observer: by}
+}
+
 // report puts in what the counters grew by since the mark.
 func (k kernel) report(t *testing.T, node int, c *stream.Client, at time.Time) {
 	var had kernel
@@ -152,10 +157,10 @@ func (k kernel) report(t *testing.T, node int, c *stream.Client, at time.Time) {
 			t.Error(err)
 		}
 	}
-	var flows []model.Flow
+	var flows []meter.Observed
 	for i := range k {
 		if more := k[i] - had[i]; more > 0 {
-			flows = append(flows, model.Flow{FlowKey: key(node, i), FlowCount: model.FlowCount{RequestBytes: more, RequestPackets: 1}})
+			flows = append(flows, observed(meter.AtClient, key(node, i), more))
 		}
 	}
 	mark, err := json.Marshal(k)

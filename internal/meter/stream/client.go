@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/zonewise/zonewise/internal/loop"
-	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/meter"
 )
 
 // ClientOptions shape an agent's side. Node is needed, the rest has defaults.
@@ -107,8 +107,9 @@ func (c *Client) emptyQueue() queue {
 // Put takes flows that were counted until a moment, and a mark of the caller's, which is kept together with
 // them: when the agent starts again, Mark is that of the last flows that are in the queue or were sent.
 // An error says that the journal could not be written; the flows are taken all the same, and not sent before
-// it can be.
-func (c *Client) Put(at time.Time, flows []model.Flow, mark []byte) error {
+// it can be. Until then, which a Put of no flows with the same mark tells, the next agent would begin at the
+// mark before: what counts must forget nothing that it has told since, so it must not be read again.
+func (c *Client) Put(at time.Time, flows []meter.Observed, mark []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.queue.put(at, flows, mark)

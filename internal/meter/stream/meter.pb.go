@@ -349,6 +349,10 @@ type Flow struct {
 	ResponseBytes   uint64                 `protobuf:"varint,10,opt,name=response_bytes,json=responseBytes,proto3" json:"response_bytes,omitempty"`
 	RequestPackets  uint64                 `protobuf:"varint,11,opt,name=request_packets,json=requestPackets,proto3" json:"request_packets,omitempty"`
 	ResponsePackets uint64                 `protobuf:"varint,12,opt,name=response_packets,json=responsePackets,proto3" json:"response_packets,omitempty"`
+	RequestExtra    uint64                 `protobuf:"varint,13,opt,name=request_extra,json=requestExtra,proto3" json:"request_extra,omitempty"` // bytes of headers that segmentation adds
+	ResponseExtra   uint64                 `protobuf:"varint,14,opt,name=response_extra,json=responseExtra,proto3" json:"response_extra,omitempty"`
+	V6              bool                   `protobuf:"varint,15,opt,name=v6,proto3" json:"v6,omitempty"`
+	Observer        uint32                 `protobuf:"varint,16,opt,name=observer,proto3" json:"observer,omitempty"` // number of a name: what the node is to the flow
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -463,6 +467,34 @@ func (x *Flow) GetRequestPackets() uint64 {
 func (x *Flow) GetResponsePackets() uint64 {
 	if x != nil {
 		return x.ResponsePackets
+	}
+	return 0
+}
+
+func (x *Flow) GetRequestExtra() uint64 {
+	if x != nil {
+		return x.RequestExtra
+	}
+	return 0
+}
+
+func (x *Flow) GetResponseExtra() uint64 {
+	if x != nil {
+		return x.ResponseExtra
+	}
+	return 0
+}
+
+func (x *Flow) GetV6() bool {
+	if x != nil {
+		return x.V6
+	}
+	return false
+}
+
+func (x *Flow) GetObserver() uint32 {
+	if x != nil {
+		return x.Observer
 	}
 	return 0
 }
@@ -630,7 +662,7 @@ const file_meter_proto_rawDesc = "" +
 	"\x04node\x18\x03 \x01(\rR\x04node\x12\x1c\n" +
 	"\tnamespace\x18\x04 \x01(\rR\tnamespace\x12\x1a\n" +
 	"\bworkload\x18\x05 \x01(\rR\bworkload\x12\x14\n" +
-	"\x05block\x18\x06 \x01(\rR\x05block\"\xf2\x02\n" +
+	"\x05block\x18\x06 \x01(\rR\x05block\"\xea\x03\n" +
 	"\x04Flow\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\rR\x06client\x12\x16\n" +
 	"\x06server\x18\x02 \x01(\rR\x06server\x12\x1c\n" +
@@ -644,7 +676,11 @@ const file_meter_proto_rawDesc = "" +
 	"\x0eresponse_bytes\x18\n" +
 	" \x01(\x04R\rresponseBytes\x12'\n" +
 	"\x0frequest_packets\x18\v \x01(\x04R\x0erequestPackets\x12)\n" +
-	"\x10response_packets\x18\f \x01(\x04R\x0fresponsePackets\"o\n" +
+	"\x10response_packets\x18\f \x01(\x04R\x0fresponsePackets\x12#\n" +
+	"\rrequest_extra\x18\r \x01(\x04R\frequestExtra\x12%\n" +
+	"\x0eresponse_extra\x18\x0e \x01(\x04R\rresponseExtra\x12\x0e\n" +
+	"\x02v6\x18\x0f \x01(\bR\x02v6\x12\x1a\n" +
+	"\bobserver\x18\x10 \x01(\rR\bobserver\"o\n" +
 	"\x0eFromController\x12\x18\n" +
 	"\aapplied\x18\x01 \x01(\x04R\aapplied\x12)\n" +
 	"\x10interval_seconds\x18\x02 \x01(\rR\x0fintervalSeconds\x12\x18\n" +

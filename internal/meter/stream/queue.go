@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/model"
 )
 
@@ -28,7 +29,17 @@ type fixed struct {
 // pending is what was counted in one minute, or in some that had to be put together.
 type pending struct {
 	at    time.Time // the newest of it
-	flows map[model.FlowKey]model.FlowCount
+	flows map[seen]model.FlowCount
+}
+
+// seen is a key, and what this node is to its flow.
+type seen struct {
+	model.FlowKey
+	meter.Observer
+}
+
+func (s seen) with(c model.FlowCount) meter.Observed {
+	return meter.Observed{Flow: model.Flow{FlowKey: s.FlowKey, FlowCount: c}, Observer: s.Observer}
 }
 
 const (
@@ -39,14 +50,14 @@ const (
 )
 
 // put adds flows to those of the same minute.
-func (q *queue) put(at time.Time, flows []model.Flow, mark []byte) {
+func (q *queue) put(at time.Time, flows []meter.Observed, mark []byte) {
 	q.mark = mark
 	if len(flows) == 0 {
 		return
 	}
 	n := len(q.waiting)
 	if n == 0 || !q.waiting[n-1].at.Truncate(time.Minute).Equal(at.Truncate(time.Minute)) {
-		q.waiting = append(q.waiting, pending{flows: map[model.FlowKey]model.FlowCount{}})
+		q.waiting = append(q.waiting, pending{flows: map[seen]model.FlowCount{}})
 		n++
 	}
 	last := &q.waiting[n-1]
@@ -57,10 +68,11 @@ func (q *queue) put(at time.Time, flows []model.Flow, mark []byte) {
 	q.bound()
 }
 
-func (p *pending) add(f model.Flow) {
-	c := p.flows[f.FlowKey]
+func (p *pending) add(f meter.Observed) {
+	k := seen{f.FlowKey, f.Observer}
+	c := p.flows[k]
 	c.Add(f.FlowCount)
-	p.flows[f.FlowKey] = c
+	p.flows[k] = c
 }
 
 // bound puts old minutes together, then names of the oldest away, until it all fits.
@@ -68,25 +80,30 @@ func (q *queue) bound() {
 	for len(q.waiting) > 1 && (len(q.waiting) > q.maxTimes || q.size() > q.maxFlows) {
 		older, newer := q.waiting[0], &q.waiting[1]
 		for k, c := range older.flows {
-			newer.add(model.Flow{FlowKey: k, FlowCount: c})
+			newer.add(k.with(c))
 		}
 		q.waiting = slices.Delete(q.waiting, 0, 1)
 	}
 	if q.size() <= q.maxFlows || len(q.waiting) == 0 {
 		return
 	}
-	coarse := pending{at: q.waiting[0].at, flows: map[model.FlowKey]model.FlowCount{}}
+	coarse := pending{at: q.waiting[0].at, flows: map[seen]model.FlowCount{}}
 	for k, c := range q.waiting[0].flows {
-		coarse.add(model.Flow{FlowKey: coarser(k), FlowCount: c})
+		coarse.add(coarser(k).with(c))
 	}
 	q.coarsened += uint64(len(q.waiting[0].flows))
 	q.waiting[0] = coarse
 }
 
-// coarser leaves of a key what a bill needs: the zones, and what kinds of parties they were.
-func coarser(k model.FlowKey) model.FlowKey {
+// coarser leaves of a key what a bill needs: the zones, and what kinds of parties they were. It also leaves
+// what tells whether this node is believed: as the server's, by which node the client is on.
+func coarser(k seen) seen {
 	party := func(p model.Party) model.Party { return model.Party{Kind: p.Kind, Zone: p.Zone, Block: p.Block} }
-	return model.FlowKey{Client: party(k.Client), Server: party(k.Server), Protocol: k.Protocol, Via: model.ViaUnknown}
+	out := seen{model.FlowKey{Client: party(k.Client), Server: party(k.Server), Protocol: k.Protocol, Via: model.ViaUnknown, V6: k.V6}, k.Observer}
+	if k.Observer == meter.AtServer {
+		out.Client.Node = k.Client.Node
+	}
+	return out
 }
 
 // size is the number of flows that wait; what is fixed is at most a window of batches.
@@ -114,15 +131,15 @@ func (q *queue) fix() bool {
 }
 
 // take takes the first flows by their key.
-func (p *pending) take(most int) []model.Flow {
-	flows := make([]model.Flow, 0, len(p.flows))
+func (p *pending) take(most int) []meter.Observed {
+	flows := make([]meter.Observed, 0, len(p.flows))
 	for k, c := range p.flows {
-		flows = append(flows, model.Flow{FlowKey: k, FlowCount: c})
+		flows = append(flows, k.with(c))
 	}
-	slices.SortFunc(flows, func(x, y model.Flow) int { return x.FlowKey.Compare(y.FlowKey) })
+	slices.SortFunc(flows, meter.Observed.Compare)
 	flows = flows[:min(len(flows), most)]
 	for _, f := range flows {
-		delete(p.flows, f.FlowKey)
+		delete(p.flows, seen{f.FlowKey, f.Observer})
 	}
 	return flows
 }
@@ -149,7 +166,7 @@ func (q *queue) journal() *Journal {
 		j.Sent = append(j.Sent, b.Batch)
 	}
 	for _, p := range q.waiting {
-		all := pending{at: p.at, flows: map[model.FlowKey]model.FlowCount{}}
+		all := pending{at: p.at, flows: map[seen]model.FlowCount{}}
 		for k, c := range p.flows {
 			all.flows[k] = c
 		}
@@ -172,7 +189,7 @@ func (q *queue) restore(j *Journal) error {
 		if err != nil {
 			return err
 		}
-		p := pending{at: time.Unix(0, b.At), flows: map[model.FlowKey]model.FlowCount{}}
+		p := pending{at: time.Unix(0, b.At), flows: map[seen]model.FlowCount{}}
 		for _, f := range flows {
 			p.add(f)
 		}

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/meter/store"
 )
 
@@ -33,6 +34,10 @@ type ServerOptions struct {
 	MaxFlows int
 	// Interval is how often agents shall report: 1 min.
 	Interval time.Duration
+	// Metered tells which nodes have a meter: of a flow between two such, the server's node is not believed.
+	// Unless set, all have. Whether a flow is believed depends on no other, so one batch after another
+	// makes the same truth as all at once.
+	Metered func() meter.Metered
 	// Authorize tells whether who calls may report for a node. Unless set, that is VerifyNode.
 	Authorize func(ctx context.Context, node string) error
 	// Notice, if set, hears of commits that failed and batches that were refused.
@@ -46,6 +51,8 @@ type ServerStats struct {
 	Batches uint64 // confirmed
 	Refused uint64 // of which this many made no sense
 	Failed  uint64 // were not confirmed, for the store failed; they come again
+
+	Twice, Passing, Doubtful uint64 // bytes in those confirmed, as in meter.Merged
 }
 
 // maxAge is as old as a batch may say that it is: minutes are not kept for longer.
@@ -70,6 +77,7 @@ type item struct {
 	report  store.Report
 	batch   *Batch // its flows, until there is room for them: as a message they are a third of the size
 	refused bool
+	merged  meter.Merged // of it; the flows are in the report
 }
 
 // session is one agent's stream.
@@ -87,6 +95,9 @@ func NewServer(to Store, opts ServerOptions) *Server {
 	opts.Gather, opts.MaxFlows = cmp.Or(opts.Gather, time.Second), cmp.Or(opts.MaxFlows, 100_000)
 	if opts.Authorize == nil {
 		opts.Authorize = VerifyNode
+	}
+	if opts.Metered == nil {
+		opts.Metered = func() meter.Metered { return meter.Metered{All: true} }
 	}
 	if opts.Notice == nil {
 		opts.Notice = func(error) {}
@@ -238,14 +249,15 @@ func (s *Server) gather(ctx context.Context, first item) (items []item) {
 	return items
 }
 
-// unwrap reads a batch's flows. One that makes no sense is taken as empty, so that it does not stand in the way.
+// unwrap reads a batch's flows, and leaves those that another node tells of. One that makes no sense is taken as empty, so that it does not stand in the way.
 func (s *Server) unwrap(i item) item {
 	flows, err := decode(i.batch)
 	if err != nil {
 		i.refused = true
 		s.opts.Notice(fmt.Errorf("batch %d of %s refused: %w", i.report.Sequence, i.report.Node, err))
 	}
-	i.report.Flows, i.batch = flows, nil
+	i.merged = meter.Merge([]meter.Report{{Node: i.report.Node, Flows: flows}}, s.opts.Metered())
+	i.report.Flows, i.merged.Flows, i.batch = i.merged.Flows, nil, nil
 	return i
 }
 
@@ -263,11 +275,14 @@ func (s *Server) commit(items []item) {
 		return
 	}
 	err := s.store.Append(reports)
-	refused := uint64(0)
+	refused, left := uint64(0), meter.Merged{}
 	for _, i := range taken {
 		if i.refused {
 			refused++
 		}
+		left.Twice += i.merged.Twice
+		left.Passing += i.merged.Passing
+		left.Doubtful += i.merged.Doubtful
 		i.from.done(i.report.Sequence, i.refused, err)
 	}
 	s.mu.Lock()
@@ -276,6 +291,9 @@ func (s *Server) commit(items []item) {
 	} else {
 		s.stats.Batches += uint64(len(taken))
 		s.stats.Refused += refused
+		s.stats.Twice += left.Twice
+		s.stats.Passing += left.Passing
+		s.stats.Doubtful += left.Doubtful
 	}
 	s.mu.Unlock()
 	if err != nil {

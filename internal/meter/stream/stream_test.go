@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"maps"
 	"math/big"
 	"net"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
+	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/meter/store"
 	"github.com/zonewise/zonewise/internal/meter/stream"
 	"github.com/zonewise/zonewise/internal/model"
@@ -138,7 +140,7 @@ func TestAgentToStore(t *testing.T) {
 	hears(10 * time.Second)
 	counted := time.Now().Add(-10 * time.Minute)
 	flow := model.Flow{FlowKey: key(1, 2), FlowCount: model.FlowCount{Connections: 1, RequestBytes: 2, ResponseBytes: 3, RequestPackets: 4, ResponsePackets: 5}}
-	must(t, c.Put(counted, []model.Flow{flow}, nil))
+	must(t, c.Put(counted, []meter.Observed{{Flow: flow, Observer: meter.AtClient}}, nil))
 	until(t, func() bool { st := c.Stats(); return st.Waiting+st.Flying == 0 })
 	server.SetInterval(20 * time.Second)
 	hears(20 * time.Second)
@@ -153,6 +155,38 @@ func TestAgentToStore(t *testing.T) {
 	}
 	if st := server.Stats(); st.Streams != 1 || st.Batches != 1 {
 		t.Errorf("server's stats are %+v", st)
+	}
+}
+
+// TestOneNodeTellsOfAFlow: of what both ends report only the client's counts; the server's does where nobody else would tell.
+func TestOneNodeTellsOfAFlow(t *testing.T) {
+	a := newAuthority(t)
+	a.sign(t, "controller", []string{"controller.zonewise"})
+	a.sign(t, "n1", nil)
+	m := &memory{applied: map[string]uint64{}, taken: map[model.FlowKey]model.FlowCount{}}
+	metered := meter.Metered{Nodes: map[string]bool{"n1": true, "n2": true}}
+	server, address := serve(t, a.files("controller"), m, stream.ServerOptions{Gather: time.Millisecond, Metered: func() meter.Metered { return metered }})
+	c, err := stream.NewClient(dial(t, a.files("n1"), address), stream.ClientOptions{Node: "n1"})
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { c.Run(ctx); close(ended) }()
+	t.Cleanup(func() { cancel(); <-ended })
+
+	own, twice, alone, passing, unclear := key(1, 1), key(2, 2), key(3, 3), key(4, 4), key(5, 5)
+	unclear.Client = model.Party{Kind: model.Unknown}
+	must(t, c.Put(time.Now(), []meter.Observed{observed(meter.AtClient, own, 1), observed(meter.AtServer, twice, 20), observed(meter.AtServer, alone, 300),
+		observed(meter.Between, passing, 4000), observed(meter.AtServer, unclear, 50_000)}, nil))
+	until(t, func() bool { return server.Stats().Batches == 1 })
+	want := map[model.FlowKey]model.FlowCount{}
+	for _, f := range []meter.Observed{observed("", own, 1), observed("", alone, 300), observed("", unclear, 50_000)} {
+		want[f.FlowKey] = f.FlowCount
+	}
+	if !maps.Equal(m.taken, want) {
+		t.Errorf("%v are taken, want %v", m.taken, want)
+	}
+	if st := server.Stats(); st.Twice != 20 || st.Passing != 4000 || st.Doubtful != 50_000 {
+		t.Errorf("stats are %+v", st)
 	}
 }
 
@@ -267,7 +301,7 @@ func TestNothingOvertakesWhatFailed(t *testing.T) {
 		}
 		for sequence := range uint64(3) {
 			must(t, rpc.Send(&stream.FromAgent{What: &stream.FromAgent_Batch{Batch: &stream.Batch{Sequence: sequence + 1,
-				Names: []string{""}, Parties: []*stream.Party{{}}, Flows: []*stream.Flow{{RequestBytes: 1}}}}}))
+				Names: []string{"", "client"}, Parties: []*stream.Party{{}}, Flows: []*stream.Flow{{RequestBytes: 1, Observer: 1}}}}}))
 		}
 		return rpc
 	}
@@ -299,7 +333,7 @@ func TestAgentsWaitLongerForAFullDisk(t *testing.T) {
 	_, address := serve(t, a.files("controller"), &full{}, stream.ServerOptions{Gather: time.Microsecond})
 	c, err := stream.NewClient(dial(t, a.files("n1"), address), stream.ClientOptions{Node: "n1", Retry: time.Millisecond})
 	must(t, err)
-	must(t, c.Put(time.Now(), []model.Flow{{FlowKey: key(1, 2), FlowCount: model.FlowCount{RequestBytes: 1}}}, nil))
+	must(t, c.Put(time.Now(), []meter.Observed{observed(meter.AtClient, key(1, 2), 1)}, nil))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	c.Run(ctx)

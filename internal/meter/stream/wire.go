@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/model"
 )
 
@@ -28,7 +29,7 @@ func (t *table[T]) number(v T) uint32 {
 }
 
 // encode writes flows with each name and party once.
-func encode(at time.Time, flows []model.Flow) *Batch {
+func encode(at time.Time, flows []meter.Observed) *Batch {
 	var names table[string]
 	var parties table[model.Party]
 	b := &Batch{At: at.UnixNano(), Flows: make([]*Flow, len(flows))}
@@ -39,6 +40,8 @@ func encode(at time.Time, flows []model.Flow) *Batch {
 			Port: uint32(f.Port), Protocol: uint32(f.Protocol), Via: names.number(string(f.Via)),
 			Connections: f.Connections, RequestBytes: f.RequestBytes, ResponseBytes: f.ResponseBytes,
 			RequestPackets: f.RequestPackets, ResponsePackets: f.ResponsePackets,
+			RequestExtra: f.RequestExtra, ResponseExtra: f.ResponseExtra,
+			V6: f.V6, Observer: names.number(string(f.Observer)),
 		}
 	}
 	for _, p := range parties.values {
@@ -50,7 +53,7 @@ func encode(at time.Time, flows []model.Flow) *Batch {
 }
 
 // decode is the reverse of encode.
-func decode(b *Batch) ([]model.Flow, error) {
+func decode(b *Batch) ([]meter.Observed, error) {
 	bad := false
 	name := func(n uint32) string {
 		if int(n) >= len(b.Names) {
@@ -64,18 +67,18 @@ func decode(b *Batch) ([]model.Flow, error) {
 		parties[i] = model.Party{Kind: model.PartyKind(name(p.Kind)), Zone: name(p.Zone), Node: name(p.Node),
 			Namespace: name(p.Namespace), Workload: name(p.Workload), Block: name(p.Block)}
 	}
-	flows := make([]model.Flow, len(b.Flows))
+	flows := make([]meter.Observed, len(b.Flows))
 	for i, f := range b.Flows {
 		if int(f.Client) >= len(parties) || int(f.Server) >= len(parties) || f.Port > 1<<16-1 || f.Protocol > 1<<8-1 {
 			return nil, errMalformed
 		}
-		flows[i] = model.Flow{
-			FlowKey: model.FlowKey{Client: parties[f.Client], Server: parties[f.Server],
-				Service: model.Name{Namespace: name(f.Namespace), Name: name(f.Service)},
-				Port:    uint16(f.Port), Protocol: model.Protocol(f.Protocol), Via: model.Via(name(f.Via))},
-			FlowCount: model.FlowCount{Connections: f.Connections, RequestBytes: f.RequestBytes, ResponseBytes: f.ResponseBytes,
-				RequestPackets: f.RequestPackets, ResponsePackets: f.ResponsePackets},
-		}
+		flows[i].Observer = meter.Observer(name(f.Observer))
+		flows[i].FlowKey = model.FlowKey{Client: parties[f.Client], Server: parties[f.Server],
+			Service: model.Name{Namespace: name(f.Namespace), Name: name(f.Service)},
+			Port:    uint16(f.Port), Protocol: model.Protocol(f.Protocol), Via: model.Via(name(f.Via)), V6: f.V6}
+		flows[i].FlowCount = model.FlowCount{Connections: f.Connections, RequestBytes: f.RequestBytes, ResponseBytes: f.ResponseBytes,
+			RequestPackets: f.RequestPackets, ResponsePackets: f.ResponsePackets,
+			RequestExtra: f.RequestExtra, ResponseExtra: f.ResponseExtra}
 	}
 	if bad {
 		return nil, errMalformed
