@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -333,11 +334,20 @@ func isLayout(name string) bool {
 	return strings.HasPrefix(strings.TrimPrefix(name, "sockets-"), "v")
 }
 
-// Remove takes everything away. UDP sockets that we connected are ended, as nobody would end them
-// later, when their endpoint goes.
+// grace is for the answers to what was sent by the socket path: most are on their way for less.
+const grace = time.Second
+
+// Remove takes everything away. First nobody is led any more; the programs that give answers the
+// Service's address stay until those on their way have come. UDP sockets that we connected are
+// ended, as nobody would end them later, when their endpoint goes.
 func (m *machine) Remove() error {
+	leading := false
 	for _, h := range slices.Backward(hooks()) {
 		l := m.links[h.program]
+		if leading && h.program == objectProgRecvmsg6 {
+			<-time.After(grace)
+		}
+		leading = leading || l != nil
 		delete(m.links, h.program)
 		if err := os.RemoveAll(m.linkPin(h.program)); err != nil {
 			return fmt.Errorf("pins: %w", err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -311,5 +312,52 @@ func TestUDPConnectsAgain(t *testing.T) {
 	}
 	if err := unix.Send(fd, []byte("who?"), 0); err != nil {
 		t.Errorf("a socket that connected directly in the end was ended: %v", err)
+	}
+}
+
+// While the socket path is taken away, who asked by it still gets the answer from where it asked.
+func TestAnswersOnTheirWayComeFromTheService(t *testing.T) {
+	w := newWorld(t, 1)
+	endpoint := endpoints(1, false, 53)[0]
+	at := netip.AddrPortFrom(serviceAddr(1, false), 53)
+	var server *net.UDPConn
+	w.in(t, w.ns, func() (err error) {
+		server, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(endpoint))
+		return err
+	})
+	defer server.Close()
+	a := w.applier(t)
+	apply(t, a, front(at, model.UDP, endpoint))
+	client := unconnected(t, w.ns, "udp4")
+	for _, c := range []*net.UDPConn{client, server} {
+		if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	buf := make([]byte, 64)
+	if _, err := client.WriteToUDPAddrPort([]byte("who?"), at); err != nil {
+		t.Fatal(err)
+	}
+	_, from, err := server.ReadFromUDPAddrPort(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	removed := make(chan error)
+	go func() { removed <- a.Remove() }()
+	looks := time.NewTicker(50 * time.Millisecond)
+	defer looks.Stop()
+	for leading := true; leading; {
+		<-looks.C
+		leading = exists(filepath.Join(w.options.Pins, linksDir, objectProgSendmsg4))
+	}
+	<-looks.C // another moment, in which all the rest would go
+	if _, err := server.WriteToUDPAddrPort([]byte("me"), from); err != nil {
+		t.Fatal(err)
+	}
+	if _, from, err := client.ReadFromUDPAddrPort(buf); err != nil || from != at {
+		t.Errorf("the answer came from %v, %v, want %v", from, err, at)
+	}
+	if err := <-removed; err != nil {
+		t.Fatal(err)
 	}
 }
