@@ -35,6 +35,11 @@ func TestDeltas(t *testing.T) {
 	one := func(n uint64, born, last time.Duration) map[meter.Key]meter.Totals {
 		return map[meter.Key]meter.Totals{k: {FlowCount: model.FlowCount{RequestBytes: n}, Born: born, Last: last}}
 	}
+	// withGone adds a counter that was taken away. An agent that ends before it gave this back tells of it again.
+	withGone := func(r meter.Reading, n uint64, born time.Duration) meter.Reading {
+		r.Gone = append(r.Gone, meter.Counter{Key: k, Totals: one(n, born, 0)[k]})
+		return r
+	}
 	const s = time.Second
 	for _, c := range []struct {
 		name        string
@@ -58,6 +63,11 @@ func TestDeltas(t *testing.T) {
 		{"taken away twice and back", reading(10*s, one(5, 1*s, 0)), meter.Reading{Boot: boot, Epoch: 1, At: 20 * s, Wall: start.Add(20 * s),
 			Gone: []meter.Counter{{Key: k, Totals: one(100, 13*s, 0)[k]}, {Key: k, Totals: one(8, 1*s, 12*s)[k]}}, Totals: one(1000, 15*s, 0)},
 			"3 (10s 12s) 100 (12.999999999s 20s) 1000 (14.999999999s 20s) ", ""},
+		{"told of again, and counted anew before", withGone(reading(10*s, one(100, 6*s, 0)), 8, 1*s), withGone(reading(20*s, one(150, 6*s, 0)), 8, 1*s), "50 (10s 20s) ", ""},
+		{"told of again, and counted anew since", withGone(reading(10*s, nil), 8, 1*s), withGone(reading(20*s, one(150, 12*s, 0)), 8, 1*s), "150 (11.999999999s 20s) ", ""},
+		{"told of again, and its successor with it", withGone(reading(10*s, one(100, 6*s, 0)), 8, 1*s),
+			withGone(withGone(reading(20*s, one(7, 15*s, 0)), 160, 6*s), 8, 1*s), "60 (10s 20s) 7 (14.999999999s 20s) ", ""},
+		{"told of again, half given back", withGone(reading(10*s, nil), 8, 1*s), withGone(reading(20*s, nil), 0, 1*s), "", "resets 1"},
 		{"clock set back", reading(10*s, one(5, 0, 0)), meter.Reading{Boot: boot, Epoch: 1, At: 20 * s, Wall: start.Add(-time.Hour), Totals: one(6, 0, 0)}, "1 (10s 20s) ", "clock steps 1"},
 		{"uncounted", meter.Reading{Boot: boot, Epoch: 1, At: 10 * s, Wall: start.Add(10 * s), Uncounted: meter.Uncounted{Packets: 2, Bytes: 90}},
 			meter.Reading{Boot: boot, Epoch: 1, At: 20 * s, Wall: start.Add(20 * s), Uncounted: meter.Uncounted{Packets: 5, Bytes: 100}}, "", "uncounted 3 packets, 10 bytes"},
