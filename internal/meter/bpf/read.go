@@ -177,19 +177,34 @@ func (c *Counter) release(numbers []uint32) error {
 }
 
 // sweep mends what an agent left that died on the way: counters that no key leads to are retired,
-// and free ones are handed out again.
+// and free ones are handed out again. A program owns a counter before its key leads there: so who
+// is looked at was live before a wait, and no key led there after it.
 func (c *Counter) sweep() error {
 	free, err := c.unreturn()
 	if err != nil {
 		return err
 	}
-	leads := map[uint32]bool{}
+	born, err := c.live()
+	if err != nil {
+		return err
+	}
+	if err := c.wait(); err != nil {
+		return err
+	}
 	var k key
 	var i uint32
-	for it := c.objects.Maps[objectMapNumbers].Iterate(); it.Next(&k, &i); {
-		leads[i] = true
+	leads := c.objects.Maps[objectMapNumbers].Iterate()
+	for leads.Next(&k, &i) {
+		delete(born, i)
 	}
-	if err := c.end(func(i uint32, o *owner) bool { return o.State == live && !leads[i] }); err != nil {
+	// One that was cut short by changes leaves too many: these are retired like any other counter.
+	if err := leads.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return fmt.Errorf("numbers: %w", err)
+	}
+	if err := c.end(func(i uint32, o *owner) bool {
+		b, suspect := born[i]
+		return suspect && o.State == live && o.Born == b
+	}); err != nil {
 		return err
 	}
 	for _, i := range free {
@@ -198,6 +213,20 @@ func (c *Counter) sweep() error {
 		}
 	}
 	return nil
+}
+
+// live lists the counters that have an owner, and since when.
+func (c *Counter) live() (map[uint32]uint64, error) {
+	n, err := c.given()
+	if err != nil {
+		return nil, err
+	}
+	born := map[uint32]uint64{}
+	return born, each(c.objects.Maps[objectMapOwners], n, func(i uint32, o *owner) {
+		if o.State == live {
+			born[i] = o.Born
+		}
+	})
 }
 
 // unreturn takes all returned counters out, and lists those that are free. A program that has just
