@@ -111,7 +111,7 @@ func clocks(j Job) (Reply, error) {
 // await connects until the outcome is as wanted. Between connects it leaves the CPU to others.
 func await(j Job) (Reply, error) {
 	to, r := address(j.Targets[0]), Reply{Outcomes: map[Outcome]int{}}
-	begin, pause := Now(), unix.NsecToTimespec(j.Pause.Nanoseconds())
+	begin := Now()
 	for {
 		o, _, err := try(to)
 		if err != nil {
@@ -126,6 +126,7 @@ func await(j Job) (Reply, error) {
 		if r.Took > j.Length {
 			return r, fmt.Errorf("%v is not %s after %v: %v", j.Targets[0], j.Want, j.Length, r.Outcomes)
 		}
+		pause := unix.NsecToTimespec(j.Pause.Nanoseconds()) // the kernel writes what is left of it
 		if _, err := unix.Ppoll(nil, &pause, nil); err != nil && !errors.Is(err, unix.EINTR) {
 			return r, err
 		}
