@@ -16,11 +16,10 @@ func Sum(flows []model.Flow) []model.Flow {
 	return s.sorted()
 }
 
-// sum adds up flows by key. There are millions of flows, and thousands of parties: so keys are
-// numbers, and texts are hashed and compared no more often than they must.
+// sum adds up flows by key.
 type sum struct {
-	parties numbered[model.Party]
-	ways    numbered[way]
+	parties Numbers[model.Party]
+	ways    Numbers[Way]
 	at      map[triple]int
 	keys    []triple
 	counts  []model.FlowCount
@@ -29,28 +28,11 @@ type sum struct {
 // triple is a key: the numbers of client, server and way.
 type triple [3]uint32
 
-// way is what of a flow's key is neither client nor server.
-type way struct {
-	service  model.Name
-	port     uint16
-	protocol model.Protocol
-	via      model.Via
-	v6       bool
-}
-
-func (w way) compare(o way) int {
-	return w.key(model.Party{}, model.Party{}).Compare(o.key(model.Party{}, model.Party{}))
-}
-
-func (w way) key(client, server model.Party) model.FlowKey {
-	return model.FlowKey{Client: client, Server: server, Service: w.service, Port: w.port, Protocol: w.protocol, Via: w.via, V6: w.v6}
-}
-
 func (s *sum) add(f *model.Flow) {
 	if s.at == nil {
 		s.at = map[triple]int{}
 	}
-	k := triple{s.parties.number(f.Client), s.parties.number(f.Server), s.ways.number(way{f.Service, f.Port, f.Protocol, f.Via, f.V6})}
+	k := triple{s.parties.Number(f.Client), s.parties.Number(f.Server), s.ways.Number(WayOf(f.FlowKey))}
 	i, ok := s.at[k]
 	if !ok {
 		i = len(s.keys)
@@ -61,7 +43,7 @@ func (s *sum) add(f *model.Flow) {
 }
 
 func (s *sum) sorted() []model.Flow {
-	parties, ways := s.parties.ranks(model.Party.Compare), s.ways.ranks(way.compare)
+	parties, ways := s.parties.Ranks(model.Party.Compare), s.ways.Ranks(Way.Compare)
 	order := make([]int, len(s.keys))
 	ranked := make([]triple, len(s.keys))
 	for i, k := range s.keys {
@@ -78,40 +60,7 @@ func (s *sum) sorted() []model.Flow {
 	out := make([]model.Flow, len(order))
 	for i, j := range order {
 		k := s.keys[j]
-		out[i] = model.Flow{FlowKey: s.ways.values[k[2]].key(s.parties.values[k[0]], s.parties.values[k[1]]), FlowCount: s.counts[j]}
-	}
-	return out
-}
-
-// numbered gives values numbers, in the order in which they come.
-type numbered[T comparable] struct {
-	values  []T
-	numbers map[T]uint32
-}
-
-func (n *numbered[T]) number(v T) uint32 {
-	i, ok := n.numbers[v]
-	if !ok {
-		if n.numbers == nil {
-			n.numbers = map[T]uint32{}
-		}
-		i = uint32(len(n.values))
-		n.values = append(n.values, v)
-		n.numbers[v] = i
-	}
-	return i
-}
-
-// ranks returns for each number the place of its value among all.
-func (n *numbered[T]) ranks(compare func(a, b T) int) []uint32 {
-	order := make([]uint32, len(n.values))
-	for i := range order {
-		order[i] = uint32(i)
-	}
-	slices.SortFunc(order, func(a, b uint32) int { return compare(n.values[a], n.values[b]) })
-	out := make([]uint32, len(order))
-	for place, i := range order {
-		out[i] = uint32(place)
+		out[i] = model.Flow{FlowKey: s.ways.Values[k[2]].Key(s.parties.Values[k[0]], s.parties.Values[k[1]]), FlowCount: s.counts[j]}
 	}
 	return out
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/model"
 )
 
@@ -156,8 +157,8 @@ func (b *book) add(at int64, flows []model.Flow) {
 	rows := b.rows[at]
 	for i := range flows {
 		f := &flows[i]
-		rows = append(rows, row{b.parties.number(f.Client), b.parties.number(f.Server),
-			b.ways.number(wayOf(f.FlowKey)), f.FlowCount})
+		rows = append(rows, row{b.parties.Number(f.Client), b.parties.Number(f.Server),
+			b.ways.Number(meter.WayOf(f.FlowKey)), f.FlowCount})
 	}
 	b.rows[at] = rows
 }

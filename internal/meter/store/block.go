@@ -5,26 +5,12 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/model"
 )
 
 // A file's flows are rows of numbers beside a dictionary: a party is written once, not for each of
 // its flows, and a name once, not for each of its parties.
-
-// way is what of a flow's key is neither client nor server.
-type way struct {
-	service  model.Name
-	port     uint16
-	protocol model.Protocol
-	via      model.Via
-	v6       bool
-}
-
-func wayOf(k model.FlowKey) way { return way{k.Service, k.Port, k.Protocol, k.Via, k.V6} }
-
-func (w way) key(client, server model.Party) model.FlowKey {
-	return model.FlowKey{Client: client, Server: server, Service: w.service, Port: w.port, Protocol: w.protocol, Via: w.via, V6: w.v6}
-}
 
 // row is a flow by its numbers in a book: 72 bytes where model.Flow has more than 300.
 type row struct {
@@ -42,28 +28,10 @@ func (r row) compare(o row) int {
 	return int(int64(r.way) - int64(o.way))
 }
 
-// list numbers values in the order in which they come.
-type list[T comparable] struct {
-	values  []T
-	numbers map[T]uint32
-}
-
-func (l *list[T]) number(v T) uint32 {
-	n, ok := l.numbers[v]
-	if !ok {
-		if l.numbers == nil {
-			l.numbers = map[T]uint32{}
-		}
-		n = uint32(len(l.values))
-		l.values, l.numbers[v] = append(l.values, v), n
-	}
-	return n
-}
-
 // book is a dictionary and the rows that speak in its numbers, by time.
 type book struct {
-	parties list[model.Party]
-	ways    list[way]
+	parties meter.Numbers[model.Party]
+	ways    meter.Numbers[meter.Way]
 	rows    map[int64][]row // by the minute's or hour's first second
 }
 
@@ -71,24 +39,13 @@ func newBook() *book { return &book{rows: map[int64][]row{}} }
 
 // flow gives a row back as what it was.
 func (b *book) flow(r row) model.Flow {
-	return model.Flow{FlowKey: b.ways.values[r.way].key(b.parties.values[r.client], b.parties.values[r.server]), FlowCount: r.count}
+	return model.Flow{FlowKey: b.ways.Values[r.way].Key(b.parties.Values[r.client], b.parties.Values[r.server]), FlowCount: r.count}
 }
 
 // tidy sorts parties and rows and adds up rows of one key: the same flows make the same bytes in
 // whatever order they came, and neighbours are alike, which is what compression lives on.
 func (b *book) tidy() {
-	order := make([]uint32, len(b.parties.values))
-	for i := range order {
-		order[i] = uint32(i)
-	}
-	slices.SortFunc(order, func(x, y uint32) int { return b.parties.values[x].Compare(b.parties.values[y]) })
-	place, sorted := make([]uint32, len(order)), make([]model.Party, len(order))
-	for i, old := range order {
-		place[old], sorted[i] = uint32(i), b.parties.values[old]
-	}
-	b.parties = list[model.Party]{values: sorted}
-	ways, wayPlace := sortedWays(b.ways.values)
-	b.ways = list[way]{values: ways}
+	place, wayPlace := b.parties.Sort(model.Party.Compare), b.ways.Sort(meter.Way.Compare)
 	for at, rows := range b.rows {
 		for i := range rows {
 			r := &rows[i]
@@ -96,20 +53,6 @@ func (b *book) tidy() {
 		}
 		b.rows[at] = merge(rows)
 	}
-}
-
-func sortedWays(ways []way) (sorted []way, place []uint32) {
-	key := func(w way) model.FlowKey { return w.key(model.Party{}, model.Party{}) }
-	order := make([]uint32, len(ways))
-	for i := range order {
-		order[i] = uint32(i)
-	}
-	slices.SortFunc(order, func(x, y uint32) int { return key(ways[x]).Compare(key(ways[y])) })
-	place = make([]uint32, len(ways))
-	for i, old := range order {
-		sorted, place[old] = append(sorted, ways[old]), uint32(i)
-	}
-	return sorted, place
 }
 
 // merge sorts rows and adds up those of one key.
@@ -133,7 +76,7 @@ var errMalformed = errors.New("malformed")
 
 // dictionary writes names, then parties and ways as columns of names' numbers.
 func (b *book) dictionary() []byte {
-	var names list[string]
+	var names meter.Numbers[string]
 	var columns []byte
 	column := func(n int, get func(int) uint64) {
 		columns = binary.AppendUvarint(columns, uint64(n))
@@ -142,16 +85,16 @@ func (b *book) dictionary() []byte {
 		}
 	}
 	for _, part := range partyNames {
-		column(len(b.parties.values), func(i int) uint64 { return uint64(names.number(*part(&b.parties.values[i]))) })
+		column(len(b.parties.Values), func(i int) uint64 { return uint64(names.Number(*part(&b.parties.Values[i]))) })
 	}
-	ways := b.ways.values
-	column(len(ways), func(i int) uint64 { return uint64(names.number(ways[i].service.Namespace)) })
-	column(len(ways), func(i int) uint64 { return uint64(names.number(ways[i].service.Name)) })
-	column(len(ways), func(i int) uint64 { return uint64(names.number(string(ways[i].via))) })
-	column(len(ways), func(i int) uint64 { return ways[i].number() })
+	ways := b.ways.Values
+	column(len(ways), func(i int) uint64 { return uint64(names.Number(ways[i].Service.Namespace)) })
+	column(len(ways), func(i int) uint64 { return uint64(names.Number(ways[i].Service.Name)) })
+	column(len(ways), func(i int) uint64 { return uint64(names.Number(string(ways[i].Via))) })
+	column(len(ways), func(i int) uint64 { return wayNumber(ways[i]) })
 
-	out := binary.AppendUvarint(nil, uint64(len(names.values)))
-	for _, name := range names.values {
+	out := binary.AppendUvarint(nil, uint64(len(names.Values)))
+	for _, name := range names.Values {
 		out = binary.AppendUvarint(out, uint64(len(name)))
 		out = append(out, name...)
 	}
@@ -187,47 +130,47 @@ func readDictionary(data []byte) (*book, error) {
 	for i, part := range partyNames {
 		n := in.length()
 		if i == 0 {
-			b.parties.values = make([]model.Party, n)
+			b.parties.Values = make([]model.Party, n)
 		}
-		if n != len(b.parties.values) {
+		if n != len(b.parties.Values) {
 			return nil, errMalformed
 		}
-		for j := range b.parties.values {
-			*part(&b.parties.values[j]) = name()
+		for j := range b.parties.Values {
+			*part(&b.parties.Values[j]) = name()
 		}
 	}
-	for i, part := range []func(*way){
-		func(w *way) { w.service.Namespace = name() },
-		func(w *way) { w.service.Name = name() },
-		func(w *way) { w.via = model.Via(name()) },
-		func(w *way) { w.setNumber(in.uvarint()) },
+	for i, part := range []func(*meter.Way){
+		func(w *meter.Way) { w.Service.Namespace = name() },
+		func(w *meter.Way) { w.Service.Name = name() },
+		func(w *meter.Way) { w.Via = model.Via(name()) },
+		func(w *meter.Way) { setWayNumber(w, in.uvarint()) },
 	} {
 		n := in.length()
 		if i == 0 {
-			b.ways.values = make([]way, n)
+			b.ways.Values = make([]meter.Way, n)
 		}
-		if n != len(b.ways.values) {
+		if n != len(b.ways.Values) {
 			return nil, errMalformed
 		}
-		for j := range b.ways.values {
-			part(&b.ways.values[j])
+		for j := range b.ways.Values {
+			part(&b.ways.Values[j])
 		}
 	}
 	return b, in.end()
 }
 
-// number is what of a way is no name, in one number.
-func (w *way) number() uint64 {
-	n := uint64(w.port)<<8 | uint64(w.protocol)
-	if w.v6 {
+// wayNumber is what of a way is no name, in one number.
+func wayNumber(w meter.Way) uint64 {
+	n := uint64(w.Port)<<8 | uint64(w.Protocol)
+	if w.V6 {
 		n |= v6Bit
 	}
 	return n
 }
 
-// setNumber is the reverse of number.
-func (w *way) setNumber(n uint64) {
-	w.port, w.protocol, w.v6 = uint16(n>>8), model.Protocol(n), n&v6Bit != 0
+// setWayNumber is the reverse of wayNumber.
+func setWayNumber(w *meter.Way, n uint64) {
+	w.Port, w.Protocol, w.V6 = uint16(n>>8), model.Protocol(n), n&v6Bit != 0
 }
 
 // v6Bit is above port and protocol.
@@ -281,13 +224,13 @@ func (b *book) readRows(data []byte) (at int64, rows []row, err error) {
 	last := int64(0)
 	for i := range rows {
 		last += in.varint()
-		rows[i].client = within(uint64(last), len(b.parties.values))
+		rows[i].client = within(uint64(last), len(b.parties.Values))
 	}
 	for i := range rows {
-		rows[i].server = within(in.uvarint(), len(b.parties.values))
+		rows[i].server = within(in.uvarint(), len(b.parties.Values))
 	}
 	for i := range rows {
-		rows[i].way = within(in.uvarint(), len(b.ways.values))
+		rows[i].way = within(in.uvarint(), len(b.ways.Values))
 	}
 	for _, column := range rowColumns {
 		for i := range rows {

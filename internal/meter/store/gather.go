@@ -27,7 +27,7 @@ func same(p model.Party) model.Party { return p }
 // rows takes rows of a book over as rows of a time.
 func (g *gather) rows(b *book, at int64, rows []row) {
 	if g.from != b {
-		g.from, g.parties, g.ways = b, make([]uint32, len(b.parties.values)), make([]uint32, len(b.ways.values))
+		g.from, g.parties, g.ways = b, make([]uint32, len(b.parties.Values)), make([]uint32, len(b.ways.Values))
 	}
 	kept := g.into.rows[at]
 	for _, r := range rows {
@@ -47,14 +47,14 @@ func (g *gather) rows(b *book, at int64, rows []row) {
 
 func (g *gather) number(n uint32) uint32 {
 	if g.parties[n] == 0 {
-		g.parties[n] = g.into.parties.number(g.party(g.from.parties.values[n])) + 1
+		g.parties[n] = g.into.parties.Number(g.party(g.from.parties.Values[n])) + 1
 	}
 	return g.parties[n] - 1
 }
 
 func (g *gather) wayNumber(n uint32) uint32 {
 	if g.ways[n] == 0 {
-		g.ways[n] = g.into.ways.number(g.from.ways.values[n]) + 1
+		g.ways[n] = g.into.ways.Number(g.from.ways.Values[n]) + 1
 	}
 	return g.ways[n] - 1
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"reflect"
 	"testing"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/zonewise/zonewise/internal/meter/store"
+	"github.com/zonewise/zonewise/internal/meter/store/storetest"
 	"github.com/zonewise/zonewise/internal/model"
 )
 
@@ -232,7 +232,7 @@ func TestClockJumps(t *testing.T) {
 func TestEveryFieldIsKept(t *testing.T) {
 	s := open(t, t.TempDir(), store.Unsynced(store.Options{}))
 	want := flow(1, 2, 3)
-	fill(reflect.ValueOf(&want).Elem())
+	storetest.Fill(&want)
 	must(t, s.Append([]store.Report{{Node: "n", Epoch: 1, Sequence: 1, At: start, Flows: []model.Flow{want}}}))
 	got, err := scan(s, store.Minute)
 	must(t, err)
@@ -244,22 +244,6 @@ func TestEveryFieldIsKept(t *testing.T) {
 	must(t, err)
 	if diff := cmp.Diff(totals{start: {want.FlowKey: want.FlowCount}}, got); diff != "" {
 		t.Errorf("of a minute (-want +got):\n%s", diff)
-	}
-}
-
-// fill sets what is zero.
-func fill(v reflect.Value) {
-	switch v.Kind() {
-	case reflect.Struct:
-		for i := range v.NumField() {
-			fill(v.Field(i))
-		}
-	case reflect.Bool:
-		v.SetBool(true)
-	case reflect.String:
-		v.SetString(v.String() + "x")
-	case reflect.Uint64, reflect.Uint16, reflect.Uint8:
-		v.SetUint(v.Uint() + 200)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"testing"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/zonewise/zonewise/internal/meter"
+	"github.com/zonewise/zonewise/internal/meter/store/storetest"
 	"github.com/zonewise/zonewise/internal/model"
 )
 
@@ -55,29 +55,13 @@ func TestWireGivesBackWhatItTook(t *testing.T) {
 // TestEveryFieldIsCarried looks for what of a flow is left out, also for what is still to come.
 func TestEveryFieldIsCarried(t *testing.T) {
 	var want meter.Observed
-	fill(reflect.ValueOf(&want).Elem())
+	storetest.Fill(&want)
 	got, err := decode(encode(time.Unix(5, 0), []meter.Observed{want}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]meter.Observed{want}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
-	}
-}
-
-// fill sets all fields.
-func fill(v reflect.Value) {
-	switch v.Kind() {
-	case reflect.Struct:
-		for i := range v.NumField() {
-			fill(v.Field(i))
-		}
-	case reflect.Bool:
-		v.SetBool(true)
-	case reflect.String:
-		v.SetString("x")
-	case reflect.Uint64, reflect.Uint16, reflect.Uint8:
-		v.SetUint(200)
 	}
 }
 

@@ -10,45 +10,27 @@ import (
 
 var errMalformed = errors.New("a number in it names nothing")
 
-// table numbers values in the order in which they come.
-type table[T comparable] struct {
-	values  []T
-	numbers map[T]uint32
-}
-
-func (t *table[T]) number(v T) uint32 {
-	n, ok := t.numbers[v]
-	if !ok {
-		if t.numbers == nil {
-			t.numbers = map[T]uint32{}
-		}
-		n = uint32(len(t.values))
-		t.values, t.numbers[v] = append(t.values, v), n
-	}
-	return n
-}
-
 // encode writes flows with each name and party once.
 func encode(at time.Time, flows []meter.Observed) *Batch {
-	var names table[string]
-	var parties table[model.Party]
+	var names meter.Numbers[string]
+	var parties meter.Numbers[model.Party]
 	b := &Batch{At: at.UnixNano(), Flows: make([]*Flow, len(flows))}
 	for i, f := range flows {
 		b.Flows[i] = &Flow{
-			Client: parties.number(f.Client), Server: parties.number(f.Server),
-			Namespace: names.number(f.Service.Namespace), Service: names.number(f.Service.Name),
-			Port: uint32(f.Port), Protocol: uint32(f.Protocol), Via: names.number(string(f.Via)),
+			Client: parties.Number(f.Client), Server: parties.Number(f.Server),
+			Namespace: names.Number(f.Service.Namespace), Service: names.Number(f.Service.Name),
+			Port: uint32(f.Port), Protocol: uint32(f.Protocol), Via: names.Number(string(f.Via)),
 			Connections: f.Connections, RequestBytes: f.RequestBytes, ResponseBytes: f.ResponseBytes,
 			RequestPackets: f.RequestPackets, ResponsePackets: f.ResponsePackets,
 			RequestExtra: f.RequestExtra, ResponseExtra: f.ResponseExtra,
-			V6: f.V6, Observer: names.number(string(f.Observer)),
+			V6: f.V6, Observer: names.Number(string(f.Observer)),
 		}
 	}
-	for _, p := range parties.values {
-		b.Parties = append(b.Parties, &Party{Kind: names.number(string(p.Kind)), Zone: names.number(p.Zone), Node: names.number(p.Node),
-			Namespace: names.number(p.Namespace), Workload: names.number(p.Workload), Block: names.number(p.Block)})
+	for _, p := range parties.Values {
+		b.Parties = append(b.Parties, &Party{Kind: names.Number(string(p.Kind)), Zone: names.Number(p.Zone), Node: names.Number(p.Node),
+			Namespace: names.Number(p.Namespace), Workload: names.Number(p.Workload), Block: names.Number(p.Block)})
 	}
-	b.Names = names.values
+	b.Names = names.Values
 	return b
 }
 
