@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/zonewise/zonewise/internal/kernel/bpf"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 )
 
@@ -37,7 +38,7 @@ func (w *World) Enter() error {
 	if w.home != "" {
 		return nil
 	}
-	home, err := ownCgroup()
+	home, err := bpf.OwnCgroup()
 	if err != nil {
 		return fmt.Errorf("rig: %w", err)
 	}
@@ -61,36 +62,6 @@ func (w *World) leave() error {
 
 func join(cgroup string) error {
 	return os.WriteFile(filepath.Join(cgroup, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
-}
-
-// ownCgroup is the path of this process's cgroup below the mount of version 2.
-func ownCgroup() (string, error) {
-	all, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(all)) {
-		if path, ok := strings.CutPrefix(line, "0::"); ok {
-			return strings.TrimSpace(path), nil
-		}
-	}
-	return "", errors.New("this process is in no cgroup of version 2")
-}
-
-// cgroup2 is where cgroups of version 2 are mounted: proc_pid_mountinfo(5).
-func cgroup2() (string, error) {
-	all, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(all)) {
-		before, after, ok := strings.Cut(line, " - ")
-		fields := strings.Fields(before)
-		if ok && len(fields) > 4 && strings.HasPrefix(after, "cgroup2 ") {
-			return fields[4], nil
-		}
-	}
-	return "", errors.New("no cgroup file system of version 2 is mounted")
 }
 
 func (w *World) makeCgroup(mount string) error {
@@ -157,7 +128,7 @@ func removeCgroup(path string) error {
 // what the mounts of this machine are, others look at, and what is held open goes with this process.
 func (w *World) makePlaces() error {
 	var err error
-	if w.bpf, err = bpfFileSystem(); err != nil {
+	if w.bpf, err = bpf.NewFileSystem(); err != nil {
 		return fmt.Errorf("bpf file system: %w", err)
 	}
 	w.BPF, w.Namespaces = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), w.bpf.Fd()), filepath.Join(w.dir, "netns")
@@ -170,23 +141,6 @@ func (w *World) makePlaces() error {
 		}
 	}
 	return nil
-}
-
-// bpfFileSystem makes one that is mounted nowhere.
-func bpfFileSystem() (*os.File, error) {
-	fs, err := unix.Fsopen("bpf", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fs)
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return nil, err
-	}
-	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(root), "bpf"), nil
 }
 
 // sweep removes what worlds of dead processes left: directories below dir, and cgroups. All else goes

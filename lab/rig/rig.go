@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/zonewise/zonewise/internal/kernel/bpf"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 )
 
@@ -78,7 +79,7 @@ func New(o Options) (*World, error) {
 	if o.Dir == "" {
 		o.Dir = os.TempDir()
 	}
-	mount, err := cgroup2()
+	mount, err := bpf.CgroupMount()
 	if err != nil {
 		return nil, fmt.Errorf("rig: %w", err)
 	}

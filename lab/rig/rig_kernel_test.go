@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zonewise/zonewise/internal/kernel/bpf"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 )
 
@@ -119,7 +120,7 @@ func TestCommand(t *testing.T) {
 // TestCloseRemovesAll has a program that would not end, and this process, in the world's cgroup.
 func TestCloseRemovesAll(t *testing.T) {
 	w := newWorld(t)
-	before, err := ownCgroup()
+	before, err := bpf.OwnCgroup()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func TestCloseRemovesAll(t *testing.T) {
 	if err := w.Enter(); err != nil {
 		t.Fatal(err)
 	}
-	if now, err := ownCgroup(); now != "/"+filepath.Base(w.Cgroup) {
+	if now, err := bpf.OwnCgroup(); now != "/"+filepath.Base(w.Cgroup) {
 		t.Errorf("in cgroup %s, %v", now, err)
 	}
 	dir := w.dir
@@ -148,7 +149,7 @@ func TestCloseRemovesAll(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	if now, err := ownCgroup(); now != before {
+	if now, err := bpf.OwnCgroup(); now != before {
 		t.Errorf("in cgroup %s, %v; was in %s", now, err, before)
 	}
 }
@@ -193,7 +194,7 @@ func TestSweep(t *testing.T) {
 	if err := gone.Run(); err != nil {
 		t.Fatal(err)
 	}
-	mount, err := cgroup2()
+	mount, err := bpf.CgroupMount()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +36,54 @@ func CgroupID(dir string) (uint64, error) {
 		return 0, fmt.Errorf("cgroup %s: %w", dir, err)
 	}
 	return s.Ino, nil
+}
+
+// CgroupMount is where cgroups of version 2 are mounted: proc_pid_mountinfo(5).
+func CgroupMount() (string, error) {
+	all, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(all)) {
+		before, after, ok := strings.Cut(line, " - ")
+		fields := strings.Fields(before)
+		if ok && len(fields) > 4 && strings.HasPrefix(after, "cgroup2 ") {
+			return fields[4], nil
+		}
+	}
+	return "", errors.New("no cgroup file system of version 2 is mounted")
+}
+
+// OwnCgroup is the path of this process's cgroup below the mount of version 2.
+func OwnCgroup() (string, error) {
+	all, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(all)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			return strings.TrimSpace(path), nil
+		}
+	}
+	return "", errors.New("this process is in no cgroup of version 2")
+}
+
+// NewFileSystem makes a BPF file system that is mounted nowhere: who holds the file reaches it by the
+// file's path in /proc, and it is gone when nobody does.
+func NewFileSystem() (*os.File, error) {
+	fs, err := unix.Fsopen("bpf", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(fs) }()
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, err
+	}
+	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(root), "bpf"), nil
 }
 
 // ErrTaken says that another process has the lock.

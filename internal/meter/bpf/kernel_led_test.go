@@ -9,8 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +16,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/zonewise/zonewise/internal/kernel/bpf/bpftest"
 	"github.com/zonewise/zonewise/internal/kernel/conntrack"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 	"github.com/zonewise/zonewise/internal/meter"
@@ -53,7 +52,7 @@ type sockets struct{ places, peers, conversations *ebpf.Map }
 
 func (w *world) sockets(t *testing.T) sockets {
 	t.Helper()
-	w.options.Cgroup = ownCgroup(t)
+	w.options.Cgroup = bpftest.Cgroup(t)
 	w.options.Sockets = filepath.Join(filepath.Dir(w.options.Pins), "sockets-v1")
 	if err := os.Mkdir(w.options.Sockets, 0o700); err != nil {
 		t.Fatal(err)
@@ -205,44 +204,4 @@ func TestLedIsForgotten(t *testing.T) {
 	if len(deltas) != 1 || deltas[0].Dialled.IsValid() || deltas[0].Connections != 1 {
 		t.Errorf("%+v", deltas)
 	}
-}
-
-// ownCgroup makes a cgroup below the one that the test's process is in, and moves it there.
-func ownCgroup(t testing.TB) string {
-	t.Helper()
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		t.Fatal(err)
-	}
-	now, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := ""
-	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); f[2] == "cgroup2" {
-			before = f[1]
-		}
-	}
-	for line := range strings.Lines(string(now)) {
-		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			before = filepath.Join(before, path)
-		}
-	}
-	dir := filepath.Join(before, fmt.Sprintf("zonewise-meter-%d-%d", os.Getpid(), time.Now().UnixNano()))
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	move := func(to string) error {
-		return os.WriteFile(filepath.Join(to, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
-	}
-	if err := move(dir); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(move(before), os.Remove(dir)); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }

@@ -7,10 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/zonewise/zonewise/internal/kernel/bpf"
 )
 
 // socketMaps are the socket path's: we read them.
@@ -76,34 +77,21 @@ func (c *Counter) load() error {
 	return c.pinMaps()
 }
 
-// adopt opens a pinned map if it is there and of the shape that we know.
+// adopt opens a pinned map if it is there. One of another shape or size is an error.
 func adopt(pin string, s *ebpf.MapSpec) (*ebpf.Map, error) {
 	if pin == "" {
 		return nil, nil
 	}
-	m, err := ebpf.LoadPinnedMap(pin, nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("map %s: %w", s.Name, err)
-	}
-	if m.Type() != s.Type || m.KeySize() != s.KeySize || m.ValueSize() != s.ValueSize || m.Flags() != s.Flags || m.MaxEntries() != s.MaxEntries {
+	m, err := bpf.Pinned(pin, s)
+	if m != nil && m.MaxEntries() != s.MaxEntries {
 		return nil, errors.Join(fmt.Errorf("map %s: %s is another: %v", s.Name, pin, m), m.Close())
 	}
-	return m, nil
+	return m, err
 }
 
 // refused says in a sentence why the kernel does not take the programs.
 func refused(err error) error {
-	var v *ebpf.VerifierError
-	if errors.As(err, &v) && len(v.Log) > 0 {
-		return &Unsupported{"the kernel refuses a program: " + strings.TrimSpace(v.Log[len(v.Log)-1]) + " (" + v.Cause.Error() + ")"}
-	}
-	if errors.Is(err, os.ErrPermission) {
-		return &Unsupported{"the kernel does not let this process load eBPF programs (it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or CAP_SYS_ADMIN)"}
-	}
-	return &Unsupported{"the kernel refuses the eBPF programs (they need Linux 6.4 or newer): " + err.Error()}
+	return &Unsupported{bpf.Refusal(err, "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or CAP_SYS_ADMIN", "the eBPF programs (they need Linux 6.4 or newer)")}
 }
 
 func (c *Counter) mapPin(name string) string {
@@ -123,15 +111,11 @@ func (c *Counter) linkPin(name string) string {
 // pinMaps pins what is not pinned.
 func (c *Counter) pinMaps() error {
 	for name, m := range c.objects.Maps {
-		if slices.Contains(socketMaps, name) || exists(c.mapPin(name)) {
+		if slices.Contains(socketMaps, name) {
 			continue
 		}
-		again, err := m.Clone() // one that knows of no pin
-		if err != nil {
-			return fmt.Errorf("map %s: %w", name, err)
-		}
-		if err := errors.Join(again.Pin(c.mapPin(name)), again.Close()); err != nil {
-			return fmt.Errorf("map %s: %w", name, err)
+		if err := bpf.Pin(m, c.mapPin(name)); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -252,9 +236,4 @@ func (c *Counter) keep(name string, l link.Link) error {
 	}
 	c.links[name] = l
 	return nil
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }

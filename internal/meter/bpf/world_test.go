@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/zonewise/zonewise/internal/kernel/bpf/bpftest"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 )
 
@@ -50,7 +51,7 @@ func addrOf(v6 bool, net, host byte) netip.Addr {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{options: Options{Pins: filepath.Join(bpffs(t), "meter"), PodInterface: "eni"}}
+	w := &world{options: Options{Pins: filepath.Join(bpftest.FileSystem(t), "meter"), PodInterface: "eni"}}
 	w.node, w.outside = space(t), space(t)
 	in(t, w.node, func() error {
 		return errors.Join(os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0), os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0))
@@ -170,21 +171,6 @@ func in(t testing.TB, ns *netns.NS, f func() error) {
 	if err := ns.Do(f); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// bpffs mounts one.
-func bpffs(t testing.TB) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }
 
 // nft runs commands of nftables on the node.

@@ -176,7 +176,7 @@ func (m *machine) set(change func(*settings)) error {
 func (m *machine) Standing() (standing, error) {
 	out := ready
 	for name := range m.objects.Maps {
-		if !exists(m.mapPin(name)) {
+		if !bpf.Exists(m.mapPin(name)) {
 			out = missing
 		}
 	}
@@ -199,7 +199,7 @@ func (m *machine) Standing() (standing, error) {
 
 func (m *machine) standingOf(h hook) (standing, error) {
 	l := m.links[h.program]
-	if l == nil || !exists(m.linkPin(h.program)) {
+	if l == nil || !bpf.Exists(m.linkPin(h.program)) {
 		return missing, nil
 	}
 	info, here, err := m.where(l)
@@ -300,7 +300,7 @@ func (m *machine) attach(h hook) error {
 
 // pinLink pins a link that is not pinned, or no longer.
 func pinLink(id link.ID, pin string) error {
-	if exists(pin) {
+	if bpf.Exists(pin) {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(pin), 0o700); err != nil {
@@ -406,7 +406,7 @@ func removePins(dir string) error {
 
 // Remove takes away what any agent left, on a machine that is to have no socket path.
 func Remove(o Options) error {
-	if !bpf.IsPinnable(o.Pins) || !exists(o.Pins) {
+	if !bpf.IsPinnable(o.Pins) || !bpf.Exists(o.Pins) {
 		return nil
 	}
 	a, err := New(o)

@@ -127,7 +127,7 @@ func TestUpgradeAndDowngrade(t *testing.T) {
 			t.Errorf("after %s: the peer of an open connection is %v, want %v", layout, got, at)
 		}
 		dirs, err := os.ReadDir(w.options.Pins)
-		if err != nil || len(dirs) != 3 || !exists(filepath.Join(w.options.Pins, layout)) {
+		if err != nil || len(dirs) != 3 || !bpf.Exists(filepath.Join(w.options.Pins, layout)) {
 			t.Errorf("after %s: %v, %v", layout, dirs, err)
 		}
 		if err := a.Close(); err != nil {
@@ -148,7 +148,7 @@ func TestOneAgentAtATime(t *testing.T) {
 	if err := second.Apply(nil, true); !errors.Is(err, bpf.ErrTaken) {
 		t.Errorf("beside another: %v", err)
 	}
-	if err := second.Remove(); !errors.Is(err, bpf.ErrTaken) || !exists(w.options.Pins) {
+	if err := second.Remove(); !errors.Is(err, bpf.ErrTaken) || !bpf.Exists(w.options.Pins) {
 		t.Errorf("remove what another runs: %v", err)
 	}
 	if err := first.Close(); err != nil {
@@ -227,7 +227,7 @@ func TestRemove(t *testing.T) {
 		if err := remove(a); err != nil {
 			t.Fatal(err)
 		}
-		if exists(w.options.Pins) {
+		if bpf.Exists(w.options.Pins) {
 			t.Error("pins are left")
 		}
 		if _, err := w.ask("tcp", at); err == nil {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/zonewise/zonewise/internal/kernel/bpf"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
@@ -348,7 +349,7 @@ func TestAnswersOnTheirWayComeFromTheService(t *testing.T) {
 	defer looks.Stop()
 	for leading := true; leading; {
 		<-looks.C
-		leading = exists(filepath.Join(w.options.Pins, linksDir, objectProgSendmsg4))
+		leading = bpf.Exists(filepath.Join(w.options.Pins, linksDir, objectProgSendmsg4))
 	}
 	<-looks.C // another moment, in which all the rest would go
 	if _, err := server.WriteToUDPAddrPort([]byte("me"), from); err != nil {

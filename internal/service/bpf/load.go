@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -57,21 +56,17 @@ func (m *machine) load() error {
 
 // adopt opens a pinned map if it is there and of the shape that we know. It may have another size.
 func adopt(pin string, s *ebpf.MapSpec) (*ebpf.Map, error) {
-	there, err := ebpf.LoadPinnedMap(pin, nil)
-	if errors.Is(err, fs.ErrNotExist) {
+	there, err := bpf.Pinned(pin, s)
+	if err != nil { // it is not ours, or not what its place says
+		if err := os.Remove(pin); err != nil {
+			return nil, fmt.Errorf("pin: %w", err)
+		}
 		return nil, nil
 	}
-	if err == nil && there.Type() == s.Type && there.KeySize() == s.KeySize && there.ValueSize() == s.ValueSize && there.Flags() == s.Flags {
-		s.MaxEntries = there.MaxEntries()
-		return there, nil
-	}
 	if there != nil {
-		there.Close()
+		s.MaxEntries = there.MaxEntries()
 	}
-	if err := os.Remove(pin); err != nil { // it is not ours, or not what its place says
-		return nil, fmt.Errorf("pin: %w", err)
-	}
-	return nil, nil
+	return there, nil
 }
 
 // verify hands the programs to the kernel. Three of them it may lack the means for: without sum, elements
@@ -96,14 +91,7 @@ func (m *machine) verify(spec *ebpf.CollectionSpec, adopted map[string]*ebpf.Map
 
 // refused says in a sentence why the kernel does not take the programs.
 func refused(err error) error {
-	var v *ebpf.VerifierError
-	if errors.As(err, &v) && len(v.Log) > 0 {
-		return &Unsupported{"the kernel refuses a program: " + strings.TrimSpace(v.Log[len(v.Log)-1]) + " (" + v.Cause.Error() + ")"}
-	}
-	if errors.Is(err, os.ErrPermission) {
-		return &Unsupported{"the kernel does not let this process load eBPF programs (it needs CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN)"}
-	}
-	return &Unsupported{"the kernel refuses the eBPF programs: " + err.Error()}
+	return &Unsupported{bpf.Refusal(err, "CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN", "the eBPF programs")}
 }
 
 // program is what the kernel says of one of ours.
@@ -147,21 +135,8 @@ func (m *machine) linkPin(program string) string {
 // pinMaps pins what is not pinned, or no longer.
 func (m *machine) pinMaps() error {
 	for name, mm := range m.objects.Maps {
-		pin := m.mapPin(name)
-		if exists(pin) {
-			continue
-		}
-		if err := os.MkdirAll(filepath.Dir(pin), 0o700); err != nil {
-			return fmt.Errorf("pin: %w", err)
-		}
-		again, err := mm.Clone() // one that knows of no pin
-		if err != nil {
-			return fmt.Errorf("map %s: %w", name, err)
-		}
-		err = again.Pin(pin)
-		again.Close()
-		if err != nil {
-			return fmt.Errorf("map %s: %w", name, err)
+		if err := bpf.Pin(mm, m.mapPin(name)); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -184,11 +159,6 @@ func (m *machine) openLinks() error {
 		m.links[h.program] = l
 	}
 	return nil
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }
 
 // view returns a map of the collection by its types.

@@ -4,13 +4,11 @@ package bpf
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/zonewise/zonewise/internal/kernel/bpf/bpftest"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/service"
@@ -50,7 +49,7 @@ func serviceAddr(i int, v6 bool) netip.Addr {
 
 func newWorld(t testing.TB, count int) *world {
 	t.Helper()
-	w := &world{options: Options{Cgroup: ownCgroup(t), Pins: filepath.Join(bpffs(t), "zonewise"), Namespaces: t.TempDir()}}
+	w := &world{options: Options{Cgroup: bpftest.Cgroup(t), Pins: filepath.Join(bpftest.FileSystem(t), "zonewise"), Namespaces: t.TempDir()}}
 	w.ns = w.space(t)
 	w.address(t, append(endpoints(count, false, 0), endpoints(count, true, 0)...)...)
 	return w
@@ -91,74 +90,10 @@ func (w *world) space(t testing.TB) *netns.NS {
 		return netlink.LinkSetUp(lo)
 	})
 	name := filepath.Join(w.options.Namespaces, fmt.Sprintf("pod-%d", ns.FD()))
-	if err := os.WriteFile(name, nil, 0o600); err != nil {
+	if err := os.Symlink(ns.Path(), name); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount(ns.Path(), name, "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(name, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
 	return ns
-}
-
-// bpffs mounts one.
-func bpffs(t testing.TB) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-// ownCgroup makes a cgroup below the one that the test's process is in, and moves it there.
-func ownCgroup(t testing.TB) string {
-	t.Helper()
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := ""
-	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); f[2] == "cgroup2" {
-			root = f[1]
-		}
-	}
-	now, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := root
-	for line := range strings.Lines(string(now)) {
-		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			before = filepath.Join(root, path)
-		}
-	}
-	dir := filepath.Join(before, fmt.Sprintf("zonewise-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	move := func(to string) error {
-		return os.WriteFile(filepath.Join(to, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
-	}
-	if err := move(dir); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(move(before), os.Remove(dir)); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }
 
 func (w *world) in(t testing.TB, ns *netns.NS, f func() error) {

@@ -1,28 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The few words of the kernel that meter.c uses. Numbers are the kernel's binary interface
+ * The words of the kernel that only meter.c uses. Numbers are the kernel's binary interface
  * (include/uapi/linux/bpf.h, netfilter.h, nf_conntrack_common.h); members of the structs at the end
  * are found by name when the programs are loaded, so that one object fits every kernel.
  */
 #pragma once
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
+#include "words.h"
 
-#define SEC(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
-#define __uint(name, value) int(*name)[value]
-#define __type(name, value) value *name
-
-enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PROG_ARRAY = 3 };
-enum { BPF_MAP_TYPE_QUEUE = 22, BPF_MAP_TYPE_SK_STORAGE = 24 };
-enum { BPF_F_NO_PREALLOC = 1 };
-enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
+enum { BPF_MAP_TYPE_PROG_ARRAY = 3, BPF_MAP_TYPE_QUEUE = 22 };
 enum { NF_ACCEPT = 1 };
-enum { AF_INET = 2, AF_INET6 = 10 };
-enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17, IPPROTO_DCCP = 33, IPPROTO_SCTP = 132, IPPROTO_UDPLITE = 136 };
+enum { IPPROTO_DCCP = 33, IPPROTO_SCTP = 132, IPPROTO_UDPLITE = 136 };
 enum { TCP_TIME_WAIT = 6, TCP_NEW_SYN_RECV = 12 };
 enum { IFF_LOOPBACK = 8 };
 enum { IPS_CONFIRMED = 1 << 3, IPS_SRC_NAT = 1 << 4, IPS_DST_NAT = 1 << 5, IPS_TEMPLATE = 1 << 11 };
@@ -41,14 +29,10 @@ struct __sk_buff {
 	} __attribute__((aligned(8)));
 };
 
-static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
-static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*const bpf_tail_call)(void *ctx, void *programs, u32 index) = (void *)12;
 static long (*const bpf_map_push_elem)(void *map, const void *value, u64 flags) = (void *)87;
 static long (*const bpf_map_pop_elem)(void *map, void *value) = (void *)88;
-static u64 (*const bpf_get_socket_cookie)(void *ctx) = (void *)46;
 static u64 (*const bpf_ktime_get_boot_ns)(void) = (void *)125;
-static void *(*const bpf_sk_storage_get)(void *map, void *sk, void *value, u64 flags) = (void *)107;
 
 extern void *bpf_rdonly_cast(const void *obj, u32 btf_id) __attribute__((section(".ksyms")));
 

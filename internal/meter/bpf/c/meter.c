@@ -4,6 +4,7 @@
  * translations: connection tracking then knows who speaks to whom, and what the client dialled.
  */
 #include "kernel.h"
+#include "sockets.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -47,16 +48,9 @@ struct counts {
 	u64 zero;
 };
 
-/* A connection as it is before any translation, IPv4 as ::ffff:a.b.c.d. */
-struct address {
-	u32 ip[4];
-	u16 port;
-	u8 protocol;
-	u8 zero;
-};
-
-struct pair {
-	struct address first, second;
+/* A connection's ends as they are before any translation. */
+struct ends {
+	struct address client, server;
 };
 
 /* What a client dialled, as the socket path knows and packets do not tell. */
@@ -167,46 +161,6 @@ struct {
 	__type(key, u32);
 	__type(value, u32);
 } programs SEC(".maps");
-
-/* The socket path's own: where sockets were led to (internal/service/bpf, sockets-v1). */
-struct place {
-	u64 cookie;
-	struct pair pair;
-};
-
-struct origin {
-	struct pair pair;
-	u32 used;
-};
-
-enum { PLACES = 131072, CHOICES = 2, TALKS = 4 };
-
-struct talks {
-	struct origin with[TALKS];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, PLACES);
-	__type(key, u32);
-	__type(value, struct place);
-} places SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct origin);
-} peers SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct talks);
-} conversations SEC(".maps");
-
-#define MAPPED 0xffff0000 /* ::ffff:0:0/96's third word, as little-endian machines read it */
 
 INLINE u64 stir(u64 h, u64 a)
 {
@@ -320,15 +274,12 @@ INLINE u64 cgroup_of(const struct bpf_nf_ctx *ctx, u32 at, int reply)
 	return as(struct cgroup, sk->sk_cgrp_data.cgroup)->kn->id;
 }
 
-/* once keeps the compiler from reading shared memory a second time. */
-#define once(x) (*(const volatile __typeof__(x) *)&(x))
-
-INLINE u64 stir_pair(const struct pair *p)
+INLINE u64 stir_ends(const struct ends *p)
 {
 	u64 h = 1;
 	for (int i = 0; i < 4; i++)
-		h = stir(h, (u64)p->first.ip[i] << 32 | p->second.ip[i]);
-	return stir(h, (u64)p->first.port << 32 | (u32)p->second.port << 8 | p->first.protocol);
+		h = stir(h, (u64)p->client.ip[i] << 32 | p->server.ip[i]);
+	return stir(h, (u64)p->client.port << 32 | (u32)p->server.port << 8 | p->client.protocol);
 }
 
 INLINE u32 check_of(u64 whose, const struct front *f)
@@ -363,10 +314,10 @@ INLINE void find_front(struct key *k, u64 whose, u16 client_port, int first)
 	if (!kept)
 		return;
 	if (first) {
-		struct pair p = {};
-		address_of(&p.first, &k->client, k->family, client_port, k->protocol);
-		address_of(&p.second, &k->server, k->family, k->port, k->protocol);
-		u64 h = stir_pair(&p);
+		struct ends p = {};
+		address_of(&p.client, &k->client, k->family, client_port, k->protocol);
+		address_of(&p.server, &k->server, k->family, k->port, k->protocol);
+		u64 h = stir_ends(&p);
 		u32 at = h % DIALLED;
 		const struct front *d = bpf_map_lookup_elem(&dialled, &at);
 		if (!d || !read_front(d, h, &f))
@@ -497,12 +448,6 @@ SEC("netfilter") int at_arriving(struct bpf_nf_ctx *ctx)
 	return NF_ACCEPT;
 }
 
-INLINE int same(const struct address *a, const struct address *b)
-{
-	return a->ip[3] == b->ip[3] && a->ip[2] == b->ip[2] && a->ip[1] == b->ip[1] && a->ip[0] == b->ip[0] && a->port == b->port &&
-	       a->protocol == b->protocol;
-}
-
 /* origin_of finds what a socket dialled that the socket path led to an endpoint. */
 INLINE const struct address *origin_of(struct __sk_buff *skb, struct bpf_sock *sk, const struct address *endpoint)
 {
@@ -510,28 +455,28 @@ INLINE const struct address *origin_of(struct __sk_buff *skb, struct bpf_sock *s
 	for (u32 i = 0; i < CHOICES; i++) {
 		u32 at = (cookie ^ i) % PLACES;
 		const struct place *p = bpf_map_lookup_elem(&places, &at);
-		if (p && p->cookie == cookie && same(&p->pair.second, endpoint))
-			return &p->pair.first;
+		if (p && p->cookie == cookie && same(&p->pair.endpoint, endpoint))
+			return &p->pair.service;
 	}
 	const struct origin *o = bpf_sk_storage_get(&peers, sk, 0, 0);
-	if (o && same(&o->pair.second, endpoint))
-		return &o->pair.first;
+	if (o && same(&o->pair.endpoint, endpoint))
+		return &o->pair.service;
 	if (endpoint->protocol == IPPROTO_TCP)
 		return 0;
 	const struct talks *t = bpf_sk_storage_get(&conversations, sk, 0, 0);
 	for (int i = 0; t && i < TALKS; i++)
-		if (t->with[i].pair.first.protocol && same(&t->with[i].pair.second, endpoint))
-			return &t->with[i].pair.first;
+		if (t->with[i].pair.service.protocol && same(&t->with[i].pair.endpoint, endpoint))
+			return &t->with[i].pair.service;
 	return 0;
 }
 
 /* note keeps what a packet's socket dialled, or forgets what another did that had the same addresses. */
-INLINE void note(struct __sk_buff *skb, struct bpf_sock *sk, const struct pair *p)
+INLINE void note(struct __sk_buff *skb, struct bpf_sock *sk, const struct ends *p)
 {
-	u64 h = stir_pair(p);
+	u64 h = stir_ends(p);
 	u32 at = h % DIALLED;
 	struct front *there = bpf_map_lookup_elem(&dialled, &at);
-	const struct address *o = origin_of(skb, sk, &p->second);
+	const struct address *o = origin_of(skb, sk, &p->server);
 	struct front f = {};
 	if (!there)
 		return;
@@ -586,7 +531,7 @@ SEC("cgroup_skb/egress") int egress(struct __sk_buff *skb)
 	const struct ipv4 *ip = data;
 	if (data + sizeof(*ip) > end)
 		return 1;
-	struct pair p = {};
+	struct ends p = {};
 	const void *header;
 	u8 protocol;
 	if (ip->length >> 4 == 4) {
@@ -594,9 +539,9 @@ SEC("cgroup_skb/egress") int egress(struct __sk_buff *skb)
 		protocol = ip->protocol;
 		if (!noted(protocol, header, end))
 			return 1;
-		p.first.ip[2] = p.second.ip[2] = MAPPED;
-		p.first.ip[3] = ip->from;
-		p.second.ip[3] = ip->to;
+		p.client.ip[2] = p.server.ip[2] = MAPPED;
+		p.client.ip[3] = ip->from;
+		p.server.ip[3] = ip->to;
 	} else {
 		const struct ipv6 *ip6 = data;
 		header = data + sizeof(*ip6);
@@ -606,14 +551,14 @@ SEC("cgroup_skb/egress") int egress(struct __sk_buff *skb)
 		if (!noted(protocol, header, end))
 			return 1;
 		for (int i = 0; i < 4; i++) {
-			p.first.ip[i] = ip6->from[i];
-			p.second.ip[i] = ip6->to[i];
+			p.client.ip[i] = ip6->from[i];
+			p.server.ip[i] = ip6->to[i];
 		}
 	}
 	const struct ports *h = header;
-	p.first.port = h->from;
-	p.second.port = h->to;
-	p.first.protocol = p.second.protocol = protocol;
+	p.client.port = h->from;
+	p.server.port = h->to;
+	p.client.protocol = p.server.protocol = protocol;
 	struct bpf_sock *sk = skb->sk;
 	if (sk)
 		note(skb, sk, &p);

@@ -1,27 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The few words of the kernel that socket.c uses. Numbers are the kernel's binary interface
+ * The words of the kernel that only socket.c uses. Numbers are the kernel's binary interface
  * (include/uapi/linux/bpf.h); members of the structs at the end are found by name when the
  * programs are loaded, so that one object fits every kernel.
  */
 #pragma once
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
+#include "words.h"
 
-#define SEC(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
-#define __uint(name, value) int(*name)[value]
-#define __type(name, value) value *name
-
-enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_SK_STORAGE = 24 };
-enum { BPF_F_NO_PREALLOC = 1 };
-enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 enum { BPF_SK_STORAGE_GET_F_CREATE = 1 };
-enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
-enum { AF_INET = 2, AF_INET6 = 10 };
 enum { TCP_ESTABLISHED = 1 }; /* of UDP sockets: connected */
 
 struct bpf_sock {
@@ -41,11 +28,7 @@ struct bpf_sock_addr {
 	} __attribute__((aligned(8)));
 };
 
-static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
-static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
-static u64 (*const bpf_get_socket_cookie)(void *ctx) = (void *)46;
 static u32 (*const bpf_get_prandom_u32)(void) = (void *)7;
-static void *(*const bpf_sk_storage_get)(void *map, void *sk, void *value, u64 flags) = (void *)107;
 static long (*const bpf_sk_storage_delete)(void *map, void *sk) = (void *)108;
 static u64 (*const bpf_get_netns_cookie)(void *ctx) = (void *)122;
 static u64 (*const bpf_ktime_get_coarse_ns)(void) = (void *)160;

@@ -5,16 +5,9 @@
  * here is left as it is: the packet then meets the node's nftables rules, which know every Service.
  */
 #include "kernel.h"
+#include "sockets.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
-
-/* An address, IPv4 as ::ffff:a.b.c.d, in network byte order. */
-struct address {
-	u32 ip[4];
-	u16 port;
-	u8 protocol;
-	u8 zero;
-};
 
 /* One or two IPv4 endpoints with even shares are also beside their frontend: one look-up less. */
 struct near {
@@ -25,8 +18,6 @@ struct near {
 };
 
 enum { NEAR = 2 };
-
-#define MAPPED 0xffff0000 /* ::ffff:0:0/96's third word, as little-endian machines read it */
 
 /* A frontend has slots 0 to count-1, or those that its weights draw from. */
 struct frontend {
@@ -88,27 +79,9 @@ struct pod {
 	u32 check; /* of the above and the namespace's cookie */
 };
 
-struct pair {
-	struct address service;
-	struct address endpoint;
-};
-
-/* What a socket was led to. */
-struct origin {
-	struct pair pair;
-	u32 used; /* seconds since boot */
-};
-
-/* An unconnected UDP socket can speak with so many Services at a time. */
-enum { TALKS = 4 };
-
 /* After so many seconds without a datagram to a Service the socket's endpoint is chosen anew, as
  * conntrack would (nf_conntrack_udp_timeout_stream). */
 enum { IDLE = 120 };
-
-struct talks {
-	struct origin with[TALKS];
-};
 
 struct settings {
 	u32 connected_udp; /* connected UDP sockets are translated: they can be ended */
@@ -200,41 +173,6 @@ struct {
 } settings SEC(".maps");
 
 /*
- * What connected sockets were led to, by cookie: no two sockets have the same, and the kernel counts
- * them up. A place is its socket's alone until that is closed (see released). Where both places of a
- * socket are taken its origin is in peers instead: that is as good, and costs 0.6 us more.
- * The kernel's own sockets (NFS) are closed without a word and leave theirs taken.
- */
-struct place {
-	u64 cookie; /* 0: free */
-	struct pair pair;
-};
-
-enum { PLACES = 131072, CHOICES = 2 };
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, PLACES);
-	__type(key, u32);
-	__type(value, struct place);
-} places SEC(".maps");
-
-/* The three below live with their sockets. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct origin);
-} peers SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct talks);
-} conversations SEC(".maps");
-
-/*
  * UDP sockets that were there before the programs. Rules of packets lead them, and the kernel
  * remembers where to: they are left to these until they are closed, or they would move.
  */
@@ -251,23 +189,12 @@ INLINE u64 stir(u64 h, u32 a, u32 b)
 	return h ^ h >> 29;
 }
 
-INLINE u32 last_word(const struct address *a) { return a->port | a->protocol << 16; }
-
 INLINE u64 stir_address(u64 h, const struct address *a)
 {
 	h = stir(h, a->ip[0], a->ip[1]);
 	h = stir(h, a->ip[2], a->ip[3]);
 	return stir(h, last_word(a), 0);
 }
-
-INLINE int same(const struct address *a, const struct address *b)
-{
-	return a->ip[3] == b->ip[3] && a->ip[2] == b->ip[2] && a->ip[1] == b->ip[1] && a->ip[0] == b->ip[0] &&
-	       last_word(a) == last_word(b);
-}
-
-/* once keeps the compiler from reading shared memory a second time. */
-#define once(x) (*(const volatile __typeof__(x) *)&(x))
 
 /* read_address copies one that may change meanwhile. */
 INLINE void read_address(struct address *to, const struct address *from)
