@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -235,5 +236,37 @@ func TestLogFile(t *testing.T) {
 		if got, err := logFile(p, c, name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %q, error %v, want %s", name, got, err, want)
 		}
+	}
+}
+
+// A process whose starter was killed right after it had spoken makes nothing: it would come after
+// the `lab down` that cleans up.
+func TestStarterGone(t *testing.T) {
+	t.Setenv("ZONEWISE_LAB_HOME", t.TempDir())
+	config := topology.Config{Name: "orphan", Zones: topology.Spread(1, 1)}.WithDefaults()
+	words, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, starter, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = end.Close() }()
+	if _, err := starter.Write(append(words, '\n')); err != nil {
+		t.Fatal(err)
+	}
+	if closed(end) {
+		t.Error("closed, with a starter")
+	}
+	if err := starter.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err = runClaimed(t.Context(), end, "test", func(e cluster.Event) { t.Errorf("event %+v", e) })
+	if err == nil || !strings.Contains(err.Error(), "gone") {
+		t.Errorf("error %v", err)
+	}
+	if left, err := os.ReadDir(cluster.Home()); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
 	}
 }

@@ -28,17 +28,22 @@ func runLab(ctx context.Context, version string) error {
 	unix.Umask(0o022)           // the lab's directories can be passed through, whatever the caller's mask
 	encode := json.NewEncoder(os.Stdout)
 	report := func(e cluster.Event) { _ = encode.Encode(e) }
-	err := runClaimed(ctx, bufio.NewReader(os.Stdin), version, report)
+	err := runClaimed(ctx, os.Stdin, version, report)
 	if err != nil {
 		report(cluster.Event{State: cluster.Failed, Error: err.Error()})
 	}
 	return err
 }
 
-func runClaimed(ctx context.Context, in *bufio.Reader, version string, report func(cluster.Event)) (err error) {
+func runClaimed(ctx context.Context, line *os.File, version string, report func(cluster.Event)) (err error) {
+	in := bufio.NewReader(line)
 	config, err := readConfig(in)
 	if err != nil {
 		return err
+	}
+	// Nothing would tell the next `lab down` of a start that begins only after its starter is gone.
+	if closed(line) {
+		return errors.New("whoever started this lab is gone")
 	}
 	topo, err := topology.New(config)
 	if err != nil {
@@ -77,6 +82,13 @@ func runClaimed(ctx context.Context, in *bufio.Reader, version string, report fu
 		return errors.New("stopped while it started")
 	}
 	return err
+}
+
+// closed tells whether nobody has the other end of a pipe any more.
+func closed(pipe *os.File) bool {
+	poll := []unix.PollFd{{Fd: int32(pipe.Fd())}} // that it hung up is always told
+	n, err := unix.Poll(poll, 0)
+	return err == nil && n == 1 && poll[0].Revents&unix.POLLHUP != 0
 }
 
 func readConfig(in *bufio.Reader) (topology.Config, error) {
