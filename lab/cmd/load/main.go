@@ -9,6 +9,11 @@
 //	{"opened": 200, "broken": 0, "exchanges": 4000, "made": 1000, "failed": 0, "slowestMs": 12}
 //
 // It exits 1 if anything broke or failed; the first few reasons are on stderr.
+//
+// `load mix` makes traffic of many kinds, of about so many bytes, evenly over a time: short connections,
+// downloads, uploads, streams that go on, datagrams from connected sockets and others, lookups. It is what
+// a meter is tried with. What became of each kind is on stdout at the end, and it exits 1 only if
+// nothing came of one: servers may come and go meanwhile.
 package main
 
 import (
@@ -33,6 +38,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) > 1 && args[1] == "mix" {
+		return runMix(ctx, args[1:])
+	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	target := flags.String("target", "", "`address:port` of an echo server, or of a Service in front of some")
 	open := flags.Int("open", 200, "connections to keep open")
