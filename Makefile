@@ -81,7 +81,7 @@ test-kernel: build build-other ## run the tests against the real kernel, as root
 	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region ./lab/machine ./lab/images ./lab/rig/... ./lab/bench/... ./lab/conformance ./lab/unbroken
 
 .PHONY: test-story
-test-story: build ## run the stories: what a user types in a lab, and what must come back
+test-story: build build-other ## run the stories: what a user types in a lab, and what must come back
 	go test $(AS_ROOT) -count=1 -tags story -timeout 40m -v ./test
 
 # BENCHFLAGS=--resume goes on with what was interrupted.

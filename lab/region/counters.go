@@ -14,8 +14,10 @@ import (
 	"github.com/zonewise/zonewise/lab/topology"
 )
 
-// Crossing is the traffic from one zone to another (or to itself) since the fabric was made.
-// Bytes are those of whole IP packets, headers included, link-layer headers not.
+// Crossing is the traffic from one zone to another (or between nodes of one) since the fabric was made,
+// of both IP families. Bytes are those of whole IP packets, headers included, link-layer headers not. Where
+// a node hands on many segments as one packet (GSO), that has one header and counts as one; of a packet that
+// was cut into fragments each has its own.
 type Crossing struct {
 	From    string `json:"from"`
 	To      string `json:"to"`

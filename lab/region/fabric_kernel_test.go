@@ -5,6 +5,7 @@ package region
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -187,6 +188,54 @@ func TestFabricCountsByZonePair(t *testing.T) {
 		if w := want[[2]string{c.From, c.To}]; c.Bytes != w.Bytes || c.Packets != w.Packets {
 			t.Errorf("from %s to %s: %d bytes in %d packets, want %d in %d", c.From, c.To, c.Bytes, c.Packets, w.Bytes, w.Packets)
 		}
+	}
+}
+
+// A stream's segments cross as one packet each time, as the kernels at both ends have them: one header for many.
+func TestFabricCountsSegmentsTogether(t *testing.T) {
+	f := newFabric(t, topology.Config{Zones: topology.Spread(2, 1)})
+	a1, b1 := attach(t, f, "a1"), attach(t, f, "b1")
+	const size = 20_000_000
+	var server net.Listener
+	var client net.Conn
+	if err := errors.Join(
+		In(b1.ns, func() (err error) { server, err = net.Listen("tcp", at(b1.Address)); return }),
+		In(a1.ns, func() (err error) { client, err = net.DialTimeout("tcp", at(b1.Address), 5*time.Second); return }),
+	); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Close() }()
+	read := make(chan int64, 1)
+	go func() {
+		conn, err := server.Accept()
+		if err != nil {
+			read <- 0
+			return
+		}
+		n, _ := io.Copy(io.Discard, conn)
+		_ = conn.Close()
+		read <- n
+	}()
+	if _, err := client.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-read; n != size {
+		t.Fatalf("%d bytes arrived", n)
+	}
+	got, err := f.Crossings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const headers = 52 // IP, and TCP with timestamps; those of the handshake have more
+	there := got[1]
+	if extra := int64(there.Bytes) - size - int64(there.Packets)*headers; extra < 0 || extra > 100 {
+		t.Errorf("%d bytes in %d packets: %d more than payload and a header each", there.Bytes, there.Packets, extra)
+	}
+	if there.Packets > size/MTU/2 {
+		t.Errorf("%d packets: as many as on a wire", there.Packets)
 	}
 }
 
