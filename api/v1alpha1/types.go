@@ -15,10 +15,10 @@ import (
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=zr,categories=zonewise
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.status.mode`
-// +kubebuilder:printcolumn:name="In-Zone",type=string,JSONPath=`.status.summary.inZone`,description="share of connections that stay in their zone now"
-// +kubebuilder:printcolumn:name="Planned",type=string,JSONPath=`.status.summary.planned`,description="share that stays by the plan"
+// +kubebuilder:printcolumn:name="In-Zone",type=string,JSONPath=`.status.summary.inZone`,description="share that stays in its zone now: of bytes where they are measured, else of connections"
+// +kubebuilder:printcolumn:name="Planned",type=string,JSONPath=`.status.summary.planned`,description="the same share if all goes by the plan"
 // +kubebuilder:printcolumn:name="Max-Load",type=string,JSONPath=`.status.summary.maxLoad`,description="of the plan; 1 is an endpoint's fair share"
-// +kubebuilder:printcolumn:name="Cost/Month",type=string,JSONPath=`.status.summary.costPerMonth`,description="USD, by the plan"
+// +kubebuilder:printcolumn:name="USD/Month",type=string,JSONPath=`.status.summary.costPerMonth`,description="what crossing zones costs now at the measured rate; by the plan where nothing is measured"
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.summary.reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type ZoneRoute struct {
@@ -175,6 +175,28 @@ type Plan struct {
 	// ChangedAt is when the weights last changed.
 	// +optional
 	ChangedAt *metav1.Time `json:"changedAt,omitempty"`
+	// Measured is what traffic did, where the agents' meters tell.
+	// +optional
+	Measured *Measured `json:"measured,omitempty"`
+}
+
+// Measured is what the traffic of a Service did in a minute or so: bytes between known zones.
+type Measured struct {
+	// At is when that was. It is written anew when the figures have changed.
+	At metav1.Time `json:"at"`
+	// BytesPerSecond is what the Service exchanged with its clients, both directions together.
+	BytesPerSecond float64 `json:"bytesPerSecond"`
+	// InZone is the share of the bytes that stayed in their zone.
+	InZone Compared `json:"inZone"`
+	// CostPerMonth is USD for 730 hours at this rate.
+	CostPerMonth Compared `json:"costPerMonth"`
+}
+
+// Compared is one figure as it is now, as it would be if all went by the plan, and without Zonewise.
+type Compared struct {
+	Now     float64 `json:"now"`
+	Planned float64 `json:"planned"`
+	Before  float64 `json:"before"`
 }
 
 // Demand is where connections come from: how that is known, and how much it is.

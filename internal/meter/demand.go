@@ -66,7 +66,7 @@ func (m *Demands) Add(end time.Time, d time.Duration, flows []model.Flow) {
 	}
 	counts := map[asked]*count{}
 	for _, f := range flows {
-		if !chosen(f.FlowKey) {
+		if !Chosen(f.FlowKey) {
 			continue
 		}
 		k := asked{f.Service, f.V6}
@@ -139,7 +139,6 @@ func (m *Demands) behind(e *demand) float64 {
 type Estimate struct {
 	model.Demand         // Shares are nil if too few connections are behind them
 	PerSecond    float64 // connections
-	Connections  float64 // behind it, weighted by their age now
 	Age          time.Duration
 }
 
@@ -176,9 +175,9 @@ func (m *Demands) Measured(svc model.Name, v6 bool, now time.Time) *model.Demand
 	return &e.Demand
 }
 
-// chosen tells whether one of the Service's endpoints was chosen at the client's node, as a plan has
-// it.
-func chosen(k model.FlowKey) bool {
+// Chosen tells whether one of the Service's endpoints was chosen at the client's node, as a plan has
+// it. Such flows alone are demand.
+func Chosen(k model.FlowKey) bool {
 	switch k.Via {
 	case model.ViaClusterIP:
 		return k.Service != (model.Name{})
@@ -199,7 +198,7 @@ func toNode(k model.FlowKey) bool {
 func Counted(flows []model.Flow, svc model.Name, v6 bool) []route.Counted {
 	sums := map[model.ZonePair]uint64{}
 	for _, f := range flows {
-		if f.Service == svc && f.V6 == v6 && f.Connections > 0 && f.Client.Zone != "" && f.Server.Zone != "" && chosen(f.FlowKey) {
+		if f.Service == svc && f.V6 == v6 && f.Connections > 0 && f.Client.Zone != "" && f.Server.Zone != "" && Chosen(f.FlowKey) {
 			sums[model.ZonePair{From: f.Client.Zone, To: f.Server.Zone}] += f.Connections
 		}
 	}

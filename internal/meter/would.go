@@ -31,7 +31,7 @@ func Would(flows []model.Flow, svc model.Name, v6 bool, m model.Matrix, t Tariff
 			continue
 		}
 		to := m.Of(f.Client.Zone)
-		if len(to) == 0 || !chosen(f.FlowKey) {
+		if len(to) == 0 || !Chosen(f.FlowKey) {
 			to = model.Shares{{Zone: f.Server.Zone, Share: 1}}
 		}
 		for _, s := range to {

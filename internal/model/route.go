@@ -71,6 +71,7 @@ type Demand struct {
 	Shares         Shares    // by client zone; sum 1
 	BytesPerSecond float64   // both directions together; 0 when unknown
 	At             time.Time // when it was measured; zero when it was not
+	Connections    float64   // how many were counted for it, old ones counting less; 0 when unknown
 }
 
 // CapacitySource tells what an endpoint can carry, relative to the others of its Service.
@@ -82,12 +83,19 @@ const (
 	CPURequests CapacitySource = "CPURequests" // the CPU that its pod requests; an endpoint without a request counts as the mean of those with one
 )
 
-// Pod is what planning needs to know of a pod.
+// Pod is what planning needs to know of a pod, or what the meter does: whichever is followed.
 type Pod struct {
 	Name
 	Node       string
-	MilliCPU   int64 // requested by its containers
+	MilliCPU   int64 // for planning: requested by its containers
 	Terminated bool  // Succeeded or Failed
+
+	// For the meter.
+	Workload    string // "deployment/web"; "pod/one" where nobody controls it
+	Addresses   []netip.Addr
+	HostNetwork bool      // it is in its node's network: the addresses are the node's
+	Created     time.Time // to the second: it has had no address before
+	Containers  []string  // ids of those that a pod in the network of the node that follows has
 }
 
 // RouteSpec is the intent of a ZoneRoute. Zero fields mean the default.
@@ -158,6 +166,7 @@ type RoutePlan struct {
 	// Capacities has what each endpoint can carry where they differ; ordered by address.
 	Capacities []Capacity
 	At         time.Time // when the weights last changed
+	Measured   Realised  // what traffic did, beside the plan; not of planning
 }
 
 // Matrix returns the plan's weights.
@@ -175,6 +184,19 @@ func (p RoutePlan) Matrix() Matrix {
 // bound, which the plan reaches as soon as stability lets it.
 type Outcome struct {
 	Before, Planned, Ideal float64
+}
+
+// Realised is what the traffic of a Service did in a minute or so: bytes between known zones.
+type Realised struct {
+	At             time.Time // when that was; zero: nothing is known
+	BytesPerSecond float64   // both directions together
+	InZone         Compared  // share of the bytes
+	PerMonth       Compared  // USD for 730 hours at this rate
+}
+
+// Compared is one figure as it is now, as it would be if all went by the plan in force, and without us.
+type Compared struct {
+	Now, Planned, Before float64
 }
 
 // PerMonth turns USD per terabyte into USD per month of 730 hours.

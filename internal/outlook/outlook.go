@@ -63,6 +63,7 @@ type Service struct {
 // Family is one address family of it.
 type Family struct {
 	model.RoutePlan
+	Before  model.Matrix // where connections go without us
 	HintSet hints.Set
 	Next    time.Time // when to look again although nothing changes; zero: no need
 }
@@ -152,7 +153,7 @@ func (o *Outlook) family(svc model.Service, v6 bool, slices []model.Slice, zr *m
 
 	set := hints.Plan(plan, clients, endpoints, endpoints)
 	plan.Hints = set.Outcome()
-	return Family{RoutePlan: plan, HintSet: set, Next: next}
+	return Family{RoutePlan: plan, Before: before.Matrix, HintSet: set, Next: next}
 }
 
 // clientsOf returns the nodes that a demand comes from.

@@ -109,6 +109,9 @@ func plan(p *v1alpha1.Plan) model.RoutePlan {
 		Fix:        p.Fix,
 		At:         moment(p.ChangedAt),
 	}
+	if m := p.Measured; m != nil {
+		out.Measured = model.Realised{At: moment(&m.At), BytesPerSecond: m.BytesPerSecond, InZone: model.Compared(m.InZone), PerMonth: model.Compared(m.CostPerMonth)}
+	}
 	for _, z := range p.Zones {
 		out.Zones = append(out.Zones, model.ZonePlan{
 			Name: z.Name, Demand: z.Demand, Endpoints: z.Endpoints, Capacity: z.Capacity, Load: z.Load, Drained: z.Drained,
@@ -177,6 +180,10 @@ func planStatus(p model.RoutePlan) v1alpha1.Plan {
 	}
 	if p.V6 {
 		out.Family = familyV6
+	}
+	if at := timestamp(p.Measured.At); at != nil {
+		m := p.Measured
+		out.Measured = &v1alpha1.Measured{At: *at, BytesPerSecond: m.BytesPerSecond, InZone: v1alpha1.Compared(m.InZone), CostPerMonth: v1alpha1.Compared(m.PerMonth)}
 	}
 	if b := p.Demand.BytesPerSecond; b > 0 {
 		cost := v1alpha1.Outcome(p.PerTB.PerMonth(b))

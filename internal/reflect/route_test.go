@@ -117,6 +117,13 @@ func drawPlan(rt *rapid.T, text *rapid.Generator[string]) model.RoutePlan {
 			Inequality: text.Draw(rt, "inequality"), Culprit: text.Draw(rt, "culprit"), Fix: text.Draw(rt, "fix")},
 		Reason: text.Draw(rt, "reason"), Fix: text.Draw(rt, "fix"),
 	}
+	if rapid.Bool().Draw(rt, "measured") {
+		compared := func(what string) model.Compared {
+			return model.Compared{Now: number.Draw(rt, what), Planned: number.Draw(rt, what), Before: number.Draw(rt, what)}
+		}
+		p.Measured = model.Realised{At: time.Date(2026, 1, 2, 3, 4, rapid.IntRange(0, 59).Draw(rt, "second"), 0, time.UTC),
+			BytesPerSecond: number.Draw(rt, "rate"), InZone: compared("bytes in zone"), PerMonth: compared("per month")}
+	}
 	for i := range rapid.IntRange(0, 4).Draw(rt, "zones") {
 		z := model.ZonePlan{Name: fmt.Sprintf("z%d", i), Demand: rapid.SampledFrom([]float64{0, 0.25, 1. / 3}).Draw(rt, "demand"),
 			Endpoints: rapid.IntRange(0, 99).Draw(rt, "endpoints"), Capacity: number.Draw(rt, "capacity"), Load: number.Draw(rt, "zone load"),

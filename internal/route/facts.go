@@ -1,10 +1,8 @@
 package route
 
 import (
-	"cmp"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/zonewise/zonewise/internal/model"
 )
@@ -26,7 +24,8 @@ type facts struct {
 	theta     float64 // MaxOverload
 	bound     float64 // 1 + theta
 	prices    model.Prices
-	uniform   bool // all crossings cost the same
+	uniform   bool    // all crossings cost the same
+	chance    float64 // by how much chance may move a measured share; +Inf: not known
 
 	eps     []model.Endpoint // all, ready or not
 	caps    []float64        // of each of eps, 0 where nothing is known; nil: all the same
@@ -43,6 +42,7 @@ func gather(in Input) *facts {
 	}
 	f.prices = cluster.prices
 	f.known = demandOf(in, cluster)
+	f.chance = chance(in.Measured)
 	shares := f.known.Shares
 	if len(shares) == 0 { // nobody knows a zone: all clients are somewhere
 		shares = model.Shares{{Zone: "", Share: 1}}
@@ -71,58 +71,6 @@ func overload(spec model.RouteSpec) float64 {
 		return spec.MaxOverload
 	}
 	return DefaultMaxOverload
-}
-
-// demandOf chooses the source. What is measured gives the bytes whatever the source is.
-func demandOf(in Input, c *Cluster) model.Demand {
-	d := model.Demand{Source: model.NodeCPU, Shares: c.demand}
-	var measured model.Shares
-	if in.Measured != nil {
-		measured = proportions(slices.Clone(in.Measured.Shares))
-	}
-	switch {
-	case in.Spec.Demand == model.Static:
-		if static := proportions(slices.Clone(in.Spec.Static)); static != nil {
-			d.Source, d.Shares = model.Static, static
-		}
-	case in.Spec.Demand != model.NodeCPU && measured != nil:
-		d.Source, d.Shares, d.At = model.Measured, measured, in.Measured.At
-	}
-	d.BytesPerSecond = in.Spec.BytesPerSecond
-	if in.Measured != nil && in.Measured.BytesPerSecond > 0 {
-		d.BytesPerSecond = in.Measured.BytesPerSecond
-	}
-	return d
-}
-
-// proportions orders shares by zone, each zone once, and makes their sum 1, in place. What is not
-// a positive number is left out; nil if nothing is left.
-func proportions(s model.Shares) model.Shares {
-	s = slices.DeleteFunc(s, func(x model.Share) bool { return !(x.Share > 0) || math.IsInf(x.Share, 0) })
-	slices.SortFunc(s, func(a, b model.Share) int {
-		return cmp.Or(strings.Compare(a.Zone, b.Zone), cmp.Compare(a.Share, b.Share))
-	})
-	most := 0.0 // dividing by it first keeps sums of huge numbers finite
-	for _, x := range s {
-		most = max(most, x.Share)
-	}
-	sum, out := 0.0, s[:0]
-	for _, x := range s {
-		x.Share /= most
-		sum += x.Share
-		if last := len(out) - 1; last >= 0 && out[last].Zone == x.Zone {
-			out[last].Share += x.Share
-			continue
-		}
-		out = append(out, x)
-	}
-	if len(out) == 0 {
-		return nil
-	}
-	for i := range out {
-		out[i].Share /= sum
-	}
-	return slices.DeleteFunc(out, func(x model.Share) bool { return x.Share == 0 })
 }
 
 // place lists the zones: of nodes, of clients, of ready endpoints.

@@ -105,7 +105,7 @@ func TestDemand(t *testing.T) {
 		if c.shares == nil {
 			c.shares = in.Cluster.Demand().Shares
 		}
-		if p.Demand.Source != c.source || !slices.Equal(p.Demand.Shares, c.shares) || p.Demand.BytesPerSecond != c.bytes || (c.source == model.Measured) != (p.Demand.At == start) {
+		if p.Demand.Source != c.source || !slices.Equal(p.Demand.Shares, c.shares) || p.Demand.BytesPerSecond != c.bytes || (c.in == measured) != (p.Demand.At == start) {
 			t.Errorf("%s: %+v", c.name, p.Demand)
 		}
 	}

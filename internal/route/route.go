@@ -25,17 +25,26 @@ type Input struct {
 	Without   model.Matrix               // where connections go without us; nil: evenly to every endpoint
 	Previous  *model.RoutePlan           // nil: none
 	Now       time.Time
-	Stability Stability // zero: every plan is the optimum at once
+	Stability Stability // zero: every plan is the optimum at once; nobody follows it
 }
 
 // Plan returns the plan, and when to plan again though nothing changes: a change that waits for
 // its time, or that is made in steps. The zero time means that there is no need.
+//
+// What is measured counts once it is news: see Moved.
 //
 // The plan's At is Now if the weights are others than those of Previous, else Previous.At; zones
 // that are new, or from which nothing comes, do not count. Without Previous, and where something
 // vanished, the plan is the optimum at once.
 func Plan(in Input) (model.RoutePlan, time.Time) {
 	f := gather(in)
+	if old := in.Previous; old != nil && old.Demand.Source == model.Measured && f.known.Source == model.Measured &&
+		!Moved(*old, *in.Measured, in.Stability != Stability{}) {
+		held := old.Demand
+		held.BytesPerSecond, held.Connections = in.Measured.BytesPerSecond, in.Measured.Connections
+		in.Measured = &held
+		f = gather(in)
+	}
 	p := model.RoutePlan{V6: in.V6, MaxOverload: f.theta, Demand: f.known, Capacities: f.capacities(), At: in.Now}
 	if f.ready == 0 {
 		p.Zones = f.zonePlans(nil)

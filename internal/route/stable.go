@@ -8,8 +8,8 @@ import (
 	"github.com/zonewise/zonewise/internal/model"
 )
 
-// Stability keeps plans from flapping. Where a zone vanished, or the endpoints have become others and
-// the weights of before would overload some, none of it holds: then the bound goes first. Nor do Gain
+// Stability keeps plans from flapping. Where a zone vanished, or the endpoints or the measured demand have
+// become others and the weights of before would overload some, none of it holds: then the bound goes first. Nor do Gain
 // and Dwell hold where the bound itself was changed, or the endpoints were: dataplanes have to follow
 // anyway, and what stays behind then would stay behind for good.
 type Stability struct {
@@ -145,7 +145,8 @@ func (f *facts) others(p *model.RoutePlan) bool {
 
 // complete puts ideal rows where previous has none, and tells whether the weights of before cannot
 // stay: a zone to which they send connections has no endpoint for them now, or endpoints have become
-// others and some would be over the bound. A new pod is there because the old ones were too few.
+// others and some would be over the bound (a new pod is there because the old ones were too few), or
+// it is measured, not guessed, that some are.
 func (f *facts) complete(p *model.RoutePlan, previous, ideal []float64) (unfit bool) {
 	n := len(f.zones)
 	for z := range n {
@@ -158,7 +159,21 @@ func (f *facts) complete(p *model.RoutePlan, previous, ideal []float64) (unfit b
 			copy(row, ideal[z*n:(z+1)*n])
 		}
 	}
+	if f.known.Source == model.Measured && f.over(previous) > leeway(f.chance)+same {
+		return true
+	}
 	return unfit || f.others(p) && maximum(f.loads(previous)) > f.bound+same
+}
+
+// over is the share of all connections that goes to zones beyond their bounds.
+func (f *facts) over(weights []float64) float64 {
+	sum := 0.0
+	for y, part := range f.arrivals(weights) {
+		if k := f.capacity[y]; k > 0 {
+			sum += max(0, part-f.bound*k)
+		}
+	}
+	return sum
 }
 
 // lost tells whether a client zone's previous weights lead to where nothing takes them now.

@@ -56,7 +56,7 @@ func TestTheDefinitionIsAccepted(t *testing.T) {
 	for _, c := range definition.Spec.AdditionalPrinterColumns { // at the top where there is one version
 		columns = append(columns, c.Name)
 	}
-	want := "Mode In-Zone Planned Max-Load Cost/Month Reason Age"
+	want := "Mode In-Zone Planned Max-Load USD/Month Reason Age"
 	if got := strings.Join(columns, " "); got != want {
 		t.Errorf("columns %q, want %q", got, want)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/zonewise/zonewise/internal/hints"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/outlook"
+	"github.com/zonewise/zonewise/internal/route"
 	"github.com/zonewise/zonewise/internal/state"
 )
 
@@ -20,8 +21,8 @@ const (
 	LocalTraffic    = "LocalTraffic"     // internalTrafficPolicy: Local
 )
 
-// Look prepares an outlook on what is in the tables.
-func Look(snap *state.Snapshot, s outlook.Settings, now time.Time) *outlook.Outlook {
+// Look prepares an outlook on what is in the tables, and on the demand that is measured.
+func Look(snap *state.Snapshot, s outlook.Settings, measured func(svc model.Name, v6 bool) *model.Demand, now time.Time) *outlook.Outlook {
 	s.Namespaces = snap.NamespaceModes()
 	return outlook.New(s, outlook.Facts{
 		Nodes: slices.Collect(snap.Nodes()),
@@ -29,7 +30,8 @@ func Look(snap *state.Snapshot, s outlook.Settings, now time.Time) *outlook.Outl
 			p, _ := snap.Pod(pod)
 			return p.MilliCPU
 		},
-		Now: now,
+		Measured: measured,
+		Now:      now,
 	})
 }
 
@@ -97,6 +99,8 @@ func (k *Keeper) want(snap *state.Snapshot, name model.Name, now time.Time) {
 	}
 	_, exists := snap.Service(name)
 	wanted := exists && v.Mode != model.Off
+	s := status(v, zr.Status, zr.Generation, k.evidence(v), now)
+	k.tell(v, s)
 	switch {
 	case !has && wanted:
 		k.pending[name] = job{name: name, kind: create}
@@ -104,7 +108,6 @@ func (k *Keeper) want(snap *state.Snapshot, name model.Name, now time.Time) {
 	case !wanted && untouched(zr):
 		k.pending[name] = job{name: name, kind: remove, uid: zr.UID}
 	default:
-		s := status(v, zr.Status, zr.Generation, k.evidence(v), now)
 		if differs(zr.Status, s) {
 			k.pending[name] = job{name: name, kind: write, uid: zr.UID, status: s, before: zr.Status}
 		}
@@ -122,16 +125,37 @@ func (k *Keeper) evidence(v verdict) evidence {
 	if k.Delivery != nil && v.Mode == model.Optimal {
 		e.standing, e.why = k.Delivery.Standing()
 	}
-	if k.Traffic == nil {
-		return e
+	switch {
+	case k.Traffic != nil:
+		e.agents = k.Traffic.Agents()
+	case k.Metered != nil:
+		e.agents = k.Metered.Nodes()
 	}
-	e.agents = k.Traffic.Agents()
 	for _, f := range v.Families {
-		if pairs, ok := k.Traffic.Counted(v.Name, f.V6, f.At); ok {
+		if pairs, ok := k.counted(v.Name, f); ok {
 			e.counted = append(e.counted, seen{f.V6, pairs})
+		}
+		if g := k.gauges[flow{v.Name, f.V6}]; g != nil {
+			e.traffic = append(e.traffic, *g)
+		} else {
+			e.traffic = append(e.traffic, gauge{})
 		}
 	}
 	return e
+}
+
+// counted returns where connections went since the plan came into force: by the meter where there is
+// one, else by what agents are asked.
+func (k *Keeper) counted(svc model.Name, f outlook.Family) ([]route.Counted, bool) {
+	if k.Metered != nil {
+		if pairs, ok := k.Metered.Counted(svc, f.V6, f.At.Add(settling)); ok {
+			return pairs, true
+		}
+	}
+	if k.Traffic == nil {
+		return nil, false
+	}
+	return k.Traffic.Counted(svc, f.V6, f.At)
 }
 
 // carried tells whether every ready endpoint of a Service carries the hints that it should.

@@ -68,6 +68,7 @@ type Config struct {
 	Recorder record.EventRecorder
 	Delivery Delivery // nil: hints are not delivered
 	Traffic  *Traffic // nil: agents are not asked
+	Metered  Metered  // nil: there is no meter
 	Forget   func(revision uint64)
 	Writes   float32 // a second, at the most; 0 is 50
 	Log      *slog.Logger
@@ -82,6 +83,7 @@ type Keeper struct {
 
 	mu      sync.Mutex
 	recheck bool // evidence is new
+	known   map[model.Name]known
 
 	memory
 }
@@ -103,6 +105,9 @@ type memory struct {
 	told     time.Time         // when a failure was logged last
 	sweeping bool              // not everything is planned since all
 	took     time.Duration     // to plan everything
+	gauges   map[flow]*gauge
+	glanced  time.Time // at what is measured
+	glimpses int       // how often
 	timer    *time.Timer
 }
 
@@ -145,7 +150,10 @@ func (k *Keeper) Run(ctx context.Context) {
 	k.memory = memory{
 		dirty: map[model.Name]bool{}, due: map[model.Name]time.Time{}, verdicts: map[model.Name]verdict{},
 		pending: map[model.Name]job{}, written: map[model.Name]written{}, held: map[model.Name]held{}, failures: map[model.Name]int{},
+		gauges: map[flow]*gauge{},
 	}
+	k.know(map[model.Name]known{})
+	defer k.know(nil)
 	defer func() {
 		if k.timer != nil {
 			k.timer.Stop()
@@ -168,6 +176,7 @@ func (k *Keeper) pass(ctx context.Context) error {
 	}
 	now := time.Now()
 	k.gather(snap, now)
+	k.watch(snap, now)
 	k.warn(snap)
 	k.plan(snap, now)
 	if k.evidenceIsNew() {
@@ -242,7 +251,7 @@ func (k *Keeper) plan(snap *state.Snapshot, now time.Time) {
 	if len(k.dirty) == 0 {
 		return
 	}
-	o := Look(snap, k.Settings, now)
+	o := Look(snap, k.Settings, k.measured(snap, now), now)
 	for _, first := range []bool{true, false} {
 		for name, changed := range k.dirty {
 			if changed != first {
@@ -273,6 +282,7 @@ func (k *Keeper) look(o *outlook.Outlook, snap *state.Snapshot, name model.Name,
 		k.Delivery.Look(name)
 	}
 	k.verdicts[name] = v
+	k.reread(snap, v, now)
 	for _, f := range v.Families {
 		if !f.Next.IsZero() && v.Mode != model.Off {
 			k.again(name, f.Next)
@@ -290,12 +300,15 @@ func marked(all []model.Slice) bool {
 }
 
 func (k *Keeper) forget(name model.Name) {
+	k.untell(name)
 	delete(k.verdicts, name)
 	delete(k.pending, name)
 	delete(k.written, name)
 	delete(k.held, name)
 	delete(k.failures, name)
 	delete(k.due, name)
+	delete(k.gauges, flow{name, false})
+	delete(k.gauges, flow{name, true})
 }
 
 // again looks at a Service at a time, or sooner.
@@ -315,6 +328,9 @@ func (k *Keeper) sleep(now time.Time) {
 	}
 	for _, at := range k.due {
 		sooner(at)
+	}
+	if k.Metered != nil {
+		sooner(k.glanced.Add(glance))
 	}
 	for _, j := range k.pending {
 		if j.kind == create && now.Before(k.unknown) {

@@ -99,7 +99,11 @@ func (s *Source) look(snap *state.Snapshot) *outlook.Outlook {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := time.Now(); s.of != snap || now.Sub(s.at) > time.Second {
-		s.last, s.of, s.at = Look(snap, s.settings, now), snap, now
+		measured := func(svc model.Name, v6 bool) *model.Demand {
+			zr, _ := snap.Route(svc)
+			return standing(zr.Status, v6)
+		}
+		s.last, s.of, s.at = Look(snap, s.settings, measured, now), snap, now
 	}
 	return s.last
 }

@@ -39,9 +39,18 @@ const (
 type evidence struct {
 	agents   int // how many run; -1: nobody has looked yet
 	standing Standing
-	why      string // hints were withdrawn
-	carried  bool   // the Service's slices carry its hints
-	counted  []seen // by family, as the Service has them; nil: nobody has looked long enough
+	why      string  // hints were withdrawn
+	carried  bool    // the Service's slices carry its hints
+	counted  []seen  // by family, as the Service has them; nil: nobody has looked long enough
+	traffic  []gauge // likewise; none where there is no meter
+}
+
+// measured is what the traffic of the family at an index did; zero where it is not known.
+func (e evidence) measured(i int) model.Realised {
+	if i < len(e.traffic) {
+		return e.traffic[i].told
+	}
+	return model.Realised{}
 }
 
 // seen is what agents counted of one family.
@@ -61,7 +70,8 @@ type verdict struct {
 func status(v verdict, before model.RouteStatus, generation int64, e evidence, now time.Time) model.RouteStatus {
 	out := model.RouteStatus{Generation: generation, Mode: v.Mode}
 	if v.Mode != model.Off {
-		for _, f := range v.Families {
+		for i, f := range v.Families {
+			f.Measured = e.measured(i)
 			out.Plans = append(out.Plans, f.RoutePlan)
 		}
 	}
@@ -178,9 +188,37 @@ func refusal(v verdict) string {
 	return why
 }
 
-// obeyedCondition judges by what agents counted. Where they counted too little, what was found
-// before holds on, unless the plan is another now.
+// obeyedCondition judges by the connections that were counted, and by the bytes that go beside the plan:
+// connections that are older than it, and those that never asked the Service, are in no count.
 func obeyedCondition(v verdict, planned model.Condition, e evidence, was model.Condition) model.Condition {
+	counted := was
+	if was.Reason == LongLived || was.Reason == Bypassed {
+		counted = model.Condition{} // it was not about what is counted
+	}
+	out := countedCondition(v, planned, e, counted)
+	if v.Mode != model.Optimal || planned.Status != yes {
+		return out
+	}
+	for i, g := range e.traffic {
+		text := g.blame.text(out.Status == no)
+		if text == "" {
+			continue
+		}
+		if len(v.Families) > 1 {
+			text = family(v.Families[i].V6) + ": " + text
+		}
+		if out.Status == no {
+			out.Message = join(out.Message, text)
+		} else if reason, grave := g.blame.graveness(was); grave {
+			out = model.Condition{Type: Obeyed, Status: no, Reason: reason, Message: text}
+		}
+	}
+	return out
+}
+
+// countedCondition judges by counts. Where they are too few, what was found before holds on, unless
+// the plan is another now.
+func countedCondition(v verdict, planned model.Condition, e evidence, was model.Condition) model.Condition {
 	is := func(status, reason, message string) model.Condition {
 		return model.Condition{Type: Obeyed, Status: status, Reason: reason, Message: message}
 	}

@@ -19,12 +19,14 @@ const (
 	news = 2.0
 )
 
-// summary is the first plan as people read it.
+// summary is the first plan as people read it: with the shares and the price of the bytes that go,
+// where they are measured.
 func summary(v verdict, planned model.Condition, before model.RouteStatus, e evidence) model.Summary {
 	if planned.Status != yes {
 		return model.Summary{Reason: short(phrase(planned))}
 	}
 	p := v.Families[0].RoutePlan
+	m := e.measured(0)
 	out := model.Summary{
 		InZone:       inZone(v, p, before, e),
 		Planned:      whole(p.InZone.Planned),
@@ -34,6 +36,9 @@ func summary(v verdict, planned model.Condition, before model.RouteStatus, e evi
 	}
 	if rate := p.Demand.BytesPerSecond; rate > 0 {
 		out.CostPerMonth = fmt.Sprintf("$%.2f", p.PerTB.PerMonth(rate).Planned)
+	}
+	if !m.At.IsZero() {
+		out.InZone, out.Planned, out.CostPerMonth = whole(m.InZone.Now), whole(m.InZone.Planned), fmt.Sprintf("$%.2f", m.PerMonth.Now)
 	}
 	return out
 }
