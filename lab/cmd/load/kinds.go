@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -194,5 +195,8 @@ type lookup struct {
 
 func (l *lookup) do(ctx context.Context, _ int64) (int64, error) {
 	_, err := (&net.Resolver{PreferGo: true}).LookupHost(ctx, l.turn.next(l.names))
+	if none := new(net.DNSError); errors.As(err, &none) && none.IsNotFound {
+		return 0, nil // that is an answer, too
+	}
 	return 0, err
 }
