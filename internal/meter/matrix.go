@@ -35,36 +35,55 @@ type ZoneTraffic struct {
 	USD      float64
 }
 
-// Zones returns what went between zones, and within each, ordered.
-func Zones(flows []model.Flow, t Tariff) []ZoneTraffic {
-	sums := map[model.ZonePair]*ZoneTraffic{}
-	add := func(from, to string, bytes, extra, packets uint64, usd float64) {
-		if bytes == 0 && packets == 0 && extra == 0 {
-			return
-		}
-		k := model.ZonePair{From: from, To: to}
-		if sums[k] == nil {
-			sums[k] = &ZoneTraffic{From: from, To: to}
-		}
-		z := sums[k]
-		z.Bytes += bytes
-		z.Extra += extra
-		z.Packets += packets
-		z.USD += usd
-	}
-	for _, f := range flows {
+// ZoneSums adds up what goes between zones, and within each, bit by bit. The zero value has nothing.
+type ZoneSums struct{ of map[model.ZonePair]*ZoneTraffic }
+
+// Add adds flows, at the prices of their time.
+func (s *ZoneSums) Add(flows []model.Flow, t Tariff) {
+	for i := range flows {
+		f := &flows[i]
 		client, server := Zone(f.Client), Zone(f.Server)
-		add(client, server, f.RequestBytes, f.RequestExtra, f.RequestPackets, t.bytes(f.Client.Zone, f.Server.Zone, f.RequestBytes, 0).USD())
-		add(server, client, f.ResponseBytes, f.ResponseExtra, f.ResponsePackets, t.bytes(f.Client.Zone, f.Server.Zone, 0, f.ResponseBytes).USD())
+		s.add(client, server, f.RequestBytes, f.RequestExtra, f.RequestPackets, t.bytes(f.Client.Zone, f.Server.Zone, f.RequestBytes, 0).USD())
+		s.add(server, client, f.ResponseBytes, f.ResponseExtra, f.ResponsePackets, t.bytes(f.Client.Zone, f.Server.Zone, 0, f.ResponseBytes).USD())
 	}
-	out := make([]ZoneTraffic, 0, len(sums))
-	for _, z := range sums {
+}
+
+func (s *ZoneSums) add(from, to string, bytes, extra, packets uint64, usd float64) {
+	if bytes == 0 && packets == 0 && extra == 0 {
+		return
+	}
+	k := model.ZonePair{From: from, To: to}
+	z := s.of[k]
+	if z == nil {
+		if s.of == nil {
+			s.of = map[model.ZonePair]*ZoneTraffic{}
+		}
+		z = &ZoneTraffic{From: from, To: to}
+		s.of[k] = z
+	}
+	z.Bytes += bytes
+	z.Extra += extra
+	z.Packets += packets
+	z.USD += usd
+}
+
+// Zones returns the sums, ordered.
+func (s *ZoneSums) Zones() []ZoneTraffic {
+	out := make([]ZoneTraffic, 0, len(s.of))
+	for _, z := range s.of {
 		out = append(out, *z)
 	}
 	slices.SortFunc(out, func(a, b ZoneTraffic) int {
 		return cmp.Or(strings.Compare(a.From, b.From), strings.Compare(a.To, b.To))
 	})
 	return out
+}
+
+// Zones returns what went between zones, and within each, ordered.
+func Zones(flows []model.Flow, t Tariff) []ZoneTraffic {
+	var s ZoneSums
+	s.Add(flows, t)
+	return s.Zones()
 }
 
 // Traffic is a sum of flows. Bytes are of both directions.
@@ -160,31 +179,57 @@ type Crossing struct {
 	Bytes  uint64
 }
 
-// Group sums up flows by name, ordered by it. A nil why is for no reasons.
-func Group(flows []model.Flow, by By, t Tariff, why func(model.Flow) Reason) []Line {
-	at := map[string]int{}
-	var out []Line
-	for _, f := range flows {
-		name := by(f.FlowKey)
-		i, ok := at[name]
+// Sums adds up flows by name, bit by bit.
+type Sums struct {
+	by    By
+	why   func(model.Flow) Reason
+	at    map[string]int
+	lines []Line
+}
+
+// NewSums returns sums that have nothing yet. A nil why is for no reasons.
+func NewSums(by By, why func(model.Flow) Reason) *Sums {
+	return &Sums{by: by, why: why, at: map[string]int{}}
+}
+
+// Add adds flows, at the prices of their time.
+func (s *Sums) Add(flows []model.Flow, t Tariff) {
+	for i := range flows {
+		f := &flows[i]
+		name := s.by(f.FlowKey)
+		n, ok := s.at[name]
 		if !ok {
-			i = len(out)
-			at[name] = i
-			out = append(out, Line{Name: name})
+			n = len(s.lines)
+			s.at[name] = n
+			s.lines = append(s.lines, Line{Name: name})
 		}
-		l := &out[i]
-		l.Add(f, t.Cost(f))
-		if why != nil && Crosses(f.FlowKey) {
-			l.cross(why(f), f.Bytes())
+		l := &s.lines[n]
+		l.Add(*f, t.Cost(*f))
+		if s.why != nil && Crosses(f.FlowKey) {
+			l.cross(s.why(*f), f.Bytes())
 		}
 	}
-	slices.SortFunc(out, func(a, b Line) int { return strings.Compare(a.Name, b.Name) })
-	for i := range out {
-		slices.SortFunc(out[i].Reasons, func(a, b Crossing) int {
+}
+
+// Len is the number of names.
+func (s *Sums) Len() int { return len(s.lines) }
+
+// Lines returns the sums, ordered by name. Nothing may be added after that.
+func (s *Sums) Lines() []Line {
+	slices.SortFunc(s.lines, func(a, b Line) int { return strings.Compare(a.Name, b.Name) })
+	for i := range s.lines {
+		slices.SortFunc(s.lines[i].Reasons, func(a, b Crossing) int {
 			return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), strings.Compare(a.Reason.String(), b.Reason.String()))
 		})
 	}
-	return out
+	return s.lines
+}
+
+// Group sums up flows by name, ordered by it. A nil why is for no reasons.
+func Group(flows []model.Flow, by By, t Tariff, why func(model.Flow) Reason) []Line {
+	s := NewSums(by, why)
+	s.Add(flows, t)
+	return s.Lines()
 }
 
 func (l *Line) cross(r Reason, bytes uint64) {

@@ -35,6 +35,13 @@ func (s *Store) Applied(node string, epoch uint64) uint64 {
 	return 0
 }
 
+// Nodes returns the nodes whose reports the store has, as far as it remembers.
+func (s *Store) Nodes() []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Sorted(maps.Keys(s.applied))
+}
+
 // advance notes a position, in whatever order they come.
 func (s *Store) advance(p position) {
 	lives := s.applied[p.node]

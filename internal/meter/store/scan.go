@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,6 +55,20 @@ func (s *Store) Scan(from, to time.Time, by Resolution, visit func(at time.Time,
 		}
 	}
 	return nil
+}
+
+// Oldest returns the first minute or hour that there is something of; false if there is none.
+func (s *Store) Oldest() (time.Time, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	times := s.minuteTimes()
+	for at := range s.hours {
+		times[at] = true
+	}
+	if len(times) == 0 {
+		return time.Time{}, false
+	}
+	return time.Unix(slices.Min(slices.Collect(maps.Keys(times))), 0).UTC(), true
 }
 
 // minutesBetween are the minutes that there is something of, but for those of closed hours, of which

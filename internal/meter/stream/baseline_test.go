@@ -199,8 +199,8 @@ func (l *life) put(t *rapid.T) bool {
 // send sends what may be sent.
 func (l *life) send(t *rapid.T, to *controller) {
 	for {
-		b, ok, err := l.ready(l.last)
-		if err != nil || !ok {
+		b, _, err := l.ready(l.last)
+		if err != nil || b.Batch == nil {
 			return
 		}
 		to.receive(t, l.queue.epoch, b.Batch)

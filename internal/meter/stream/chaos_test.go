@@ -100,7 +100,7 @@ type site struct {
 }
 
 func (s *site) start() {
-	server := stream.NewServer(s.store, stream.ServerOptions{Gather: time.Millisecond,
+	server := stream.NewServer(s.store, stream.ServerOptions{Gather: time.Millisecond, Interval: time.Millisecond,
 		Authorize: func(context.Context, string) error { return nil }})
 	g := grpc.NewServer()
 	stream.RegisterMeterServer(g, server)

@@ -32,7 +32,7 @@ type ClientOptions struct {
 	MaxMinutes, MaxFlows int
 	// Retry is the first delay after a broken stream, 1 s; it doubles up to a minute.
 	Retry time.Duration
-	// Interval, if set, hears how often the controller wants reports.
+	// Interval, if set, hears how often the controller wants reports. Whatever is put in meanwhile is sent together.
 	Interval func(time.Duration)
 	// Notice, if set, hears of every broken stream and whatever else the client went on in spite of.
 	Notice func(error)
@@ -57,7 +57,9 @@ type Client struct {
 
 	mu      sync.Mutex
 	queue   queue
-	unsaved bool // the journal is behind the queue: nothing new may be sent
+	unsaved bool          // the journal is behind the queue: nothing new may be sent
+	pace    time.Duration // between reports, as the controller wants it; 0: at once
+	due     time.Time     // of the next one
 	stats   ClientStats
 }
 
@@ -228,6 +230,9 @@ func (c *Client) heard(m *FromController) {
 	if m.Refused > 0 {
 		c.stats.Refused++
 	}
+	if pace := time.Duration(m.IntervalSeconds) * time.Second; pace > 0 {
+		c.pace, c.due = pace, earlier(c.due, time.Now().Add(pace))
+	}
 	c.mu.Unlock()
 	if m.Refused > 0 {
 		c.opts.Notice(fmt.Errorf("the controller refused batch %d", m.Refused))
@@ -241,17 +246,15 @@ func (c *Client) heard(m *FromController) {
 // send sends what there is, in order, until the stream or ctx ends, and tells why it did.
 func (c *Client) send(ctx context.Context, stream grpc.BidiStreamingClient[FromAgent, FromController], last uint64) error {
 	for {
-		b, ok, err := c.ready(last)
+		b, wait, err := c.ready(last)
 		if err != nil {
 			return err
 		}
-		if !ok {
-			select {
-			case <-c.wake:
-				continue
-			case <-ctx.Done():
-				return context.Cause(ctx)
+		if b.Batch == nil {
+			if err := c.pause(ctx, wait); err != nil {
+				return err
 			}
+			continue
 		}
 		m := &Batch{Sequence: b.Sequence, AgeMilliseconds: uint64(max(0, time.Since(b.at).Milliseconds())),
 			Names: b.Names, Parties: b.Parties, Flows: b.Flows}
@@ -266,16 +269,49 @@ func (c *Client) send(ctx context.Context, stream grpc.BidiStreamingClient[FromA
 	}
 }
 
-// ready gives the next batch that may be sent: one that the journal has.
-func (c *Client) ready(last uint64) (fixed, bool, error) {
+// pause waits for something to do; a time of 0 is for ever.
+func (c *Client) pause(ctx context.Context, d time.Duration) error {
+	var due <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		due = t.C
+	}
+	select {
+	case <-c.wake:
+	case <-due:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// ready gives the next batch that may be sent: one that the journal has. If there is none it tells when to look
+// again; 0: not before there is news.
+func (c *Client) ready(last uint64) (b fixed, wait time.Duration, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.queue.fix() || c.unsaved {
+	now := time.Now()
+	if waits := c.queue.size(); waits > 0 && waits < batchFlows && now.Before(c.due) {
+		wait = c.due.Sub(now)
+	} else if c.queue.fix() {
 		c.unsaved = true
-		if err := c.save(); err != nil {
-			return fixed{}, false, err
+		if len(c.queue.waiting) == 0 { // else the window is full, and the rest goes as soon as it is not
+			c.due = now.Add(c.pace)
 		}
 	}
-	b, ok := c.queue.after(last)
-	return b, ok, nil
+	if c.unsaved {
+		if err := c.save(); err != nil {
+			return fixed{}, 0, err
+		}
+	}
+	b, _ = c.queue.after(last)
+	return b, wait, nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }

@@ -32,7 +32,7 @@ type ServerOptions struct {
 	Gather time.Duration
 	// MaxFlows is how many flows a commit has at most, but for its last report: 100,000.
 	MaxFlows int
-	// Interval is how often agents shall report: 1 min.
+	// Interval is how often agents shall report: 1 min. Less than a second is at once.
 	Interval time.Duration
 	// Metered tells which nodes have a meter: of a flow between two such, the server's node is not believed.
 	// Unless set, all have. Whether a flow is believed depends on no other, so one batch after another
@@ -82,6 +82,7 @@ type item struct {
 
 // session is one agent's stream.
 type session struct {
+	node string
 	wake chan struct{}
 
 	mu      sync.Mutex
@@ -137,6 +138,17 @@ func (s *Server) Stats() ServerStats {
 	return stats
 }
 
+// Nodes returns the nodes whose agents have a stream open.
+func (s *Server) Nodes() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[string]bool, len(s.sessions))
+	for one := range s.sessions {
+		out[one.node] = true
+	}
+	return out
+}
+
 // Report serves one agent.
 func (s *Server) Report(stream grpc.BidiStreamingServer[FromAgent, FromController]) error {
 	first, err := stream.Recv()
@@ -150,7 +162,7 @@ func (s *Server) Report(stream grpc.BidiStreamingServer[FromAgent, FromControlle
 	if err := s.opts.Authorize(stream.Context(), hello.Node); err != nil {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
-	one := &session{wake: make(chan struct{}, 1), applied: s.store.Applied(hello.Node, hello.Epoch)}
+	one := &session{node: hello.Node, wake: make(chan struct{}, 1), applied: s.store.Applied(hello.Node, hello.Epoch)}
 	s.mu.Lock()
 	s.sessions[one] = true
 	s.mu.Unlock()

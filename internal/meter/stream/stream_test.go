@@ -1,6 +1,7 @@
 package stream_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -78,8 +79,9 @@ func (a *authority) files(name string) stream.Files {
 // serve runs a controller's side on a port of the loopback.
 func serve(tb testing.TB, files stream.Files, to stream.Store, opts stream.ServerOptions) (*stream.Server, string) {
 	tb.Helper()
-	config, err := stream.ServerTLS(files)
+	config, err := stream.ServerTLS(files.Read)
 	must(tb, err)
+	opts.Interval = cmp.Or(opts.Interval, time.Nanosecond)
 	server := stream.NewServer(to, opts)
 	g := grpc.NewServer(stream.GRPCOptions(credentials.NewTLS(config))...)
 	stream.RegisterMeterServer(g, server)

@@ -11,10 +11,14 @@ import (
 // Files are the paths of PEM files: who we trust, and who we are.
 type Files struct{ CA, Certificate, Key string }
 
-// ServerTLS asks every caller for a certificate. Files are read anew for each connection, so that they can be renewed.
-func ServerTLS(files Files) (*tls.Config, error) {
+// Source tells who we are, and who we trust.
+type Source func() (tls.Certificate, *x509.CertPool, error)
+
+// ServerTLS asks every caller for a certificate. The source is asked anew for each connection, so that what it has
+// can be renewed.
+func ServerTLS(from Source) (*tls.Config, error) {
 	get := func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		certificate, pool, err := files.read()
+		certificate, pool, err := from()
 		if err != nil {
 			return nil, err
 		}
@@ -32,18 +36,19 @@ func ServerTLS(files Files) (*tls.Config, error) {
 // ClientTLS shows our certificate, read anew for each connection, to a controller of that name. The authority is
 // read once.
 func ClientTLS(files Files, controller string) (*tls.Config, error) {
-	_, pool, err := files.read()
+	_, pool, err := files.Read()
 	if err != nil {
 		return nil, err
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: controller,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			certificate, _, err := files.read()
+			certificate, _, err := files.Read()
 			return &certificate, err
 		}}, nil
 }
 
-func (f Files) read() (tls.Certificate, *x509.CertPool, error) {
+// Read is a Source.
+func (f Files) Read() (tls.Certificate, *x509.CertPool, error) {
 	certificate, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
 	if err != nil {
 		return certificate, nil, fmt.Errorf("certificate: %w", err)
