@@ -48,16 +48,24 @@ type Owners struct {
 	parties   map[Place]tenures[model.Party]
 	processes map[uint64]tenures[model.Party]
 	frontends map[Place]tenures[Target]
+	nodePorts map[nodePort]tenures[Target]
 	headless  map[Place]tenures[Target]
 	ranges    map[int]map[netip.Prefix]model.Party // by length
 	lengths   []int                                // the longest first
+}
+
+// nodePort is a port at the addresses of all nodes.
+type nodePort struct {
+	port     uint16
+	protocol model.Protocol
 }
 
 // NewOwners returns one that knows nobody but the node itself.
 func NewOwners(self model.Party, grace time.Duration) *Owners {
 	return &Owners{
 		Self: self, Grace: grace, parties: map[Place]tenures[model.Party]{}, processes: map[uint64]tenures[model.Party]{},
-		frontends: map[Place]tenures[Target]{}, headless: map[Place]tenures[Target]{}, ranges: map[int]map[netip.Prefix]model.Party{},
+		frontends: map[Place]tenures[Target]{}, nodePorts: map[nodePort]tenures[Target]{}, headless: map[Place]tenures[Target]{},
+		ranges: map[int]map[netip.Prefix]model.Party{},
 	}
 }
 
@@ -67,6 +75,26 @@ func NewOwners(self model.Party, grace time.Duration) *Owners {
 func (o *Owners) Own(p Place, who model.Party, from, to time.Duration) {
 	p = p.plain()
 	o.parties[p] = o.parties[p].with(tenure[model.Party]{who, from, to}, model.Party.Compare)
+}
+
+// Take tells that somebody was found to have a place, who cannot have had it before since. If nobody had it
+// of late, it is theirs since then, or since the last one left: news comes later than the first packet. If
+// somebody has it still, it changes hands now.
+func (o *Owners) Take(p Place, who model.Party, since, now time.Duration) {
+	from, had := min(max(since, 0), now), o.parties[p.plain()]
+	for i := range had {
+		if end := had.end(i); end == 0 {
+			from = now
+		} else {
+			from = max(from, end)
+		}
+	}
+	o.Own(p, who, from, 0)
+}
+
+// Leave tells that a party has a place no more.
+func (o *Owners) Leave(p Place, who model.Party, at time.Duration) {
+	o.parties[p.plain()].until(who, at)
 }
 
 // Run tells which party the processes of a cgroup are, by its id.
@@ -80,12 +108,29 @@ func (o *Owners) Serve(p Place, t Target, from, to time.Duration) {
 	o.frontends[p] = o.frontends[p].with(tenure[Target]{t, from, to}, Target.compare)
 }
 
+// Unserve tells that a place is no address of a Service any more.
+func (o *Owners) Unserve(p Place, t Target, at time.Duration) { o.frontends[p.plain()].until(t, at) }
+
+// ServeNodes tells that a port at the addresses of every node is a Service's.
+func (o *Owners) ServeNodes(port uint16, proto model.Protocol, t Target, from, to time.Duration) {
+	p := nodePort{port, proto}
+	o.nodePorts[p] = o.nodePorts[p].with(tenure[Target]{t, from, to}, Target.compare)
+}
+
+// UnserveNodes tells that it is so no more.
+func (o *Owners) UnserveNodes(port uint16, proto model.Protocol, t Target, at time.Duration) {
+	o.nodePorts[nodePort{port, proto}].until(t, at)
+}
+
 // Back tells that a place is an endpoint of a headless Service. It may be one of several: the first by
 // name has its flows.
 func (o *Owners) Back(p Place, t Target, from, to time.Duration) {
 	p = p.plain()
 	o.headless[p] = o.headless[p].with(tenure[Target]{t, from, to}, Target.compare)
 }
+
+// Unback tells that a place is no endpoint of a headless Service any more.
+func (o *Owners) Unback(p Place, t Target, at time.Duration) { o.headless[p.plain()].until(t, at) }
 
 // Block tells whose addresses of a range are that nobody is known to have: Outside with the name of
 // a block, or, for the cluster's own ranges, Unknown, with zone and node where the range is theirs.
@@ -116,6 +161,7 @@ func (o *Owners) Forget(before time.Duration) {
 	forget(o.parties, before-o.Grace)
 	forget(o.processes, before-o.Grace)
 	forget(o.frontends, before-o.Grace)
+	forget(o.nodePorts, before-o.Grace)
 	forget(o.headless, before-o.Grace)
 }
 
@@ -165,7 +211,17 @@ func (o *Owners) block(a netip.Addr) model.Party {
 
 // target tells what a place meant to who dialled it during a window.
 func (o *Owners) target(a netip.AddrPort, proto model.Protocol, w Window) (t Target, found, ambiguous bool) {
-	return o.frontends[Place{a.Addr().Unmap(), a.Port(), proto}].during(w, o.Grace)
+	t, found, ambiguous = o.frontends[Place{a.Addr().Unmap(), a.Port(), proto}].during(w, o.Grace)
+	if ports := o.nodePorts[nodePort{a.Port(), proto}]; !found && len(ports) > 0 && o.node(a.Addr(), w) {
+		return ports.during(w, o.Grace)
+	}
+	return t, found, ambiguous
+}
+
+// node tells whether an address was a node's during a window.
+func (o *Owners) node(a netip.Addr, w Window) bool {
+	who, found, _ := o.parties[Place{Addr: a.Unmap()}].during(w, o.Grace)
+	return found && who.Kind == model.NodeParty
 }
 
 // endpoint tells of which headless Service a place was an endpoint.
@@ -207,6 +263,16 @@ func (s tenures[T]) with(t tenure[T], compare func(a, b T) int) tenures[T] {
 	return slices.Insert(s, i, t)
 }
 
+// until ends the first of the tenures with a value that has no end.
+func (s tenures[T]) until(value T, at time.Duration) {
+	for i := range s {
+		if s[i].value == value && s[i].to == 0 {
+			s[i].to = max(at, s[i].from+1)
+			return
+		}
+	}
+}
+
 // end returns when a tenure ends: who comes later has it, whatever was said of the end.
 func (s tenures[T]) end(i int) time.Duration {
 	for _, next := range s[i+1:] {
@@ -243,6 +309,9 @@ func (s tenures[T]) during(w Window, grace time.Duration) (value T, found, ambig
 
 func forget[K, T comparable](m map[K]tenures[T], before time.Duration) {
 	for k, s := range m {
+		if len(s) == 1 && s[0].to == 0 {
+			continue // nearly all
+		}
 		var keep tenures[T]
 		for i, t := range s {
 			if end := s.end(i); end == 0 || end >= before {
