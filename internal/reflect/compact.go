@@ -42,6 +42,13 @@ func (k known) slice(s *model.Slice) {
 	}
 }
 
+// pod saves some 60 bytes for each pod that follows others of its workload.
+func (k known) pod(p *model.Pod) {
+	k.one(&p.Namespace)
+	k.one(&p.Node)
+	k.one(&p.Workload)
+}
+
 // known are the strings that were seen last. Rows that follow each other mostly say the same, and to
 // look here is several times faster than among all strings. One goroutine uses it.
 type known struct {

@@ -13,9 +13,8 @@ import (
 // Slice returns false for a slice that belongs to no Service of ours or holds no addresses.
 func Slice(s *discoveryv1.EndpointSlice) (model.Slice, bool) {
 	_, foreign := s.Labels[labelProxyName]
-	_, headless := s.Labels[corev1.IsHeadlessService]
 	owner := s.Labels[discoveryv1.LabelServiceName]
-	if foreign || headless || owner == "" || s.AddressType == discoveryv1.AddressTypeFQDN {
+	if foreign || headless(s) || owner == "" || s.AddressType == discoveryv1.AddressTypeFQDN {
 		return model.Slice{}, false
 	}
 	out := model.Slice{
@@ -44,6 +43,34 @@ func Slice(s *discoveryv1.EndpointSlice) (model.Slice, bool) {
 	lost.report(&wrong)
 	out.Ports, out.Endpoints = exact(out.Ports), exact(out.Endpoints)
 	out.Faults = wrong
+	return out, true
+}
+
+func headless(s *discoveryv1.EndpointSlice) bool {
+	_, yes := s.Labels[corev1.IsHeadlessService]
+	return yes
+}
+
+// HeadlessSlice returns the addresses and ports of a headless Service's slice, whatever state the endpoints
+// are in, and nothing else of it; false for another slice.
+func HeadlessSlice(s *discoveryv1.EndpointSlice) (model.Slice, bool) {
+	owner := s.Labels[discoveryv1.LabelServiceName]
+	if !headless(s) || owner == "" || s.AddressType == discoveryv1.AddressTypeFQDN {
+		return model.Slice{}, false
+	}
+	out := model.Slice{Name: model.Name{Namespace: s.Namespace, Name: s.Name}, Service: owner, V6: s.AddressType == discoveryv1.AddressTypeIPv6}
+	var wrong faults // the dataplane has nothing to do with it, and nobody reports them
+	for i := range s.Ports {
+		if p, ok := endpointPort(&s.Ports[i], &wrong); ok {
+			out.Ports = append(out.Ports, p)
+		}
+	}
+	for i := range s.Endpoints {
+		if ip, why := endpointAddr(&s.Endpoints[i], out.V6); why == "" {
+			out.Endpoints = append(out.Endpoints, model.Endpoint{Addr: ip})
+		}
+	}
+	out.Ports, out.Endpoints = exact(out.Ports), exact(out.Endpoints)
 	return out, true
 }
 

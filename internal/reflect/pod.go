@@ -1,8 +1,10 @@
 package reflect
 
 import (
+	"strings"
 	"unique"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/zonewise/zonewise/api/v1alpha1"
@@ -22,6 +24,48 @@ func Pod(p *corev1.Pod) (model.Pod, bool) {
 		MilliCPU:   requested(&p.Spec),
 		Terminated: ended,
 	}, !ended
+}
+
+// Resident returns who has which address, and false for a pod that has ended. Containers are known of
+// pods in the network of one node alone: ours.
+func Resident(p *corev1.Pod, ours string) (model.Pod, bool) {
+	out := model.Pod{
+		Name:        model.Name{Namespace: p.Namespace, Name: p.Name},
+		Node:        p.Spec.NodeName,
+		Workload:    workload(p),
+		HostNetwork: p.Spec.HostNetwork,
+		Created:     p.CreationTimestamp.Time,
+		Terminated:  p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
+	}
+	for _, ip := range p.Status.PodIPs {
+		if a, ok := addr(ip.IP); ok && special(a) == "" {
+			out.Addresses = append(out.Addresses, a)
+		}
+	}
+	out.Addresses = exact(out.Addresses)
+	if out.HostNetwork && out.Node == ours {
+		for _, c := range p.Status.ContainerStatuses {
+			if _, id, ok := strings.Cut(c.ContainerID, "://"); ok && id != "" {
+				out.Containers = append(out.Containers, id)
+			}
+		}
+	}
+	return out, !out.Terminated
+}
+
+// workload names what controls a pod, as people know it: not a Deployment's ReplicaSets, nor, of a static
+// pod, the node.
+func workload(p *corev1.Pod) string {
+	for _, o := range p.OwnerReferences {
+		if !value(o.Controller, false) || o.Kind == "Node" {
+			continue
+		}
+		if name, ok := strings.CutSuffix(o.Name, "-"+p.Labels[appsv1.DefaultDeploymentUniqueLabelKey]); ok && o.Kind == "ReplicaSet" && name != "" {
+			return "deployment/" + name
+		}
+		return strings.ToLower(o.Kind) + "/" + o.Name
+	}
+	return "pod/" + p.Name
 }
 
 // requested is the CPU that a pod asks for as long as it serves, in thousandths: what the pod as a

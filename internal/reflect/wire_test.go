@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	netutils "k8s.io/utils/net"
 
+	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/reflect/apitest"
 	"github.com/zonewise/zonewise/internal/state"
 )
@@ -171,7 +172,7 @@ func TestSlicesAreDecodedAsByKubernetes(t *testing.T) {
 
 // A message that says the same field twice means both, or the later: whatever Kubernetes' decoder says.
 func TestMessagesOneAfterTheOther(t *testing.T) {
-	services, slices := serviceAgreement(), sliceAgreement()
+	services, slices, pods := serviceAgreement(), sliceAgreement(), podAgreement()
 	together := func(all []message, hold func(testing.TB, []byte) bool) {
 		for _, a := range all {
 			for _, b := range all {
@@ -191,6 +192,7 @@ func TestMessagesOneAfterTheOther(t *testing.T) {
 	}
 	together(manyServices(t), services.hold)
 	together(manySlices(t), slices.hold)
+	together(manyPods(t), pods.hold)
 }
 
 func FuzzService(f *testing.F) {
@@ -232,4 +234,41 @@ func TestAddressesAreReadAsByKubernetes(t *testing.T) {
 			}
 		}
 	}
+}
+
+func manyPods(t testing.TB) []message {
+	var out []message
+	for _, text := range []string{
+		`{metadata: {name: bare}}`,
+		`{metadata: {name: web-5d9-x, namespace: a, resourceVersion: "9", creationTimestamp: "2026-01-02T03:04:05Z", labels: {pod-template-hash: 5d9, app: web},
+  annotations: {k8s.io/initial-events-end: "true"},
+  ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web-5d9, uid: u, controller: true, blockOwnerDeletion: true}]},
+ spec: {nodeName: n1, containers: [{name: c, image: i}], restartPolicy: Always},
+ status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1"}], hostIP: 192.168.0.1, startTime: "2026-01-02T03:04:06Z",
+  containerStatuses: [{name: c, containerID: "containerd://abc", ready: true, image: i, imageID: j, state: {running: {}}}]}}`,
+		`{metadata: {name: proxy, namespace: b, ownerReferences: [{kind: Config, name: x, uid: v}, {kind: DaemonSet, name: proxy, uid: w, controller: true}]},
+ spec: {nodeName: ours, hostNetwork: true}, status: {podIPs: [{ip: 192.168.0.1}],
+  containerStatuses: [{name: a, containerID: "containerd://abc"}, {name: b}, {name: c, containerID: "cri-o://def"}]}}`,
+		`{metadata: {name: api-ours, ownerReferences: [{kind: Node, name: ours, uid: w, controller: true}]}, spec: {nodeName: ours, hostNetwork: true}, status: {phase: Failed}}`,
+	} {
+		out = append(out, parse[corev1.Pod](t, text))
+	}
+	return out
+}
+
+func podAgreement() agreement[*corev1.Pod, model.Pod] {
+	return agreement[*corev1.Pod, model.Pod]{residentStore(state.New(), time.Now, "ours"), newPodDecoder(), func() *corev1.Pod { return &corev1.Pod{} }}
+}
+
+func TestPodsAreDecodedAsByKubernetes(t *testing.T) { sound(t, podAgreement(), manyPods(t)) }
+
+func FuzzPod(f *testing.F) {
+	for _, m := range manyPods(f) {
+		raw, err := m.Marshal()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) { podAgreement().hold(t, raw) })
 }

@@ -61,10 +61,12 @@ type namespace struct {
 	invalid string // what it says instead of a mode
 }
 
-// subject is what a change is about: the ranges of Services' addresses, a node or, if it is neither, a service.
+// subject is what a change is about: the ranges of Services' addresses, a node, a pod or, if it is none of
+// these, a service.
 type subject struct {
 	cidrs   bool
 	node    string
+	pod     model.Name
 	service model.Name
 }
 
@@ -76,6 +78,9 @@ func (s subject) compare(o subject) int {
 		return 1
 	}
 	if c := strings.Compare(s.node, o.node); c != 0 {
+		return c
+	}
+	if c := s.pod.Compare(o.pod); c != 0 {
 		return c
 	}
 	return s.service.Compare(o.service)

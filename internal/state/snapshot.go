@@ -149,6 +149,7 @@ func (s *Snapshot) Slices(service model.Name) []model.Slice {
 type Changes struct {
 	Services []Change[model.Name] // in order of their latest change; deleted ones included
 	Nodes    []Change[string]
+	Pods     []Change[model.Name]
 	CIDRs    bool // what ServiceCIDRs returns may be different
 }
 
@@ -169,6 +170,8 @@ func (s *Snapshot) Changes(after uint64) Changes {
 			out.CIDRs = true
 		case c.subject.node != "":
 			out.Nodes = append(out.Nodes, Change[string]{c.subject.node, c.since})
+		case c.subject.pod != (model.Name{}):
+			out.Pods = append(out.Pods, Change[model.Name]{c.subject.pod, c.since})
 		default:
 			out.Services = append(out.Services, Change[model.Name]{c.subject.service, c.since})
 		}

@@ -202,14 +202,14 @@ func (tx *Tx) DeleteRoute(name model.Name) {
 // that no service counts as changed: who plans by pods looks again from time to time.
 func (tx *Tx) PutPod(p model.Pod) {
 	if put(tx, &tx.pods, p.Name, &p) {
-		tx.revision++
+		tx.touch(subject{pod: p.Name})
 	}
 }
 
 // DeletePod removes a pod; one that is not there is no error.
 func (tx *Tx) DeletePod(name model.Name) {
 	if tx.pods.remove(tx, name) != nil {
-		tx.revision++
+		tx.touch(subject{pod: name})
 	}
 }
 

@@ -333,3 +333,32 @@ func TestAdoptedRowsAreNotCopied(t *testing.T) {
 		t.Error("an adopted slice that moved is still where it was")
 	}
 }
+
+// Who follows pods hears which of them are others, and nothing of their Services.
+func TestPodsThatChangedAreNamed(t *testing.T) {
+	tb := New()
+	tb.Update(noon, func(tx *Tx) {
+		tx.PutPod(model.Pod{Name: name("a"), Node: "n1"})
+		tx.PutPod(model.Pod{Name: name("b")})
+		tx.PutPod(model.Pod{Name: name("c")})
+	})
+	before := tb.Snapshot()
+	tb.Update(noon, func(tx *Tx) {
+		tx.PutPod(model.Pod{Name: name("a"), Node: "n1"}) // as it was
+		tx.PutPod(model.Pod{Name: name("b"), Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+		tx.DeletePod(name("c"))
+		tx.DeletePod(name("d"))
+	})
+	after := tb.Snapshot()
+	var got []string
+	for _, c := range after.Changes(before.Revision()).Pods {
+		got = append(got, c.Of.Name)
+	}
+	if !slices.Equal(got, []string{"b", "c"}) || len(after.Changes(before.Revision()).Services) > 0 {
+		t.Errorf("changed: %v, %+v", got, after.Changes(before.Revision()))
+	}
+	tb.Forget(after.Revision())
+	if c := tb.Snapshot().Changes(0); len(c.Pods) > 0 {
+		t.Errorf("forgotten, and still there: %v", c.Pods)
+	}
+}
