@@ -83,7 +83,7 @@ func Moved(p model.RoutePlan, m model.Demand, followed bool) bool {
 	if !math.IsInf(doubt, 1) {
 		tolerance = max(drift, doubt)
 	}
-	if apart(p.Demand.Shares, shares) > tolerance {
+	if apart(p.Demand.Shares, shares) > tolerance+same {
 		return true
 	}
 	if !followed {

@@ -14,7 +14,8 @@ import (
 // anyway, and what stays behind then would stay behind for good.
 type Stability struct {
 	// Gain is by how much a new plan must raise the in-zone share to be worth a change; a plan
-	// that breaks the bound is changed once it does so by more than Slack.
+	// that breaks the bound is changed once it does so by more than Slack. Where demand is measured a
+	// plan must not break the bound, and one that would is changed to one that has Slack to it.
 	Gain  float64
 	Slack float64
 	Dwell time.Duration // the least time between two changes
@@ -92,6 +93,15 @@ func (f *facts) settle(in Input, previous, ideal []float64) settled {
 	case f.equal(previous, ideal):
 		return kept
 	}
+	if f.known.Source == model.Measured && f.over(previous) > leeway(f.chance)+same {
+		// It is measured, not guessed, that some are over the bound. What rises often rises on: with a
+		// little room one change does for many.
+		if in.Previous.Demand.Source == model.Measured {
+			now.weights = f.roomy(previous, min(s.Slack, f.theta/2))
+			now.why = "leaves room for demand that rises"
+		}
+		return now
+	}
 	since := in.Now.Sub(in.Previous.At)
 	if since < 0 { // another clock's time: it must not hold this one
 		since = math.MaxInt64
@@ -145,8 +155,7 @@ func (f *facts) others(p *model.RoutePlan) bool {
 
 // complete puts ideal rows where previous has none, and tells whether the weights of before cannot
 // stay: a zone to which they send connections has no endpoint for them now, or endpoints have become
-// others and some would be over the bound (a new pod is there because the old ones were too few), or
-// it is measured, not guessed, that some are.
+// others and some would be over the bound. A new pod is there because the old ones were too few.
 func (f *facts) complete(p *model.RoutePlan, previous, ideal []float64) (unfit bool) {
 	n := len(f.zones)
 	for z := range n {
@@ -159,10 +168,14 @@ func (f *facts) complete(p *model.RoutePlan, previous, ideal []float64) (unfit b
 			copy(row, ideal[z*n:(z+1)*n])
 		}
 	}
-	if f.known.Source == model.Measured && f.over(previous) > leeway(f.chance)+same {
-		return true
-	}
 	return unfit || f.others(p) && maximum(f.loads(previous)) > f.bound+same
+}
+
+// roomy is the optimum under a bound that is lower by a little.
+func (f *facts) roomy(previous []float64, room float64) []float64 {
+	lower := *f
+	lower.bound -= room
+	return lower.optimum(previous)
 }
 
 // over is the share of all connections that goes to zones beyond their bounds.

@@ -124,7 +124,10 @@ func plannedCondition(v verdict) model.Condition {
 		part := fmt.Sprintf("%s of the connections stay in their zone by the plan", percent(f.InZone.Planned))
 		if f.InZone.Ideal > f.InZone.Planned+0.0005 { // what a figure with one decimal shows
 			reason = "Held"
-			part += fmt.Sprintf(", %s as soon as it may change again", percent(f.InZone.Ideal))
+			part += fmt.Sprintf(", %s at best", percent(f.InZone.Ideal))
+			if !f.Next.IsZero() {
+				part += " as soon as it may change again"
+			}
 		}
 		if len(v.Families) > 1 {
 			part = family(f.V6) + ": " + part

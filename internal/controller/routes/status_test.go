@@ -94,9 +94,9 @@ func TestAppliedSaysHow(t *testing.T) {
 
 func TestPlannedSaysWhetherItIsTheOptimum(t *testing.T) {
 	held := optimal()
-	held.Families[0].InZone.Ideal = 0.9
+	held.Families[0].InZone.Ideal, held.Families[0].Next = 0.9, moment
 	c := condition(status(held, model.RouteStatus{}, 1, evidence{}, moment), Planned)
-	if c.Reason != "Held" || c.Message != "75.0% of the connections stay in their zone by the plan, 90.0% as soon as it may change again; zone b is at its bound; one more pod in zone b" {
+	if c.Reason != "Held" || c.Message != "75.0% of the connections stay in their zone by the plan, 90.0% at best as soon as it may change again; zone b is at its bound; one more pod in zone b" {
 		t.Errorf("%+v", c)
 	}
 	dual := optimal()

@@ -32,6 +32,7 @@ type world struct {
 	api      *apitest.API
 	settings outlook.Settings
 	traffic  *Traffic
+	metered  Metered
 	delivery Delivery
 	events   *record.FakeRecorder
 	rate     float32
@@ -51,7 +52,7 @@ func (w *world) begin() {
 	w.events = record.NewFakeRecorder(10_000)
 	w.keeper = New(Config{
 		Tables: tables, Client: w.api, Routes: w.api.ZoneRoutes, Settings: w.settings, Recorder: w.events,
-		Traffic: w.traffic, Delivery: w.delivery, Forget: tables.Forget, Writes: w.rate, Log: slog.New(slog.DiscardHandler),
+		Traffic: w.traffic, Metered: w.metered, Delivery: w.delivery, Forget: tables.Forget, Writes: w.rate, Log: slog.New(slog.DiscardHandler),
 	})
 	var wg sync.WaitGroup
 	wg.Go(func() {
