@@ -1,5 +1,5 @@
-// Package ask asks agents what their local API tells, through the API server, so that nothing but
-// pods/portforward needs to be allowed and no port of a node needs to be open.
+// Package ask asks agents, and the controller that leads, what their local APIs tell, through the API
+// server, so that nothing but pods/portforward needs to be allowed and no port of a node needs to be open.
 package ask
 
 import (

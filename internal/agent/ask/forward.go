@@ -24,27 +24,37 @@ type Forwarder struct{ Config *rest.Config }
 
 // Get asks the agent's local API for a path.
 func (f Forwarder) Get(ctx context.Context, pod *corev1.Pod, path string) (int, []byte, error) {
-	begin := time.Now()
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return f.dial(ctx, pod, agentPort)
-		},
-	}}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:"+strconv.Itoa(agentPort)+path, nil)
+	resp, err := f.Open(ctx, pod, agentPort, path)
 	if err != nil {
 		return 0, nil, err
-	}
-	resp, err := client.Do(r)
-	if err != nil {
-		if ctx.Err() != nil {
-			return 0, nil, fmt.Errorf("no answer in %v", time.Since(begin).Round(100*time.Millisecond))
-		}
-		return 0, nil, errors.Unwrap(err) // without the URL, which nobody typed
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, body, err
+}
+
+// Open asks a port on the pod's loopback for a path. The answer's body may go on for as long as the pod
+// likes; it ends with ctx.
+func (f Forwarder) Open(ctx context.Context, pod *corev1.Pod, port int, path string) (*http.Response, error) {
+	begin := time.Now()
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return f.dial(ctx, pod, port)
+		},
+	}}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:"+strconv.Itoa(port)+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(r)
+	switch {
+	case err == nil:
+		return resp, nil
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("no answer in %v", time.Since(begin).Round(100*time.Millisecond))
+	}
+	return nil, errors.Unwrap(err) // without the URL, which nobody typed
 }
 
 // dial opens a stream to the port. The API server's answer may take as long as it likes; who

@@ -95,3 +95,29 @@ func TestGetNamesWhatTheAPIServerSays(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What is streamed comes as it is sent, and ends when nobody listens any more.
+func TestOpenReadsWhatGoesOn(t *testing.T) {
+	f := apiServer(t, func(data, failures httpstream.Stream) {
+		if _, err := http.ReadRequest(bufio.NewReader(data)); err != nil {
+			t.Error(err)
+			return
+		}
+		_ = failures.Close()
+		fmt.Fprint(data, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfirst\n\r\n")
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	resp, err := f.Open(ctx, agentPod("a", "n1", corev1.PodRunning), 9474, "/v1/flows?follow=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	if !lines.Scan() || lines.Text() != "first" {
+		t.Fatalf("%q, %v", lines.Text(), lines.Err())
+	}
+	cancel()
+	if lines.Scan() || lines.Err() == nil {
+		t.Errorf("%q after the end, %v", lines.Text(), lines.Err())
+	}
+}
