@@ -90,7 +90,7 @@ func (in *inputFlags) serviceNames(ctx context.Context, c *cobra.Command) ([]str
 		}
 		return names, err
 	}
-	client, namespace, err := in.client()
+	client, namespace, err := in.access.client()
 	if err != nil {
 		return nil, err
 	}
@@ -104,27 +104,41 @@ func (in *inputFlags) serviceNames(ctx context.Context, c *cobra.Command) ([]str
 	return names, nil
 }
 
-// completeNamespaces offers the namespaces of the cluster.
-func (in *inputFlags) completeNamespaces(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+// cluster is what a completion asks.
+type cluster = kubernetes.Interface
+
+// names offers what a cluster says in time.
+func (a access) names(of func(context.Context, cluster) ([]string, error)) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	client, _, err := in.client()
+	client, _, err := a.client()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	all, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	out, err := of(ctx, client)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	var names []string
-	for _, n := range all.Items {
-		names = append(names, n.Name)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
-func (in *inputFlags) client() (kubernetes.Interface, string, error) {
-	config, namespace, err := in.access.resolve()
+// completeNamespaces offers the namespaces of the cluster.
+func (a access) completeNamespaces(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return a.names(func(ctx context.Context, of cluster) ([]string, error) {
+		all, err := of.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, err
+		}
+		var out []string
+		for _, n := range all.Items {
+			out = append(out, n.Name)
+		}
+		return out, nil
+	})
+}
+
+func (a access) client() (kubernetes.Interface, string, error) {
+	config, namespace, err := a.resolve()
 	if err != nil {
 		return nil, "", err
 	}

@@ -21,6 +21,7 @@ type output struct {
 func outputFlag(c *cobra.Command, formats ...string) *output {
 	o := &output{format: formats[0], allowed: formats}
 	c.Flags().VarP(o, "output", "o", "form of the result: "+strings.Join(formats, ", "))
+	complete(c, "output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	return o
 }
 

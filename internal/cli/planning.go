@@ -32,7 +32,7 @@ func addInputFlags(c *cobra.Command) *inputFlags {
 	c.Flags().StringVarP(&in.file, "filename", "f", "", "read what kubectl get … -A -o yaml (or json) printed, - for stdin, instead of a cluster")
 	in.access = accessFlags(c)
 	c.ValidArgsFunction = in.completeServices
-	if err := c.RegisterFlagCompletionFunc("namespace", in.completeNamespaces); err != nil {
+	if err := c.RegisterFlagCompletionFunc("namespace", in.access.completeNamespaces); err != nil {
 		panic(err) // accessFlags has the flag
 	}
 	return in

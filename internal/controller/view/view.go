@@ -92,6 +92,7 @@ type Flow struct {
 	ResponsePkts  uint64    `json:"responsePackets"`
 	USD           float64   `json:"usd"`
 	Reason        *Reason   `json:"reason,omitempty"` // where it crossed zones
+	Missed        uint64    `json:"missed,omitempty"` // flows left out before this one, for a caller that follows and is too slow
 }
 
 // Party is one end of a flow; see model.Party.
