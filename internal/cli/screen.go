@@ -49,6 +49,14 @@ func (s *screen) close() {
 	_ = term.Restore(int(s.in.Fd()), s.before)
 }
 
+// giveBack is deferred by whoever works beside the one that closes: where it panics, nobody else would.
+func (s *screen) giveBack() {
+	if r := recover(); r != nil {
+		s.close()
+		panic(r)
+	}
+}
+
 // read ends when the terminal does, or with the process: nothing wakes who waits for a key.
 func (s *screen) read() {
 	defer close(s.keys)

@@ -162,23 +162,34 @@ func TestTopOnATerminal(t *testing.T) {
 	}
 }
 
-// The terminal is given back by whoever panics while it is drawn.
+// The terminal is given back by whoever panics while it is drawn, or beside it.
 func TestAScreenIsGivenBackInAPanic(t *testing.T) {
-	u := newUser(t, 80, 24)
-	before, _ := term.GetState(int(u.tty.Fd()))
-	func() {
-		defer func() { _ = recover() }()
-		s, err := openScreen(u.tty, u.tty)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.close()
-		panic("of a test")
-	}()
-	if after, _ := term.GetState(int(u.tty.Fd())); *before != *after {
-		t.Error("the terminal is not as it was")
+	for name, way := range map[string]func(*screen) func(){
+		"drawing": func(s *screen) func() { return s.close },
+		"beside":  func(s *screen) func() { return s.giveBack },
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := newUser(t, 80, 24)
+			before, _ := term.GetState(int(u.tty.Fd()))
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Error("the panic is gone")
+					}
+				}()
+				s, err := openScreen(u.tty, u.tty)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer way(s)()
+				panic("of a test")
+			}()
+			if after, _ := term.GetState(int(u.tty.Fd())); *before != *after {
+				t.Error("the terminal is not as it was")
+			}
+			u.sees(firstScreen)
+		})
 	}
-	u.sees(firstScreen)
 }
 
 func TestAScreenShowsNoMoreThanItHasPlaceFor(t *testing.T) {

@@ -165,6 +165,7 @@ func (t *top) live(ctx context.Context, leader *leader, in, out *os.File) error 
 		}
 		q, _ := t.query(limit)
 		go func() {
+			defer s.giveBack()
 			v, err := get[view.Traffic](ctx, leader, "/v1/traffic", q)
 			answers <- seen{v, order, err}
 		}()
