@@ -3,6 +3,7 @@ package cli
 import (
 	"io"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,10 +30,14 @@ It asks the controller that leads, through the API server (pods/portforward).`,
 	complete(c, "by", cobra.FixedCompletions([]string{"service", "namespace", "label:"}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
 	var all bool
 	c.Flags().BoolVarP(&all, "all-namespaces", "A", false, "of all namespaces; so it is without -n, too")
+	limit := c.Flags().Int("limit", 0, "so many lines at most, the dearest; 0: all")
 	out := outputFlag(c, "table", "json", "yaml")
 	access := accessFlags(c)
 	complete(c, "namespace", access.completeNamespaces)
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *limit < 0 {
+			return usagef("--limit: %d is less than 0", *limit)
+		}
 		leader, err := access.leader()
 		if err != nil {
 			return err
@@ -43,6 +48,9 @@ It asks the controller that leads, through the API server (pods/portforward).`,
 			return err
 		}
 		q.Set("by", by.query())
+		if *limit > 0 {
+			q.Set("limit", strconv.Itoa(*limit))
+		}
 		result, err := get[view.Cost](c.Context(), leader, "/v1/cost", q)
 		if err != nil {
 			return err

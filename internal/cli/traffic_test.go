@@ -176,7 +176,7 @@ func TestTrafficIsAskedForAsItIsWished(t *testing.T) {
 		{"flows --workload shop/deployment/web", "namespace=shop&path=/v1/flows&since=1m0s&workload=deployment/web"},
 		{"cost", "by=services&path=/v1/cost&since=168h0m0s"},
 		{"cost --by label:team -n shop --since 2w", "by=label:team&namespace=shop&path=/v1/cost&since=336h0m0s"},
-		{"cost --by namespaces", "by=namespaces&path=/v1/cost&since=168h0m0s"},
+		{"cost --by namespaces --limit 3", "by=namespaces&limit=3&path=/v1/cost&since=168h0m0s"},
 	} {
 		s := newShop(t, func(w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +106,7 @@ func costOfAWeek() view.Cost {
 	}
 }
 
-// What people see, in all its forms; docs/metering.md shows the same.
+// What people see, in all its forms.
 func TestTrafficTables(t *testing.T) {
 	write := func(table func(*bytes.Buffer) error) string {
 		var b bytes.Buffer
@@ -121,6 +122,7 @@ func TestTrafficTables(t *testing.T) {
 	byTeam.By = "label:team"
 	for file, got := range map[string]string{
 		"top_services.txt":   traffic(measured(), meter.ByBytes, Place{}),
+		"top_services96.txt": traffic(measured(), meter.ByBytes, Place{Width: 96}),
 		"top_services80.txt": traffic(measured(), meter.ByOpened, Place{Width: 80}),
 		"top_cross.txt":      traffic(byTeam, meter.ByCross, Place{Width: 120, Height: 4}),
 		"top_zones.txt":      traffic(matrixOfZones(), meter.ByBytes, Place{}),
@@ -129,12 +131,36 @@ func TestTrafficTables(t *testing.T) {
 		"top_flows100.txt":   traffic(topOfFlows(), meter.ByBytes, Place{Width: 100}),
 		"flows.txt":          write(func(b *bytes.Buffer) error { return flowTable(t, b, Place{}) }),
 		"flows100.txt":       write(func(b *bytes.Buffer) error { return flowTable(t, b, Place{Width: 100}) }),
+		"flows140.txt":       write(func(b *bytes.Buffer) error { return flowTable(t, b, Place{Width: 140}) }),
 		"follow.txt":         write(func(b *bytes.Buffer) error { return followed(b, Place{}) }),
 		"follow120.txt":      write(func(b *bytes.Buffer) error { return followed(b, Place{Width: 120}) }),
 		"cost.txt":           write(func(b *bytes.Buffer) error { return Cost(b, costOfAWeek(), Place{}) }),
 		"vpcflow.txt":        write(flowLog),
 	} {
 		golden.Check(t, file, got)
+	}
+}
+
+// The guide shows what the commands print, and explains every reason.
+func TestTheGuideShowsTheseTables(t *testing.T) {
+	guide, err := os.ReadFile("../../../docs/metering.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"top_services96.txt", "top_zones.txt", "flows140.txt", "cost.txt"} {
+		text, err := os.ReadFile("testdata/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(guide), string(text)) {
+			t.Errorf("docs/metering.md does not have the text of testdata/%s", name)
+		}
+	}
+	for _, c := range []meter.Cause{meter.NotAService, meter.Headless, meter.NodeDialled, meter.NoPlan, meter.NoEndpoint, meter.Drained, meter.Bound,
+		meter.NoHints, meter.AskedAway, meter.LongLived, meter.AgainstPlan, meter.UnknownCause} {
+		if !strings.Contains(string(guide), "\n| `"+string(c)) {
+			t.Errorf("docs/metering.md does not explain %q", c)
+		}
 	}
 }
 
