@@ -39,7 +39,7 @@ func (a access) leader() (*leader, error) {
 }
 
 // slow is how long an answer may take that does not go on: a year of hours is read from a disk.
-const slow = 30 * time.Second
+const slow = time.Minute
 
 // get asks for a path, and returns the answer, which is JSON of a T.
 func get[T any](ctx context.Context, l *leader, path string, query url.Values) (T, error) {
