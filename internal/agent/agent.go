@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/zonewise/zonewise/internal/agent/metering"
 	"github.com/zonewise/zonewise/internal/agent/view"
 	"github.com/zonewise/zonewise/internal/loop"
 	"github.com/zonewise/zonewise/internal/model"
@@ -72,6 +73,9 @@ type Config struct {
 	Addresses func() ([]netip.Addr, error)
 	// Others tells which other proxies left rules on the node; nil does not look.
 	Others func() ([]view.Other, error)
+	// Meter makes the node count its traffic; nil: there is none, and NoMeter tells why, or nothing if nobody asked for it.
+	Meter   *metering.Options
+	NoMeter string
 	// Cut is how many flows of endpoints that are gone the applier has cut; nil: nobody counts.
 	Cut func() uint64
 }
@@ -83,6 +87,7 @@ type Agent struct {
 	program  *programmer
 	reporter *reporter
 	report   *loop.Loop // runs the reporter
+	meter    *metering.Meter
 	tally    tally
 }
 
@@ -108,9 +113,16 @@ func New(c Config) (*Agent, error) {
 	a := &Agent{config: c, follow: follow, program: p,
 		reporter: newReporter(p, newBalancers(current, c.Log), newAnnouncer(c.Client, c.Node, c.Log))}
 	a.report = loop.New(a.reporter.pass, loop.Options{Resync: c.Audit})
+	if c.Meter != nil {
+		a.meter = metering.New(*c.Meter, metering.Site{Node: c.Node, Client: c.Client, Tables: p.tables, Served: p.served, Log: c.Log})
+		p.metrics.registry.MustRegister(a.meter.Collectors()...)
+	}
 	p.done = func(whole bool, changed []state.Change[model.Name]) {
 		a.reporter.note(whole, changed)
 		a.report.Wake()
+		if a.meter != nil {
+			a.meter.Note(whole, changed)
+		}
 	}
 	return a, nil
 }
@@ -138,6 +150,9 @@ func (a *Agent) Run(ctx context.Context) {
 	wg.Go(func() { a.report.Run(ctx) })
 	wg.Go(func() { a.reporter.announcer.loop.Run(ctx) })
 	wg.Go(func() { a.program.doWithout(ctx, a.config.Patience) })
+	if a.meter != nil {
+		wg.Go(func() { a.meter.Run(ctx) })
+	}
 	if a.config.Socket != nil {
 		a.followOptOuts(ctx, &wg)
 		if a.config.Notes != nil {

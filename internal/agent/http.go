@@ -93,6 +93,11 @@ func (a *Agent) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	}
 	socket, why := p.paths.inUse()
 	out.Paths = []view.Path{{Name: pathNFT, On: true}, {Name: pathSocket, On: socket != nil, Why: why, Unwanted: socket == nil && why == ""}}
+	out.Meter = &view.Meter{Why: a.config.NoMeter, Unwanted: a.config.NoMeter == ""}
+	if a.meter != nil {
+		now := a.meter.Status()
+		out.Meter = &now
+	}
 	if a.config.Others != nil {
 		others, err := a.config.Others()
 		if err != nil {

@@ -181,6 +181,14 @@ func same(a, b model.Node) bool {
 	return a.Name == b.Name && a.Zone == b.Zone && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.NodePorts, b.NodePorts)
 }
 
+// served is what the kernel is known to obey; nil before the first sync.
+func (p *programmer) served() *state.Snapshot {
+	if now := p.programmed.Load(); now != nil {
+		return now.snapshot
+	}
+	return nil
+}
+
 // services returns how many Services the node serves.
 func (p *programmer) services() int {
 	now := p.programmed.Load()

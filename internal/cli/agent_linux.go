@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,9 @@ type agentFlags struct {
 	nodePorts                            []string
 	masqueradeAll, countBytes            bool
 	cleanup, stay                        bool
+	meter, stateDir, namespace           string
+	clusterCIDRs                         []string
+	blocks                               map[string]string
 	audit, closeWait                     time.Duration
 	conn                                 kube.Options
 }
@@ -33,11 +37,11 @@ const (
 	honourHints = "hints"
 )
 
-// What --socket may be.
+// What --socket and --meter may be.
 const (
-	socketAuto    = "auto"
-	socketOff     = "off"
-	socketRequire = "require"
+	wantAuto    = "auto"
+	wantOff     = "off"
+	wantRequire = "require"
 )
 
 func agentCommand() *cobra.Command {
@@ -46,7 +50,8 @@ func agentCommand() *cobra.Command {
 		Use:   "agent",
 		Short: "Run a node's service dataplane (the chart's DaemonSet)",
 		Long: `Run a node's service dataplane. It needs CAP_NET_ADMIN in the node's network namespace; the socket
-path also CAP_BPF and CAP_PERFMON, and CAP_SYS_ADMIN to end UDP sockets of pods whose endpoint is gone.
+path and the meter also CAP_BPF and CAP_PERFMON, and the former CAP_SYS_ADMIN to end UDP sockets of pods whose
+endpoint is gone.
 Stopping it leaves what it programmed in place; so an upgrade interrupts nothing.`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.Context()) },
@@ -61,10 +66,15 @@ Stopping it leaves what it programmed in place; so an upgrade interrupts nothing
 	f.StringSliceVar(&o.nodePorts, "nodeport-addresses", []string{"primary"}, "where node ports answer: primary, or ranges of the node's addresses")
 	f.BoolVar(&o.countBytes, "count-bytes", false, "count the bytes of connections that nft translates, for zonewise service; each packet costs some 0.4 µs more")
 	f.BoolVar(&o.masqueradeAll, "masquerade-all", false, "give every connection to a cluster address the node's own address; there is no socket path then")
-	f.StringVar(&o.socket, "socket", socketAuto, "translate where connections start: auto (where the kernel can), off (and take away what is there) or require")
+	f.StringVar(&o.socket, "socket", wantAuto, "translate where connections start: auto (where the kernel can), off (and take away what is there) or require")
 	f.StringVar(&o.cgroup, "cgroup", "/sys/fs/cgroup", "where cgroup v2 is mounted, or the hybrid hierarchy that has it")
 	f.StringVar(&o.bpffs, "bpffs", "/sys/fs/bpf", "where a BPF file system is mounted: what is pinned there outlives the agent")
 	f.StringVar(&o.namespaces, "netns-dir", "/run/netns", "folder of the pods' network namespaces, for ending UDP sockets whose endpoint is gone; empty: the node's own alone")
+	f.StringVar(&o.meter, "meter", wantAuto, "count traffic by Service and zone pair: auto (where the kernel can), off (and take away what is there) or require")
+	f.StringVar(&o.stateDir, "state-dir", "/run/zonewise", "folder that lives until the machine starts anew: reports that no controller has taken yet, and the certificate for it")
+	f.StringVar(&o.namespace, "namespace", cmp.Or(os.Getenv("POD_NAMESPACE"), "kube-system"), "namespace of the controller that takes reports (env POD_NAMESPACE)")
+	f.StringSliceVar(&o.clusterCIDRs, "cluster-cidrs", nil, "ranges of the cluster's own addresses: one that no pod or node is known to have is unknown, not outside")
+	f.StringToStringVar(&o.blocks, "blocks", nil, "names of ranges outside, NAME=RANGE;RANGE,...: what goes there is told by name")
 	f.DurationVar(&o.closeWait, "conntrack-tcp-timeout-close-wait", time.Hour, "least time that connections closed by one side are kept translated; 0 leaves the kernel's")
 	f.StringVar(&o.conntrack, "conntrack-settings", "/proc/sys/net/netfilter", "folder of the kernel's settings of connection tracking")
 	f.BoolVar(&o.cleanup, "cleanup", false, "take everything of ours out of this node's kernel, and exit")
@@ -80,15 +90,15 @@ func (o agentFlags) check() error {
 		return usagef("agent: --node is missing (or env NODE_NAME)")
 	case o.honour != honourPlan && o.honour != honourHints:
 		return usagef("agent: --honour=%s: neither %s nor %s", o.honour, honourPlan, honourHints)
-	case o.socket != socketAuto && o.socket != socketOff && o.socket != socketRequire:
-		return usagef("agent: --socket=%s: must be %s, %s or %s", o.socket, socketAuto, socketOff, socketRequire)
-	case o.socket == socketRequire && o.masqueradeAll && !o.cleanup:
-		return usagef("agent: --socket=%s and --masquerade-all exclude each other: what is led at the socket is not masqueraded", socketRequire)
+	case o.socket != wantAuto && o.socket != wantOff && o.socket != wantRequire:
+		return usagef("agent: --socket=%s: must be %s, %s or %s", o.socket, wantAuto, wantOff, wantRequire)
+	case o.socket == wantRequire && o.masqueradeAll && !o.cleanup:
+		return usagef("agent: --socket=%s and --masquerade-all exclude each other: what is led at the socket is not masqueraded", wantRequire)
 	}
 	if _, err := agent.ParseNodePortAddresses(o.nodePorts); err != nil {
 		return usagef("agent: --nodeport-addresses: %w", err)
 	}
-	return nil
+	return o.checkMeter()
 }
 
 func (o agentFlags) run(ctx context.Context) error {
@@ -117,6 +127,9 @@ func (o agentFlags) run(ctx context.Context) error {
 	if err := o.paths(&c); err != nil {
 		return err
 	}
+	if err := o.metering(&c); err != nil { // after the paths: it reads what the socket path has pinned
+		return err
+	}
 	run, err := agent.New(c)
 	if err != nil {
 		return err
@@ -126,7 +139,7 @@ func (o agentFlags) run(ctx context.Context) error {
 			log.Warn("connections closed by one side may be forgotten early", "err", err)
 		}
 	}
-	log.Info("agent", "node", o.node, "honour", o.honour, "socket", c.Socket != nil, "version", version.Version)
+	log.Info("agent", "node", o.node, "honour", o.honour, "socket", c.Socket != nil, "meter", c.Meter != nil, "version", version.Version)
 	var wg sync.WaitGroup
 	wg.Go(func() { serve(ctx, o.listen, run.Handler(), log) })
 	if o.healthz != "" {
@@ -139,6 +152,9 @@ func (o agentFlags) run(ctx context.Context) error {
 
 // clean is what is done before another proxy takes over for good.
 func (o agentFlags) clean(ctx context.Context, log *slog.Logger) error {
+	if err := o.removeMeter(); err != nil {
+		return err
+	}
 	if err := o.removeSocket(); err != nil {
 		return fmt.Errorf("socket path: %w", err)
 	}

@@ -62,11 +62,11 @@ func (o agentFlags) paths(c *agent.Config) error {
 	flows := &cutter{}
 	complete := o.nft(flows)
 	c.Applier, c.Ranges, c.Cut = complete, complete, flows.cut.Load
-	if o.masqueradeAll && o.socket == socketAuto {
+	if o.masqueradeAll && o.socket == wantAuto {
 		c.NoSocket = "with --masquerade-all packets are needed: what is led at the socket is not masqueraded"
 		c.Log.Warn("no socket path: nft does all", "why", c.NoSocket)
 	}
-	if o.socket == socketOff || c.NoSocket != "" {
+	if o.socket == wantOff || c.NoSocket != "" {
 		if err := o.removeSocket(); err != nil {
 			c.Log.Error("what an earlier agent left of the socket path is still there", "err", err)
 		}
@@ -77,7 +77,7 @@ func (o agentFlags) paths(c *agent.Config) error {
 		c.Socket, c.Notes = socket, complete
 		return nil
 	}
-	if o.socket == socketRequire {
+	if o.socket == wantRequire {
 		return fmt.Errorf("socket path: %w", err)
 	}
 	c.NoSocket = err.Error()

@@ -45,8 +45,12 @@ ClusterRoleBinding zonewise-agent
 ClusterRoleBinding zonewise-controller
 ClusterRoleBinding zonewise-hints
 Role zonewise-controller
+ClusterRoleBinding zonewise-meter
+Role zonewise-agent
 Role zonewise-hints
 RoleBinding zonewise-controller
+Role zonewise-meter
+RoleBinding zonewise-agent
 RoleBinding zonewise-hints
 Service zonewise-webhook
 DaemonSet zonewise-agent

@@ -22,6 +22,18 @@ type Status struct {
 	NodePorts []string `json:"nodePorts"`
 	// Others are the proxies that left rules on the node.
 	Others []Other `json:"others"`
+	// Meter is how it counts traffic; nil: the agent is older than that.
+	Meter *Meter `json:"meter,omitempty"`
+}
+
+// Meter is how a node counts its traffic.
+type Meter struct {
+	On  bool   `json:"on"`            // the kernel counts
+	Why string `json:"why,omitempty"` // why it does not, or what it waits for
+	// Unwanted: it is off because nobody asked for it.
+	Unwanted bool   `json:"unwanted,omitempty"`
+	Reports  string `json:"reports,omitempty"` // why reports have not arrived for a while
+	Waiting  int    `json:"waiting"`           // flows that were not sent yet
 }
 
 // Path is one way in which the node's Services are made to work.
