@@ -3,14 +3,19 @@ package cli
 import (
 	"cmp"
 	"context"
+	"net"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/zonewise/zonewise/internal/agent/ask"
 	"github.com/zonewise/zonewise/internal/controller"
+	"github.com/zonewise/zonewise/internal/controller/view"
+	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/outlook"
 	"github.com/zonewise/zonewise/internal/reflect/kube"
@@ -23,6 +28,8 @@ type controllerFlags struct {
 	level, listen, namespace, identity string
 	mode, prices, webhook              string
 	hints                              bool
+	meterDir, meterListen, api, podIP  string
+	metered, perService                bool
 	conn                               kube.Options
 }
 
@@ -40,9 +47,14 @@ func controllerCommand() *cobra.Command {
 	f.StringVar(&o.identity, "identity", cmp.Or(os.Getenv("POD_NAME"), host), "this replica's name (env POD_NAME)")
 	f.StringVar(&o.listen, "listen", ":9471", "address of /healthz, /livez and /metrics")
 	f.StringVar(&o.mode, "default-mode", string(model.Observe), "of Services of which neither ZoneRoute nor namespace says more: Optimal, Observe or Off")
-	f.StringVar(&o.prices, "prices", "aws", "price of traffic between zones: aws, azure, gcp, or a file")
+	f.StringVar(&o.prices, "prices", "aws", "price of traffic between zones: aws, azure, gcp, or a file, which the meter reads anew each minute")
 	f.BoolVar(&o.hints, "hints", true, "put hints on the EndpointSlices of Optimal Services, by a webhook")
 	f.StringVar(&o.webhook, "webhook-listen", ":9472", "address of that webhook")
+	f.StringVar(&o.meterDir, "meter-dir", "", "where flows are kept; empty: nothing is metered")
+	f.StringVar(&o.meterListen, "meter-listen", ":9473", "address to which agents report")
+	f.StringVar(&o.podIP, "pod-ip", os.Getenv("POD_IP"), "where agents reach this replica (env POD_IP)")
+	f.StringVar(&o.api, "api-listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(view.Port)), "address of the local API, which tells what goes where")
+	f.BoolVar(&o.perService, "metrics-per-service", false, "metrics of traffic for each Service and pair of zones")
 	connectionFlags(f, &o.conn, &o.level)
 	c.AddCommand(sweepCommand())
 	return c
@@ -61,6 +73,7 @@ func sweepCommand() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&o.namespace, "namespace", cmp.Or(os.Getenv("POD_NAMESPACE"), "kube-system"), "where the controller runs (env POD_NAMESPACE)")
 	f.BoolVar(&o.hints, "hints", true, "it put hints on EndpointSlices")
+	f.BoolVar(&o.metered, "meter", true, "it had a meter")
 	connectionFlags(f, &o.conn, &o.level)
 	return c
 }
@@ -75,7 +88,7 @@ func (o controllerFlags) sweep(ctx context.Context) error {
 		return err
 	}
 	return controller.Sweep(ctx, controller.SweepConfig{
-		Client: clients, Routes: clients.ZoneRoutes, Namespace: o.namespace, Hints: o.hints, Log: log,
+		Client: clients, Routes: clients.ZoneRoutes, Namespace: o.namespace, Hints: o.hints, Meter: o.metered, Log: log,
 	})
 }
 
@@ -85,11 +98,11 @@ func (o controllerFlags) settings() (outlook.Settings, error) {
 	if !slices.Contains([]model.Mode{model.Optimal, model.Observe, model.Off}, mode) {
 		return outlook.Settings{}, usagef("--default-mode %q: must be Optimal, Observe or Off", o.mode)
 	}
-	book, err := readPrices(o.prices)
+	books, err := readSeries(o.prices)
 	if err != nil {
 		return outlook.Settings{}, err
 	}
-	return outlook.Settings{Default: mode, Prices: book, Stability: route.DefaultStability()}, nil
+	return outlook.Settings{Default: mode, Prices: books.At(time.Now()), Stability: route.DefaultStability()}, nil
 }
 
 func (o controllerFlags) run(ctx context.Context) error {
@@ -116,15 +129,20 @@ func (o controllerFlags) run(ctx context.Context) error {
 	if o.hints {
 		c.Webhook = o.webhook
 	}
+	if o.meterDir != "" {
+		c.Meter = &controller.Metering{Dir: o.meterDir, Listen: o.meterListen, PodIP: o.podIP, PerService: o.perService,
+			Prices: func() (meter.Series, error) { return readSeries(o.prices) }}
+	}
 	run, err := controller.New(c)
 	if err != nil {
 		return usageError{err}
 	}
-	log.Info("controller", "pod", o.identity, "version", version.Version, "mode", settings.Default, "prices", settings.Prices.Name, "hints", o.hints)
+	log.Info("controller", "pod", o.identity, "version", version.Version, "mode", settings.Default, "prices", settings.Prices.Name, "hints", o.hints, "meter", o.meterDir != "")
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
 	wg.Go(func() { serve(ctx, o.listen, run.Handler(), log) })
+	wg.Go(func() { serve(ctx, o.api, run.API(), log) })
 	return run.Run(ctx)
 }

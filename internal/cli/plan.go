@@ -7,10 +7,12 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/zonewise/zonewise/internal/cli/report"
+	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/outlook"
 	"github.com/zonewise/zonewise/internal/route"
@@ -161,17 +163,23 @@ func (w *whatIfFlags) question(c *cobra.Command) (question, error) {
 
 // readPrices takes the name of a book, or a file.
 func readPrices(name string) (model.Prices, error) {
+	books, err := readSeries(name)
+	return books.At(time.Now()), err
+}
+
+// readSeries returns books one after another, as they are in a file.
+func readSeries(name string) (meter.Series, error) {
 	if p, ok := route.Book(name); ok {
-		return p, nil
+		return meter.NewSeries(meter.Era{Prices: p})
 	}
 	text, err := os.ReadFile(name)
 	if os.IsNotExist(err) {
-		return model.Prices{}, usagef("--prices: %q is neither %s nor a file", name, strings.Join(route.Books(), ", "))
+		return nil, usagef("--prices: %q is neither %s nor a file", name, strings.Join(route.Books(), ", "))
 	}
 	if err != nil {
-		return model.Prices{}, fmt.Errorf("prices: %w", err)
+		return nil, fmt.Errorf("prices: %w", err)
 	}
-	return prices.Read(text, name)
+	return prices.ReadSeries(text, name)
 }
 
 // parseRate reads bytes a second: "10MB", "10MB/s", "1.5Gi", "500".

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,8 +25,11 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/zonewise/zonewise/internal/agent/ask"
+	"github.com/zonewise/zonewise/internal/controller/metering"
 	"github.com/zonewise/zonewise/internal/controller/routes"
 	"github.com/zonewise/zonewise/internal/loop"
+	"github.com/zonewise/zonewise/internal/meter"
+	"github.com/zonewise/zonewise/internal/model"
 	"github.com/zonewise/zonewise/internal/outlook"
 	"github.com/zonewise/zonewise/internal/reflect"
 	"github.com/zonewise/zonewise/internal/reflect/kube"
@@ -44,7 +48,17 @@ type Config struct {
 	Identity  string           // this replica's name, unique among the replicas
 	Settings  outlook.Settings // save for the namespaces', which come from the API
 	Webhook   string           // address at which the API server is told hints; empty: none are delivered
+	Meter     *Metering        // nil: nothing is metered
 	Log       *slog.Logger
+}
+
+// Metering is what the meter needs beyond what the controller has.
+type Metering struct {
+	Dir        string                       // where flows are kept
+	Listen     string                       // address for agents
+	PodIP      string                       // where agents reach this replica
+	Prices     func() (meter.Series, error) // asked each minute
+	PerService bool                         // metrics for each Service
 }
 
 // Controller is one replica.
@@ -55,6 +69,8 @@ type Controller struct {
 	keeper   *routes.Keeper
 	traffic  *routes.Traffic // nil if agents are not asked
 	delivery *delivery       // nil if hints are not delivered
+	meter    *metering.Meter // nil if nothing is metered
+	leader   atomic.Value    // the identity of who leads, a string
 	events   record.EventBroadcaster
 	metrics  *metrics
 }
@@ -85,6 +101,18 @@ func New(c Config) (*Controller, error) {
 		})
 		keep.Traffic = out.traffic
 	}
+	if c.Meter != nil {
+		m, err := metering.New(metering.Config{
+			Tables: out.tables, Client: c.Client, Namespace: c.Namespace, PodIP: c.Meter.PodIP, Dir: c.Meter.Dir, Listen: c.Meter.Listen,
+			Prices: c.Meter.Prices, PerService: c.Meter.PerService, Leader: out.leads, Log: c.Log,
+			Known: func(svc model.Name, v6 bool) (routes.Known, bool) { return out.keeper.Known(svc, v6) },
+		})
+		if err != nil {
+			return nil, fmt.Errorf("meter: %w", err)
+		}
+		out.meter, keep.Metered = m, m
+		collectors = append(collectors, m)
+	}
 	out.keeper = routes.New(keep)
 	out.metrics = newMetrics(append(collectors, out.keeper)...)
 	return out, nil
@@ -103,6 +131,15 @@ func (c *Controller) Handler() http.Handler {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(c.metrics.registry, promhttp.HandlerOpts{}))
 	return mux
+}
+
+// API serves what goes where on the pod's loopback; see the view of this controller.
+func (c *Controller) API() http.Handler { return c.meter.Handler() }
+
+// leads returns the replica that leads, as far as it is known.
+func (c *Controller) leads() string {
+	name, _ := c.leader.Load().(string)
+	return name
 }
 
 // Run follows the cluster, and leads whenever it is this replica's turn, until ctx ends.
@@ -144,6 +181,7 @@ func (c *Controller) elector() (*leaderelection.LeaderElector, error) {
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: c.lead,
 			OnStoppedLeading: func() { c.metrics.leader.Set(0) },
+			OnNewLeader:      func(identity string) { c.leader.Store(identity) },
 		},
 	})
 }
@@ -163,6 +201,9 @@ func (c *Controller) lead(ctx context.Context) {
 	}
 	if c.delivery != nil {
 		wg.Go(func() { c.delivery.lead(ctx, c.keeper.Recheck) })
+	}
+	if c.meter != nil {
+		wg.Go(func() { c.meter.Run(ctx) })
 	}
 	wg.Wait()
 	c.watcher.rest()

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/zonewise/zonewise/internal/controller/metering/trust"
 	"github.com/zonewise/zonewise/internal/controller/routes"
 	hintskube "github.com/zonewise/zonewise/internal/hints/kube"
 	"github.com/zonewise/zonewise/internal/reflect/kube"
@@ -34,11 +35,12 @@ type SweepConfig struct {
 	Routes    kube.ZoneRoutes
 	Namespace string // of the controller
 	Hints     bool   // it put hints on slices
+	Meter     bool   // it had a meter
 	Log       *slog.Logger
 }
 
 // Sweep stops the controller and takes away what it keeps in the cluster: hints and their webhook,
-// the ZoneRoutes that it made itself, its certificate and its Lease. What is gone already is no error.
+// the ZoneRoutes that it made itself, its certificates and its Lease. What is gone already is no error.
 func Sweep(ctx context.Context, c SweepConfig) error {
 	if err := stop(ctx, c); err != nil {
 		return err
@@ -54,6 +56,11 @@ func Sweep(ctx context.Context, c SweepConfig) error {
 	made, err := routes.Sweep(ctx, c.Routes)
 	if err != nil {
 		return err
+	}
+	if c.Meter {
+		if err := trust.Sweep(ctx, c.Client, c.Namespace); err != nil {
+			return err
+		}
 	}
 	err = c.Client.CoordinationV1().Leases(c.Namespace).Delete(ctx, Lease, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {

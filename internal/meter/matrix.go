@@ -36,7 +36,9 @@ type ZoneTraffic struct {
 }
 
 // ZoneSums adds up what goes between zones, and within each, bit by bit. The zero value has nothing.
-type ZoneSums struct{ of map[model.ZonePair]*ZoneTraffic }
+type ZoneSums struct {
+	of map[model.ZonePair]*ZoneTraffic
+}
 
 // Add adds flows, at the prices of their time.
 func (s *ZoneSums) Add(flows []model.Flow, t Tariff) {
