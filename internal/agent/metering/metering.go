@@ -88,7 +88,7 @@ func New(o Options, site Site) *Meter {
 	if o.Cgroups == nil {
 		o.Cgroups = func(string) []uint64 { return nil }
 	}
-	m := &Meter{opts: o, site: site, metrics: newMetrics(), why: "starting", confirmed: time.Now()}
+	m := &Meter{opts: o, site: site, metrics: newMetrics(), confirmed: time.Now()}
 	m.names = newNames(site, o, state.New(reflect.ResidentSources...))
 	m.loop = loop.New(m.pass, loop.Options{RetryMin: time.Second, RetryMax: o.Every, Failed: m.failed})
 	m.papers = &credentials{client: site.Client, namespace: o.Namespace, node: site.Node, file: m.file("meter.pem"), log: site.Log, ready: make(chan struct{})}
@@ -234,7 +234,7 @@ func (m *Meter) tick(ctx context.Context) {
 // phase is a moment within a period that a node has for itself, more or less.
 func phase(node string, period time.Duration) time.Duration {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(node)) // it never fails
+	_, _ = h.Write([]byte(node))                       // it never fails
 	return time.Duration(h.Sum32()>>16) * period >> 16 // a month would fit
 }
 

@@ -29,7 +29,7 @@ type Status struct {
 // Meter is how a node counts its traffic.
 type Meter struct {
 	On  bool   `json:"on"`            // the kernel counts
-	Why string `json:"why,omitempty"` // why it does not, or what it waits for
+	Why string `json:"why,omitempty"` // why it does not, or why nothing is told of it; empty also while it starts
 	// Unwanted: it is off because nobody asked for it.
 	Unwanted bool   `json:"unwanted,omitempty"`
 	Reports  string `json:"reports,omitempty"` // why reports have not arrived for a while

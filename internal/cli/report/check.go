@@ -32,6 +32,7 @@ type CheckNode struct {
 	Services int         `json:"services"`
 	Faults   int         `json:"faults"`
 	Paths    []view.Path `json:"paths"`
+	Meter    *view.Meter `json:"meter,omitempty"`
 }
 
 // Finding is something that deserves a look, and what mends it.
@@ -67,7 +68,7 @@ func MakeCheck(a Answers) Check {
 		}
 	}
 	for _, s := range a.Status {
-		out.Nodes = append(out.Nodes, CheckNode{s.Node, s.Zone, s.Version, s.Ready, s.Services, s.Faults, s.Paths})
+		out.Nodes = append(out.Nodes, CheckNode{s.Node, s.Zone, s.Version, s.Ready, s.Services, s.Faults, s.Paths, s.Meter})
 		ofNode(s, func(f Finding) { add(s.Node, f) })
 	}
 	withoutAgent(a, add)
@@ -107,10 +108,44 @@ func ofNode(s view.Status, add func(Finding)) {
 			add(Finding{What: "The " + p.Name + " path is off: " + p.Why + ".", Mend: mendPath(p.Why)})
 		}
 	}
+	ofMeter(s.Meter, add)
 	for _, o := range s.Others {
 		add(Finding{What: "Another proxy answers for Services, too: " + o.Who + " (" + o.What + ").",
 			Mend: "When that proxy does not run on the node any more: " + o.Mend + "."})
 	}
+}
+
+// ofMeter finds what an agent says of its meter.
+func ofMeter(m *view.Meter, add func(Finding)) {
+	switch {
+	case m == nil || m.Unwanted:
+		return
+	case !m.On && m.Why != "":
+		add(Finding{What: "Traffic is not counted: " + m.Why + ".", Mend: mendMeter(m.Why)})
+	case m.On && m.Why != "":
+		add(Finding{What: "Counted traffic is not told: " + m.Why + ".",
+			Mend: "The kernel counts on, and the agent tries again; see its log. Services work without it."})
+	}
+	if m.Reports != "" {
+		add(Finding{What: "The controller does not get what the node counts: " + m.Reports + ".",
+			Mend: "It waits on the node, with less detail as time goes by. See the controller's log; agent.meter=off in the chart says that nobody wants it."})
+	}
+}
+
+// mendMeter says what would make a node count.
+func mendMeter(why string) string {
+	const fine = " Services work without it; agent.meter=off in the chart says that this is intended."
+	for _, m := range []struct{ word, mend string }{
+		{"bpffs", "Mount a BPF file system at the node's /sys/fs/bpf."},
+		{"BTF", "Take a kernel with BTF (CONFIG_DEBUG_INFO_BTF)."},
+		{"CAP_BPF", "Give the agent CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, as the chart does."},
+		{"another process", "Another agent counts on this node: end it."},
+	} {
+		if strings.Contains(why, m.word) {
+			return m.mend + fine
+		}
+	}
+	return "It needs Linux 6.4 or newer with connection tracking; see the agent's log." + fine
 }
 
 // mendPath says what would turn the socket path on.
@@ -170,7 +205,7 @@ func versions(all []view.Status, add func(string, Finding)) {
 func CheckText(w io.Writer, c Check) error {
 	var b bytes.Buffer
 	t := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	line(t, "NODE", "ZONE", "READY", "PATHS", "SERVICES", "FAULTS", "VERSION")
+	line(t, "NODE", "ZONE", "READY", "PATHS", "METER", "SERVICES", "FAULTS", "VERSION")
 	for _, n := range c.Nodes {
 		var on []string
 		for _, p := range n.Paths {
@@ -179,7 +214,7 @@ func CheckText(w io.Writer, c Check) error {
 			}
 		}
 		line(t, n.Node, orNone(n.Zone), map[bool]string{true: "yes", false: "no"}[n.Ready], orNone(strings.Join(on, ",")),
-			strconv.Itoa(n.Services), strconv.Itoa(n.Faults), n.Version)
+			orNone(meterWord(n.Meter)), strconv.Itoa(n.Services), strconv.Itoa(n.Faults), n.Version)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -203,6 +238,19 @@ func CheckText(w io.Writer, c Check) error {
 		return err
 	}
 	return nil
+}
+
+// meterWord is empty where the agent says nothing of it.
+func meterWord(m *view.Meter) string {
+	switch {
+	case m == nil:
+		return ""
+	case m.On:
+		return "yes"
+	case m.Unwanted:
+		return "off"
+	}
+	return "no"
 }
 
 // fewNodes is how many nodes a line names.

@@ -12,7 +12,8 @@ import (
 
 func status(node, zone, version string, change func(*view.Status)) view.Status {
 	s := view.Status{Schema: view.StatusSchema, Node: node, Zone: zone, Version: version, Ready: true, Services: 12,
-		Paths: []view.Path{{Name: "nft", On: true}, {Name: "socket", On: true}}, NodePorts: []string{"192.168.1.10"}}
+		Paths: []view.Path{{Name: "nft", On: true}, {Name: "socket", On: true}}, NodePorts: []string{"192.168.1.10"},
+		Meter: &view.Meter{On: true}}
 	change(&s)
 	return s
 }
@@ -31,17 +32,21 @@ func answers() Answers {
 			status("n5", "b", "v0.3.0", func(s *view.Status) {
 				noFS(s)
 				s.Reason = "nft: busy"
+				s.Meter = nil // older
 			}),
 			status("n1", "a", "v0.4.0", none),
 			status("n2", "a", "v0.4.0", func(s *view.Status) {
 				s.Paths[1] = view.Path{Name: "socket", Unwanted: true}
 				s.Faults = 2
+				s.Meter = &view.Meter{Unwanted: true}
 			}),
 			status("n3", "", "v0.4.0", func(s *view.Status) {
 				s.Ready, s.Reason, s.Services = false, "waiting for node n3 to register", 0
+				s.Meter = &view.Meter{On: true, Why: "waiting for the node's first sync", Reports: "no controller takes reports", Waiting: 17}
 			}),
 			status("n4", "b", "v0.4.0", func(s *view.Status) {
 				noFS(s)
+				s.Meter = &view.Meter{Why: "the kernel refuses the eBPF programs (they need Linux 6.4 or newer)"}
 				s.Others = []view.Other{{Who: "kube-proxy, mode nftables", What: "table ip kube-proxy", Mend: "nft delete table ip kube-proxy"}}
 			}),
 		},
@@ -93,4 +98,19 @@ func TestAPathThatIsOffNamesWhatMendsIt(t *testing.T) {
 			t.Errorf("%s: %s", why, got)
 		}
 	}
+}
+
+func TestAMeterThatIsOffNamesWhatMendsIt(t *testing.T) {
+	for why, want := range map[string]string{
+		"/sys/fs/bpf/zonewise-meter is not on a bpffs": "Mount a BPF file system",
+		"the kernel has no BTF":                        "Take a kernel with BTF",
+		"not permitted: CAP_BPF, CAP_PERFMON":          "Give the agent CAP_BPF",
+		"lock: another process has it":                 "Another agent counts",
+		"the kernel refuses the eBPF programs: EINVAL": "It needs Linux 6.4",
+	} {
+		if got := mendMeter(why); !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "that this is intended.") {
+			t.Errorf("%s: %s", why, got)
+		}
+	}
+	ofMeter(&view.Meter{}, func(f Finding) { t.Errorf("a meter that starts: %+v", f) })
 }
