@@ -11,11 +11,11 @@ import (
 	"github.com/zonewise/zonewise/internal/outlook"
 )
 
-// Reasons for which Obeyed is False.
+// Reasons for which Obeyed is False, besides those of route.Obeyed.
 const (
 	LongLived = "LongLived" // connections are older than the plan
 	Bypassed  = "Bypassed"  // clients choose among the Service's pods themselves
-	OffPlan   = "OffPlan"   // new connections go elsewhere
+	Diverted  = "Diverted"  // new connections go where the plan sends none
 )
 
 const (
@@ -36,9 +36,9 @@ type blame struct {
 // culprit is a client, and what it does.
 type culprit struct {
 	reason string
-	who    string // "long-lived connections of shop/deployment/web in zone a"
-	share  float64
-	doubt  bool // the plan sends some there, too: it may be chance, unless the count of connections says otherwise
+	who    string  // "long-lived connections of shop/deployment/web in zone a"
+	share  float64 // of all bytes
+	doubt  float64 // the same of bytes that go where the plan sends some: it may be chance, if counts do not say otherwise
 }
 
 // whose tells whose bytes go otherwise than planned. Each client zone's bytes are held against its
@@ -61,7 +61,15 @@ func whose(flows []model.Flow, v verdict, f *outlook.Family) blame {
 		}
 	}
 	plan := f.Matrix()
-	sums := map[culprit]float64{}
+	sums := map[string]*culprit{}
+	add := func(reason, who string, sure, doubt float64) {
+		c := sums[who]
+		if c == nil {
+			c = &culprit{reason: reason, who: who}
+			sums[who] = c
+		}
+		c.share, c.doubt = c.share+sure, c.doubt+doubt
+	}
 	for _, x := range flows {
 		b := float64(x.Bytes())
 		switch {
@@ -75,39 +83,38 @@ func whose(flows []model.Flow, v verdict, f *outlook.Family) blame {
 				want = max(want, f.HintSet.Forecast.Matrix.Of(x.Client.Zone).Of(x.Server.Zone))
 			}
 			pair := model.ZonePair{From: x.Client.Zone, To: x.Server.Zone}
-			if beyond := 1 - want*from[pair.From]/pairs[pair]; beyond > 0 {
-				sums[strays(x, want > 0)] += beyond * b
+			beyond := max(0, 1-want*from[pair.From]/pairs[pair]) * b
+			who := meter.WorkloadText(x.Client)
+			switch {
+			case x.Connections == 0:
+				add(LongLived, fmt.Sprintf("long-lived connections of %s in zone %s", who, x.Client.Zone), beyond, 0)
+			case want == 0:
+				add(Diverted, newOnes(x), beyond, 0)
+			default:
+				add(Diverted, newOnes(x), 0, beyond)
 			}
 		case bypasses(x, f.V6, served):
 			all += b
-			sums[culprit{reason: Bypassed, who: around(x)}] += b
+			add(Bypassed, around(x), b, 0)
 		}
 	}
 	out := blame{}
-	for c, b := range sums {
-		if all == 0 || b == 0 {
+	for _, c := range sums {
+		if c.share+c.doubt == 0 {
 			continue
 		}
-		c.share = b / all
-		if !c.doubt {
-			out.share += c.share
-		}
-		out.culprits = append(out.culprits, c)
+		c.share, c.doubt = c.share/all, c.doubt/all
+		out.share += c.share
+		out.culprits = append(out.culprits, *c)
 	}
 	slices.SortFunc(out.culprits, func(a, b culprit) int {
-		return cmp.Or(cmp.Compare(b.share, a.share), strings.Compare(a.who, b.who))
+		return cmp.Or(cmp.Compare(b.share+b.doubt, a.share+a.doubt), strings.Compare(a.who, b.who))
 	})
 	return out
 }
 
-// strays is who makes connections that go beyond the plan.
-func strays(x model.Flow, some bool) culprit {
-	who := meter.WorkloadText(x.Client)
-	if x.Connections == 0 {
-		return culprit{reason: LongLived, who: fmt.Sprintf("long-lived connections of %s in zone %s", who, x.Client.Zone)}
-	}
-	return culprit{reason: OffPlan, doubt: some,
-		who: fmt.Sprintf("connections of %s on node %s, where another proxy or a mesh may choose", who, x.Client.Node)}
+func newOnes(x model.Flow) string {
+	return fmt.Sprintf("connections of %s on node %s, where another proxy or a mesh may choose", meter.WorkloadText(x.Client), x.Client.Node)
 }
 
 // bypasses tells whether a flow goes from one zone to another, to a workload that serves the Service,
@@ -132,18 +139,19 @@ func around(x model.Flow) string {
 // say that a plan is not obeyed. What has been said holds on until little is left.
 func (b blame) graveness(was model.Condition) (reason string, grave bool) {
 	limit := blamable
-	if was.Status == no && (was.Reason == LongLived || was.Reason == Bypassed || was.Reason == OffPlan) {
+	if was.Status == no && beside(was) {
 		limit = forgiven
 	}
 	if b.share < limit {
 		return "", false
 	}
-	for _, c := range b.culprits {
-		if !c.doubt {
-			return c.reason, true
-		}
-	}
-	return "", false
+	worst := slices.MaxFunc(b.culprits, func(a, b culprit) int { return cmp.Compare(a.share, b.share) })
+	return worst.reason, true
+}
+
+// beside tells of a condition that is about bytes beside the plan, not about counts.
+func beside(c model.Condition) bool {
+	return c.Reason == LongLived || c.Reason == Bypassed || c.Reason == Diverted
 }
 
 // text names the culprits; those in doubt only if asked for.
@@ -151,12 +159,16 @@ func (b blame) text(doubtful bool) string {
 	var parts []string
 	rest := 0
 	for _, c := range b.culprits {
+		share := c.share
+		if doubtful {
+			share += c.doubt
+		}
 		switch {
-		case c.doubt && !doubtful || c.share < forgiven/2:
+		case share < forgiven/2:
 		case len(parts) == named:
 			rest++
 		default:
-			parts = append(parts, fmt.Sprintf("%s of bytes: %s", percent(c.share), c.who))
+			parts = append(parts, fmt.Sprintf("%s of bytes: %s", percent(share), c.who))
 		}
 	}
 	if rest > 0 {
@@ -170,7 +182,7 @@ func (b blame) differs(o blame) bool {
 	who := func(x blame) []string {
 		var out []string
 		for _, c := range x.culprits {
-			if c.share >= forgiven {
+			if c.share+c.doubt >= forgiven {
 				out = append(out, c.who)
 			}
 		}

@@ -37,9 +37,11 @@ type gauge struct {
 	bytes  float64 // a second, to plan with
 	told   model.Realised
 	blame  blame
-	plan   time.Time // when the plan came to be that told and blame are about
+	judged bool      // blame is known; a plan that has just changed is still judged by what went under the one before
+	plan   time.Time // when the plan came to be that told is about
 	read   time.Time
 	silent time.Time // since when no demand is measured; zero: it is
+	dark   time.Time // since when nothing is known; zero: something is
 }
 
 // gauge returns a Service's, which begins with what its status says.
@@ -185,15 +187,29 @@ func (k *Keeper) read(snap *state.Snapshot, v verdict, f *outlook.Family, now ti
 		return false
 	}
 	g.read = now
-	news := false
-	bytes := 0.0
-	if m := k.Metered.Measured(v.Name, f.V6, now); m != nil {
+	m := k.Metered.Measured(v.Name, f.V6, now)
+	lately, known := k.Metered.Lately(v.Name, f.V6)
+	if m == nil && !known { // perhaps for want of reports: what was known holds for a while
+		if g.dark.IsZero() {
+			g.dark = now
+		}
+		if now.Sub(g.dark) < fallback {
+			return false
+		}
+	} else {
+		g.dark = time.Time{}
+	}
+	if !known {
+		lately = Lately{}
+	}
+	news, bytes := false, 0.0
+	if m != nil {
 		bytes = m.BytesPerSecond
 	}
 	if other(g.bytes, bytes, newAmount) {
 		g.bytes, news = bytes, true
 	}
-	return k.realise(g, v, f, now) || news
+	return g.realise(lately, v, f, now) || news
 }
 
 // reread takes a new reading where a plan has become another: what is told is about the plan in force.
@@ -206,31 +222,26 @@ func (k *Keeper) reread(snap *state.Snapshot, v verdict, now time.Time) {
 		g := k.gauge(snap, v.Name, f.V6)
 		if at := f.At.Truncate(time.Second); !g.plan.Equal(at) { // the status keeps seconds
 			g.plan = at
-			k.realise(g, v, f, now)
+			if lately, ok := k.Metered.Lately(v.Name, f.V6); ok {
+				g.realise(lately, v, f, now)
+			}
 		}
 	}
 }
 
 // realise holds a Service's traffic against its plan, and tells whether that is worth telling.
-func (k *Keeper) realise(g *gauge, v verdict, f *outlook.Family, now time.Time) bool {
-	lately, ok := k.Metered.Lately(v.Name, f.V6)
-	if !ok {
-		if g.told.At.IsZero() || now.Sub(g.told.At) < fallback {
-			return false
+func (g *gauge) realise(l Lately, v verdict, f *outlook.Family, now time.Time) bool {
+	changed := false
+	if now.Sub(f.At) >= settling+l.For { // all of it went under this plan
+		is := blame{}
+		if v.Mode == model.Optimal {
+			is = whose(l.Flows, v, f)
 		}
-		g.told, g.blame = model.Realised{}, blame{}
-		return true
+		if is.differs(g.blame) || !g.judged {
+			g.blame, g.judged, changed = is, true, true
+		}
 	}
-	blamed := blame{}
-	if v.Mode == model.Optimal && now.Sub(f.At) >= settling+lately.For { // all of it went under this plan
-		blamed = whose(lately.Flows, v, f)
-	}
-	told := realised(lately, v.Name, f, now)
-	changed := blamed.differs(g.blame)
-	if changed {
-		g.blame = blamed
-	}
-	if differ(g.told, told) {
+	if told := realised(l, v.Name, f, now); differ(g.told, told) {
 		g.told, changed = told, true
 	}
 	return changed

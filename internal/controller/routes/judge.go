@@ -132,7 +132,7 @@ func (k *Keeper) evidence(v verdict) evidence {
 		e.agents = k.Metered.Nodes()
 	}
 	for _, f := range v.Families {
-		if pairs, ok := k.counted(v.Name, f); ok {
+		if pairs, ok := k.counted(v.Name, v.Mode, f); ok {
 			e.counted = append(e.counted, seen{f.V6, pairs})
 		}
 		if g := k.gauges[flow{v.Name, f.V6}]; g != nil {
@@ -146,8 +146,8 @@ func (k *Keeper) evidence(v verdict) evidence {
 
 // counted returns where connections went since the plan came into force: by the meter where there is
 // one, else by what agents are asked.
-func (k *Keeper) counted(svc model.Name, f outlook.Family) ([]route.Counted, bool) {
-	if k.Metered != nil {
+func (k *Keeper) counted(svc model.Name, mode model.Mode, f outlook.Family) ([]route.Counted, bool) {
+	if k.Metered != nil && mode == model.Optimal {
 		if pairs, ok := k.Metered.Counted(svc, f.V6, f.At.Add(settling)); ok {
 			return pairs, true
 		}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -55,7 +56,7 @@ func (m *metered) add(d time.Duration, flows ...model.Flow) {
 	defer m.mu.Unlock()
 	m.demands.Add(time.Now(), d, flows)
 	m.flows, m.length = flows, d
-	m.since[time.Now().Add(-d)] = flows
+	m.since[time.Now().Add(-d)] = slices.DeleteFunc(slices.Clone(flows), func(f model.Flow) bool { return f.Service != webName })
 }
 
 func (m *metered) Measured(svc model.Name, v6 bool, now time.Time) *model.Demand {

@@ -195,12 +195,18 @@ func refusal(v verdict) string {
 // connections that are older than it, and those that never asked the Service, are in no count.
 func obeyedCondition(v verdict, planned model.Condition, e evidence, was model.Condition) model.Condition {
 	counted := was
-	if was.Reason == LongLived || was.Reason == Bypassed {
-		counted = model.Condition{} // it was not about what is counted
+	if beside(was) {
+		counted = model.Condition{}
 	}
 	out := countedCondition(v, planned, e, counted)
+	if out.Status == no && out == was {
+		return was // as it was said, names and all
+	}
 	if v.Mode != model.Optimal || planned.Status != yes {
 		return out
+	}
+	if beside(was) && slices.ContainsFunc(e.traffic, func(g gauge) bool { return !g.judged }) {
+		return was // nobody has looked since
 	}
 	for i, g := range e.traffic {
 		text := g.blame.text(out.Status == no)

@@ -167,12 +167,14 @@ func TestSummary(t *testing.T) {
 
 // What is written and read again is what was written: else each pass would write.
 func TestAStatusSurvivesTheAPI(t *testing.T) {
-	wrote := status(optimal(), model.RouteStatus{}, 3, evidence{agents: 2}, moment)
+	seen := evidence{agents: 2, traffic: []gauge{{judged: true, told: model.Realised{At: moment, BytesPerSecond: 1e6,
+		InZone: model.Compared{Now: 0.7, Planned: 0.75, Before: 0.5}, PerMonth: model.Compared{Now: 15, Planned: 13, Before: 26}}}}}
+	wrote := status(optimal(), model.RouteStatus{}, 3, seen, moment)
 	read := reflect.Route(&v1alpha1.ZoneRoute{Status: reflect.Status(wrote)}).Status
 	if differs(read, wrote) {
 		t.Errorf("%+v\nis read as\n%+v", wrote, read)
 	}
-	if again := status(optimal(), read, 3, evidence{agents: 2}, moment.Add(time.Hour)); differs(read, again) {
+	if again := status(optimal(), read, 3, seen, moment.Add(time.Hour)); differs(read, again) {
 		t.Errorf("%+v\nbecomes\n%+v", read, again)
 	}
 	for what, change := range map[string]func(*model.RouteStatus){
@@ -185,6 +187,8 @@ func TestAStatusSurvivesTheAPI(t *testing.T) {
 		"a zone":     func(s *model.RouteStatus) { s.Plans[0].Zones = s.Plans[0].Zones[:1] },
 		"a message":  func(s *model.RouteStatus) { s.Conditions[0].Message += "!" },
 		"a verdict":  func(s *model.RouteStatus) { s.Plans[0].Upstream.Hints = true },
+		"traffic":    func(s *model.RouteStatus) { s.Plans[0].Measured.InZone.Now += 1e-6 },
+		"its end":    func(s *model.RouteStatus) { s.Plans[0].Measured = model.Realised{} },
 	} {
 		other := reflect.Route(&v1alpha1.ZoneRoute{Status: reflect.Status(wrote)}).Status
 		change(&other)
