@@ -60,11 +60,12 @@ func sweeps(t *testing.T, lingers, took time.Duration, warns bool) {
 metadata: {namespace: shop, name: api, labels: {app.kubernetes.io/managed-by: zonewise}}
 spec: {mode: Off}`)
 	theirs := object[v1alpha1.ZoneRoute](t, `metadata: {namespace: shop, name: db}`)
-	api := apitest.New(pod, ours, touched, theirs, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: Lease}})
+	authority := object[corev1.Secret](t, `metadata: {namespace: ns, name: zonewise-meter}`)
+	api := apitest.New(pod, ours, touched, theirs, authority, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: Lease}})
 	replicas := int32(1)
 	scaled(api, &replicas, lingers)
 	var log bytes.Buffer
-	config := SweepConfig{Client: api, Routes: api.ZoneRoutes, Namespace: "ns", Hints: true, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	config := SweepConfig{Client: api, Routes: api.ZoneRoutes, Namespace: "ns", Hints: true, Meter: true, Log: slog.New(slog.NewTextHandler(&log, nil))}
 	begin := time.Now()
 	if err := Sweep(t.Context(), config); err != nil {
 		t.Fatal(err)
@@ -86,6 +87,9 @@ spec: {mode: Off}`)
 	}
 	if leases, _ := api.CoordinationV1().Leases("").List(t.Context(), metav1.ListOptions{}); len(leases.Items) != 0 {
 		t.Error("the Lease is still there")
+	}
+	if secrets, _ := api.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{}); len(secrets.Items) != 0 {
+		t.Error("the meter's authority is still there")
 	}
 	if !strings.Contains(log.String(), "zoneroutes=1") {
 		t.Errorf("log:\n%s", log.String())

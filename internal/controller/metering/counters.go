@@ -33,11 +33,17 @@ func (c *counters) add(flows []model.Flow, p model.Prices) {
 		f := &flows[i]
 		client, server := meter.Zone(f.Client), meter.Zone(f.Server)
 		there, back := model.ZonePair{From: client, To: server}, model.ZonePair{From: server, To: client}
-		c.zones[there] += f.RequestBytes
-		c.zones[back] += f.ResponseBytes
-		if c.services != nil && f.Service != (model.Name{}) {
-			c.services[served{f.Service, there}] += f.RequestBytes
-			c.services[served{f.Service, back}] += f.ResponseBytes
+		for _, way := range []struct {
+			model.ZonePair
+			bytes uint64
+		}{{there, f.RequestBytes}, {back, f.ResponseBytes}} {
+			if way.bytes == 0 {
+				continue
+			}
+			c.zones[way.ZonePair] += way.bytes
+			if c.services != nil && f.Service != (model.Name{}) {
+				c.services[served{f.Service, way.ZonePair}] += way.bytes
+			}
 		}
 		if meter.Crosses(f.FlowKey) {
 			c.usd += float64(f.Bytes()) * p.Of(f.Client.Zone, f.Server.Zone) / 1e9

@@ -74,6 +74,7 @@ func (t *term) answerFlows(w http.ResponseWriter, r *http.Request, q question) e
 		}
 	}
 	out.begin()
+	out.flush()
 	renewed := now
 	for f != nil && out.err == nil {
 		select {
@@ -115,7 +116,6 @@ func (l *lines) begin() {
 		l.begun = true
 		l.w.Header().Set("Content-Type", "application/x-ndjson")
 		l.w.WriteHeader(http.StatusOK)
-		l.flush()
 	}
 }
 

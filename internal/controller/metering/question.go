@@ -147,8 +147,10 @@ func (t *term) scan(q question, detail bool, now time.Time, visit func(piece) er
 		}
 	}
 	from = from.Truncate(unit)
+	end := to.Add(unit) // with what has just begun
 	if q.until > 0 {
 		to = to.Truncate(unit)
+		end = to
 	}
 	if oldest, ok := t.store.Oldest(); ok && oldest.After(from) {
 		notes = append(notes, fmt.Sprintf("nothing is known of the time before %s", oldest.Format(time.RFC3339)))
@@ -156,11 +158,15 @@ func (t *term) scan(q question, detail bool, now time.Time, visit func(piece) er
 			from = to
 		}
 	}
-	series, tariff, at, times := t.prices.series(), meter.Tariff{}, time.Time{}, 0
+	series, tariff, at, times := t.prices.series(), meter.Tariff{}, span{}, 0
 	flows := make([]model.Flow, 0, 4096)
-	err := t.store.Scan(from, to, by, func(begin time.Time, all []model.Flow) error {
-		if !begin.Equal(at) {
-			at, tariff, times = begin, series.Tariff(begin, begin.Add(unit)), times+1
+	err := t.store.Scan(from, end, by, func(begin time.Time, all []model.Flow) error {
+		if !begin.Equal(at.from) {
+			at = span{begin, begin.Add(unit)}
+			if to.After(begin) && to.Before(at.to) { // it is not over
+				at.to = to
+			}
+			tariff, times = series.Tariff(at.from, at.to), times+1
 		}
 		flows = flows[:0]
 		for i := range all {
@@ -168,7 +174,7 @@ func (t *term) scan(q question, detail bool, now time.Time, visit func(piece) er
 				flows = append(flows, all[i])
 			}
 		}
-		return visit(piece{span{begin, begin.Add(unit)}, flows, tariff})
+		return visit(piece{at, flows, tariff})
 	})
 	// the last unit is not over
 	if whole := int(to.Sub(from) / unit); times < whole-1 {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,14 +41,14 @@ type world struct {
 	known    map[model.Name]routes.Known
 	prices   meter.Series
 	priceErr error
-	sequence uint64
+	sequence map[string]uint64 // by node
 }
 
 var nodes = []string{"a1", "a2", "b1", "b2", "c1", "c2"}
 
 func newWorld(t *testing.T, dir string) *world {
 	t.Helper()
-	w := &world{T: t, log: &bytes.Buffer{}, known: map[model.Name]routes.Known{}}
+	w := &world{T: t, log: &bytes.Buffer{}, known: map[model.Name]routes.Known{}, sequence: map[string]uint64{}}
 	aws, _ := route.Book("aws")
 	w.prices = meter.Series{{Prices: aws}}
 	tables := state.New(state.Nodes, state.Pods)
@@ -113,8 +114,8 @@ func (w *world) wait(d time.Duration) {
 
 func (w *world) report(node string, flows ...model.Flow) {
 	w.Helper()
-	w.sequence++
-	must(w, w.term.Append([]store.Report{{Node: node, Epoch: 1, Sequence: w.sequence, At: time.Now(), Flows: flows}}))
+	w.sequence[node]++
+	must(w, w.term.Append([]store.Report{{Node: node, Epoch: 1, Sequence: w.sequence[node], At: time.Now(), Flows: flows}}))
 }
 
 // calls are n connections of pods on a node to Service web, each with 1 kB there and 9 kB back.
@@ -152,12 +153,30 @@ func (w *world) page(path string) string {
 	for decoder.More() {
 		var v any
 		must(w, decoder.Decode(&v))
-		text, err := json.MarshalIndent(v, "", "  ")
+		text, err := json.MarshalIndent(rounded(v), "", "  ")
 		must(w, err)
 		b.Write(text)
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// rounded leaves out of figures what depends on the processor.
+func rounded(v any) any {
+	switch x := v.(type) {
+	case map[string]any:
+		for k := range x {
+			x[k] = rounded(x[k])
+		}
+	case []any:
+		for i := range x {
+			x[i] = rounded(x[i])
+		}
+	case float64:
+		short, _ := strconv.ParseFloat(strconv.FormatFloat(x, 'g', 9, 64), 64)
+		return short
+	}
+	return v
 }
 
 func logger(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
