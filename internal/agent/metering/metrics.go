@@ -1,6 +1,7 @@
 package metering
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -42,9 +43,11 @@ func (m *metrics) fail() {
 	m.failures++
 }
 
+const uncounted = "uncounted"
+
 // lostBytes and lostEvents are the kinds of what could not be told.
 func lostBytes(l meter.Lost) map[string]uint64 {
-	return map[string]uint64{"uncounted": l.Uncounted.Bytes, "adopted": l.Adopted, "ambiguous": l.Ambiguous, "unattributed": l.Unattributed}
+	return map[string]uint64{uncounted: l.Uncounted.Bytes, "adopted": l.Adopted, "ambiguous": l.Ambiguous, "unattributed": l.Unattributed}
 }
 
 func lostEvents(l meter.Lost) map[string]uint64 {
@@ -60,7 +63,11 @@ func (m *metrics) lose(l meter.Lost, log *slog.Logger) {
 			to[kind] += n
 			if now := time.Now(); n > 0 && now.Sub(m.logged[kind]) >= quiet {
 				m.logged[kind] = now
-				log.Warn("meter: not all could be told", "kind", kind, what, n, "since start", to[kind])
+				level := slog.LevelWarn
+				if kind == uncounted {
+					level = slog.LevelDebug // IPv6 finds its neighbours by packets that nobody tracks, all the time
+				}
+				log.Log(context.Background(), level, "meter: not all could be told", "kind", kind, what, n, "since start", to[kind])
 			}
 		}
 	}

@@ -319,6 +319,9 @@ func (n *names) services(at time.Duration) {
 	if first {
 		was, from = state.New().Snapshot(), 0
 	}
+	for _, p := range now.ServiceCIDRs() {
+		n.owners.Block(p, model.Party{Kind: model.Unknown}) // one of a Service without endpoints, or of none
+	}
 	n.mu.Lock()
 	all, stale := n.all, n.stale
 	n.all, n.stale = false, map[model.Name]bool{}

@@ -1,9 +1,13 @@
 package metering
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,6 +23,7 @@ func TestFlowsAreToldByTheTables(t *testing.T) {
 	w.local = addrs("192.168.1.1", "127.0.0.1", "169.254.1.1")
 	w.cgroups["c1"] = []uint64{71, 72}
 	w.services.Update(noon, func(tx *state.Tx) {
+		tx.PutServiceCIDR("kubernetes", []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")})
 		tx.PutService(model.Service{Name: model.Name{Namespace: "shop", Name: "web"}, Type: model.LoadBalancer, ClusterIPs: addrs("10.96.0.1"),
 			LoadBalancerIPs: addrs("203.0.113.5"), ExternalIPs: addrs("203.0.113.5", "198.51.100.9"), Ports: []model.ServicePort{{Protocol: model.TCP, Port: 80, NodePort: 30080}}})
 	})
@@ -45,6 +50,7 @@ func TestFlowsAreToldByTheTables(t *testing.T) {
 		{key("169.254.1.1", "10.0.2.1:8081"), "Node@a > /:8081 Direct deployment/web@b"},
 		{key("10.0.1.7", "192.168.2.1:22"), "deployment/front@a > /:22 Direct Node@b"},
 		{key("10.0.1.7", "10.9.9.9:22"), "deployment/front@a > /:22 Direct Unknown@"},
+		{dialled("10.0.1.7", "203.0.113.5:80", "100.64.0.7:80"), "deployment/front@a > shop/web:80 LoadBalancer Unknown@"},
 		{key("10.0.1.7", "172.16.0.1:22"), "deployment/front@a > /:22 Direct warehouse@"},
 		{key("10.0.1.7", "8.8.8.8:53"), "deployment/front@a > /:53 Direct internet@"},
 	} {
@@ -260,4 +266,25 @@ func TestNothingGrows(t *testing.T) {
 	if n := len(w.meter.names.residents.Snapshot().Changes(0).Pods); n > 1 {
 		t.Errorf("%d changes of pods are remembered", n)
 	}
+}
+
+// A kind of loss is logged once a minute at most, and counted always.
+func TestLossIsLoggedOnceInAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		log := slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelInfo}))
+		m := newMetrics()
+		for range 100 { // 100 s
+			m.lose(meter.Lost{Uncounted: meter.Uncounted{Packets: 1, Bytes: 80}, Ambiguous: 7, Resets: 1}, log)
+			wait(t.Context(), time.Second)
+		}
+		for kind, want := range map[string]int{"ambiguous": 2, "reset": 2, "uncounted": 0, "adopted": 0} {
+			if got := strings.Count(b.String(), "kind="+kind); got != want {
+				t.Errorf("%s: %d lines, want %d", kind, got, want)
+			}
+		}
+		if m.lost["ambiguous"] != 700 || m.lost["uncounted"] != 8000 || m.events["reset"] != 100 {
+			t.Errorf("lost %v, %v", m.lost, m.events)
+		}
+	})
 }
