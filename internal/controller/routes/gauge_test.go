@@ -64,9 +64,11 @@ func TestTheStatusTellsWhatTrafficDoes(t *testing.T) {
 		}
 
 		w.writes()
-		w.follow(m, 20*time.Minute, 2000)
+		for i := range 20 {
+			w.follow(m, time.Minute, 1980+20*float64(i%3))
+		}
 		if got := w.writes(); got != "" {
-			t.Errorf("the same traffic: %s", got)
+			t.Errorf("traffic that wavers by two in a hundred: %s", got)
 		}
 		w.follow(m, 10*time.Minute, 3000) // half as much again: as many steps as smoothing makes, not more than one in a minute
 		if n := w.api.ZoneRoutes.Writes()["patch status"]; n < 1 || n > 8 {
@@ -202,7 +204,7 @@ func TestManyMeasuredServices(t *testing.T) {
 			w.pass(10 * time.Second)
 		}
 		counts := w.api.ZoneRoutes.Writes()["patch status"]
-		if most := int(300*tellings) * 2; counts < services || counts > most {
+		if most := 300 * tellings * 6 / 5; counts < services || counts > most {
 			t.Errorf("%d writes in five minutes", counts)
 		}
 	})
@@ -330,12 +332,19 @@ func TestObeyedNamesWhoDisobeys(t *testing.T) {
 		if said := w.said(); len(said) != 1 || !strings.HasPrefix(said[0], "Warning LongLived Obeyed: 20.0% of bytes") {
 			t.Errorf("%q", said)
 		}
+		w.stop()
+		w.begin()
+		w.pass(30 * time.Second)
+		w.expect("web", "Optimal Applied=True/WeightsPublished Obeyed=False/LongLived Planned=True/Optimum")
+		if said := w.said(); len(said) > 0 {
+			t.Errorf("a new leader: %q", said)
+		}
 		drive(3 * time.Minute)
 		w.expect("web", "Optimal Applied=True/WeightsPublished Obeyed=True/AsPlanned Planned=True/Optimum")
 		// a node with a proxy of its own
-		drive(4*time.Minute, went("b", "a", 10_000, 500e6))
+		drive(4*time.Minute, went("b", "a", 5, 500e6))
 		zr := w.route("web")
-		if says(zr) != "Optimal Applied=True/WeightsPublished Obeyed=False/Diverted Planned=True/Held" ||
+		if says(zr) != "Optimal Applied=True/WeightsPublished Obeyed=False/Diverted Planned=True/Optimum" ||
 			!strings.Contains(message(zr, Obeyed), "of bytes: connections of shop/deployment/front on node b1") {
 			t.Errorf("%s: %s", says(zr), message(zr, Obeyed))
 		}
