@@ -43,7 +43,8 @@ type culprit struct {
 
 // whose tells whose bytes go otherwise than planned. Each client zone's bytes are held against its
 // row: what a pair of zones has beyond its part is put down to the pair's flows alike.
-func whose(flows []model.Flow, v verdict, f *outlook.Family) blame {
+func whose(pieces []model.Flow, v verdict, f *outlook.Family) blame {
+	flows := joined(pieces)
 	own := func(x model.Flow) bool {
 		return x.Service == v.Name && x.V6 == f.V6 && x.Client.Zone != "" && x.Server.Zone != "" && meter.Chosen(x.FlowKey)
 	}
@@ -110,6 +111,22 @@ func whose(flows []model.Flow, v verdict, f *outlook.Family) blame {
 	slices.SortFunc(out.culprits, func(a, b culprit) int {
 		return cmp.Or(cmp.Compare(b.share+b.doubt, a.share+a.doubt), strings.Compare(a.who, b.who))
 	})
+	return out
+}
+
+// joined has each flow once: in one piece of time of many a flow may have opened no connection.
+func joined(pieces []model.Flow) []model.Flow {
+	at := make(map[model.FlowKey]int, len(pieces))
+	out := make([]model.Flow, 0, len(pieces))
+	for _, p := range pieces {
+		i, ok := at[p.FlowKey]
+		if !ok {
+			i = len(out)
+			at[p.FlowKey] = i
+			out = append(out, model.Flow{FlowKey: p.FlowKey})
+		}
+		out[i].Add(p.FlowCount)
+	}
 	return out
 }
 

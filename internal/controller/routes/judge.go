@@ -128,7 +128,7 @@ func (k *Keeper) evidence(v verdict) evidence {
 	switch {
 	case k.Traffic != nil:
 		e.agents = k.Traffic.Agents()
-	case k.Metered != nil:
+	case k.Metered != nil && k.Metered.Nodes() > 0: // else perhaps they have not reported yet
 		e.agents = k.Metered.Nodes()
 	}
 	for _, f := range v.Families {
