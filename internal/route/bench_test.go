@@ -89,3 +89,16 @@ func BenchmarkServiceAgain(b *testing.B) {
 		}
 	}
 }
+
+// Whether demand moved: it is asked for each measured Service every ten seconds.
+func BenchmarkMoved(b *testing.B) {
+	in := input(3, 3, 3)
+	in.Measured = counted(.4, .3, .3, 1e6)
+	p, _ := route.Plan(in)
+	is := counted(.399, .301, .3, 1e6)
+	for b.Loop() {
+		if route.Moved(p, *is, true) {
+			b.Fatal("it did not move")
+		}
+	}
+}
