@@ -48,6 +48,11 @@ func TestTakeAndLeave(t *testing.T) {
 			o.Leave(at, old, 65*s)
 		}, 60 * s, 70 * s, "deployment/young"},
 		{"gone and back in an instant", func(o *meter.Owners) { o.Take(at, old, 1*s, 60*s); o.Leave(at, old, 60*s); o.Take(at, old, 60*s, 60*s) }, 70 * s, 80 * s, "deployment/old"},
+		{"come, gone and back in an instant", func(o *meter.Owners) {
+			o.Take(at, old, 60*s, 60*s)
+			o.Leave(at, old, 60*s)
+			o.Take(at, old, 60*s, 60*s)
+		}, 70 * s, 80 * s, "deployment/old"},
 		{"a clock that is ahead", func(o *meter.Owners) { o.Take(at, young, 90*s, 60*s) }, 60 * s, 70 * s, "deployment/young"},
 		{"somebody else leaves", func(o *meter.Owners) { o.Take(at, old, 1*s, 2*s); o.Leave(at, young, 3*s) }, 50 * s, 60 * s, "deployment/old"},
 	} {
