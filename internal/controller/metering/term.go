@@ -63,7 +63,7 @@ func (t *term) Append(reports []store.Report) error {
 	}
 	interval := t.interval()
 	for i := range fresh {
-		t.take(&fresh[i], interval)
+		t.take(&fresh[i], interval, time.Now())
 	}
 	return nil
 }
@@ -95,11 +95,11 @@ func (t *term) fresh(reports []store.Report) []store.Report {
 }
 
 // take remembers a report.
-func (t *term) take(r *store.Report, interval time.Duration) {
+func (t *term) take(r *store.Report, interval time.Duration, now time.Time) {
 	prices := t.prices.series().At(r.At)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	covers := t.fleet.hear(r.Node, r.At, interval, time.Now())
+	covers := t.fleet.hear(r.Node, r.At, interval, now)
 	t.tally.add(covers, r.Flows)
 	t.recent.add(r.At, interval, r.Flows)
 	t.counters.add(r.Flows, prices)
