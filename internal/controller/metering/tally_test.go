@@ -111,7 +111,11 @@ func TestCountedSince(t *testing.T) {
 		}
 		w.wait(8 * time.Second)
 		report(10*time.Second, "a1")
-		report(5*time.Minute, "b1")
+		report(time.Minute, "b1")
+		if c, ok := w.meter.Counted(web, false, planned); !ok || len(c) != 3 || strings.Contains(counted(c), "-a") {
+			t.Errorf("after a minute: %s", counted(c))
+		}
+		report(4*time.Minute, "b1")
 		c, ok := w.meter.Counted(web, false, planned)
 		if !ok || strings.Contains(counted(c), "-a") || len(c) != 3 || c[0].Connections < 400 || c[0].Connections > 600 {
 			t.Errorf("%s", counted(c))
