@@ -31,10 +31,19 @@ type slot struct {
 	ways          meter.Numbers[meter.Way]
 	at            map[[3]uint32]int32
 	rows          []row
-	of            map[asked][]int32 // rows, by Service
-	coarse        bool              // some have no nodes
-	inZone, cross uint64            // bytes
+	of            map[asked][]int32  // rows, by Service
+	around        map[server][]int32 // rows that chose no Service's endpoint: to a workload directly, or as an endpoint of a headless Service
+	coarse        bool               // some have no nodes
+	inZone, cross uint64             // bytes
 }
+
+// server is a workload that answers, in one family.
+type server struct {
+	namespace, workload string
+	v6                  bool
+}
+
+func serverOf(f *model.Flow) server { return server{f.Server.Namespace, f.Server.Workload, f.V6} }
 
 type row struct {
 	client, server, way uint32
@@ -76,6 +85,9 @@ func (r *recent) add(at time.Time, every time.Duration, flows []model.Flow) {
 				a := asked{f.Service, f.V6}
 				s.of[a] = append(s.of[a], n)
 			}
+			if (f.Via == model.ViaDirect || f.Via == model.ViaHeadless) && f.Server.Workload != "" {
+				s.around[serverOf(f)] = append(s.around[serverOf(f)], n)
+			}
 		}
 		s.rows[n].Add(f.FlowCount)
 		switch {
@@ -96,7 +108,7 @@ func (r *recent) slot(at time.Time, every time.Duration) *slot {
 		}
 	}
 	from := at.Truncate(every)
-	s := &slot{span: span{from, from.Add(every)}, at: map[[3]uint32]int32{}, of: map[asked][]int32{}}
+	s := &slot{span: span{from, from.Add(every)}, at: map[[3]uint32]int32{}, of: map[asked][]int32{}, around: map[server][]int32{}}
 	if n := len(r.slots); n > 0 {
 		last := r.slots[n-1]
 		if s.to.Before(last.from) && s.from.Before(r.slots[0].from) {
@@ -148,16 +160,31 @@ func (r *recent) since(from time.Time) ([]*slot, time.Time, bool) {
 	return nil, time.Time{}, false
 }
 
-// service returns the flows to one Service since an instant, or since when they are known.
+// service returns the flows to one Service since an instant, or since when they are known, and those to the
+// same workloads that went around it.
 func (r *recent) service(of asked, from time.Time) ([]model.Flow, time.Time, bool) {
 	slots, begin, _ := r.since(from)
 	if len(slots) == 0 {
 		return nil, begin, false
 	}
 	var out []model.Flow
+	servers := map[server]bool{}
 	for _, s := range slots {
 		for _, n := range s.of[of] {
-			out = append(out, s.flow(s.rows[n]))
+			f := s.flow(s.rows[n])
+			out = append(out, f)
+			if f.Server.Workload != "" && f.Via != model.ViaHeadless {
+				servers[serverOf(&f)] = true
+			}
+		}
+	}
+	for _, s := range slots {
+		for w := range servers {
+			for _, n := range s.around[w] {
+				if f := s.flow(s.rows[n]); f.Service != of.service {
+					out = append(out, f)
+				}
+			}
 		}
 	}
 	return out, begin, true

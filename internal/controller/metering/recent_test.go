@@ -94,3 +94,27 @@ func all(r *recent) (out []model.Flow) {
 	}
 	return out
 }
+
+// What goes to a Service's pods around it is told of with the Service, once, and by nobody else's name.
+func TestRecentAroundAService(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	r := newRecent(at)
+	direct := calls("a1", "b1", 1)
+	direct.Service, direct.Via = model.Name{}, model.ViaDirect
+	headless := calls("a1", "b1", 2)
+	headless.Service.Name, headless.Via = "web-headless", model.ViaHeadless
+	v6 := direct
+	v6.V6 = true
+	other := callsOf(db, "a1", "c1", 4)
+	other.Server.Workload = "deployment/db"
+	r.add(at, 10*time.Second, []model.Flow{calls("a1", "b1", 8), direct, headless, v6, other})
+	for _, c := range []struct {
+		of   asked
+		want uint64
+	}{{asked{web, false}, 8 + 1 + 2}, {asked{db, false}, 4}, {asked{headless.Service, false}, 2}} {
+		flows, _, ok := r.service(c.of, at)
+		if got := connections(flows); !ok || got != c.want {
+			t.Errorf("%s: %d connections, want %d", c.of.service, got, c.want)
+		}
+	}
+}
