@@ -57,7 +57,7 @@ const meterPins = "zonewise-meter"
 func (o agentFlags) meterBPF(withSocket bool) bpf.Options {
 	out := bpf.Options{Pins: filepath.Join(o.bpffs, meterPins), PodInterface: o.podInterface}
 	if withSocket {
-		out.Cgroup, out.Sockets = findCgroup(o.cgroup), filepath.Join(o.bpffs, pins, bpf.SocketLayout)
+		out.Namespaces, out.Sockets = o.namespaces, filepath.Join(o.bpffs, pins, bpf.SocketLayout)
 	}
 	return out
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -22,8 +23,8 @@ type Options struct {
 	Pins string
 	// Sockets is the directory in which the socket path pins what sockets were led to; empty: there is none.
 	Sockets string
-	// Cgroup is the directory of the cgroup v2 whose sockets the socket path leads, if there is one.
-	Cgroup string
+	// Namespaces is the directory of named network namespaces in which pods are; empty: there are none.
+	Namespaces string
 	// Room is for how many keys there are counters at most; 0: 65,535.
 	Room int
 	// PodInterface is how the names of pods' interfaces on the node begin, 8 bytes at most.
@@ -35,11 +36,12 @@ type Unsupported struct{ Missing string }
 
 func (u *Unsupported) Error() string { return u.Missing }
 
-// layout is of what the maps hold. Whoever makes another must read this one's totals as well, or
-// what was counted since the last reading is lost with an upgrade.
+// currentLayout is of what the maps hold. Another meaning or size is another layout: its agents take the
+// hooks over, and read what the earlier one's maps hold before they remove them (see takeover.go). What
+// hangs at the hooks, and the table of programs that it jumps into, outlives that.
 const (
-	layout   = "v1"
-	linksDir = "links"
+	currentLayout = "v1"
+	linksDir      = "links"
 )
 
 // Counter counts the packets of the network namespace in which Attach is called. It is safe for concurrent use.
@@ -51,17 +53,25 @@ type Counter struct {
 	links   map[string]link.Link // by program
 	lock    *os.File
 	grace   *ebpf.Map
+	noting  bool // there is a socket path
+	fresh   bool // our maps are new
+	layout  string
+	known   []string // earlier layouts whose maps have the shape of ours
+	elders  []*elder // counters of those, which are final, and not told of
+	finish  *elder   // told of by the last reading
 	boot    string
 	told    []uint32 // retired counters that the last reading told of
 }
 
 // New makes the maps, or adopts those that are there, and hands the programs to the kernel. Nothing
 // is counted before Attach. The error is an *Unsupported where the machine cannot count so.
-func New(o Options) (*Counter, error) {
+func New(o Options) (*Counter, error) { return open(o, currentLayout) }
+
+func open(o Options, layout string, known ...string) (*Counter, error) {
 	if !bpf.IsPinnable(o.Pins) {
 		return nil, &Unsupported{o.Pins + " is not on a bpffs"}
 	}
-	c := &Counter{options: o, links: map[string]link.Link{}}
+	c := &Counter{options: o, layout: layout, known: known, links: map[string]link.Link{}}
 	if err := c.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("meter: %w", err), c.Close())
 	}
@@ -73,7 +83,7 @@ func (c *Counter) open() error {
 	if c.boot, err = bootID(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Join(c.options.Pins, layout), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(c.options.Pins, c.layout), 0o700); err != nil {
 		return fmt.Errorf("pins: %w", err)
 	}
 	if c.lock, err = bpf.Lock(c.options.Pins); err != nil {
@@ -88,55 +98,70 @@ func (c *Counter) open() error {
 	if err := c.openLinks(); err != nil {
 		return err
 	}
-	if err := c.describe(); err != nil {
+	if err := c.begin(); err != nil {
 		return err
 	}
 	return c.sweep()
 }
 
-// describe gives new counters an epoch, and tells the programs which interfaces are pods'.
-func (c *Counter) describe() error {
-	var s settings
-	m := c.objects.Maps[objectMapSettings]
-	if err := m.Lookup(uint32(0), &s); err != nil {
-		return fmt.Errorf("settings: %w", err)
-	}
-	before := s
-	if s.Noting = 0; c.objects.Programs[objectProgEgress] != nil {
-		s.Noting = 1
-	}
-	s.Room = uint64(c.objects.Maps[objectMapOwners].MaxEntries() - 1) // counter 0 is none
+// settings are what the programs take for constants.
+func (c *Counter) settings(spec *ebpf.CollectionSpec) (*settings, error) {
+	s := &settings{Room: uint64(spec.Maps[objectMapOwners].MaxEntries - 1)} // counter 0 is none
 	if n := uint64(c.options.Room); n > 0 {
 		s.Room = min(n, s.Room)
 	}
-	s.Pods = [8]byte{}
-	copy(s.Pods[:], c.options.PodInterface)
-	if s.Epoch == 0 {
-		now, err := sinceBoot()
-		if err != nil {
-			return err
-		}
-		s.Epoch = uint64(now)
+	if c.noting {
+		s.Noting = 1
 	}
-	if s == before {
+	for i := range copy(s.Pods[:], c.options.PodInterface) {
+		s.PodsMask[i] = 0xff
+	}
+	tick, err := tick()
+	if err != nil {
+		return nil, err
+	}
+	s.Second = uint64(time.Second / tick)
+	return s, nil
+}
+
+// begin gives new counters an epoch.
+func (c *Counter) begin() error {
+	var epoch uint64
+	m := c.objects.Maps[objectMapEpoch]
+	if err := m.Lookup(uint32(0), &epoch); err != nil {
+		return fmt.Errorf("epoch: %w", err)
+	}
+	if epoch != 0 {
 		return nil
 	}
-	if err := m.Put(uint32(0), &s); err != nil {
-		return fmt.Errorf("settings: %w", err)
+	now, err := sinceBoot()
+	if err != nil {
+		return err
+	}
+	if err := m.Put(uint32(0), uint64(now)); err != nil {
+		return fmt.Errorf("epoch: %w", err)
 	}
 	return nil
 }
 
 // Read returns what was counted until now. Counters that were retired are told of once, as gone, and
-// given back by the next call: who calls again has dealt with the reading before.
+// given back by the next call: who calls again has dealt with the reading before. The first readings
+// are of the counters of earlier layouts, if there are any.
 func (c *Counter) Read() (meter.Reading, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if r, told, err := c.readElders(); told || err != nil {
+		return r, err
+	}
 	if err := c.release(c.told); err != nil {
 		return meter.Reading{}, fmt.Errorf("meter: %w", err)
 	}
 	c.told = nil
-	r, gone, err := c.read()
+	clock, err := c.ticks()
+	if err != nil {
+		return meter.Reading{}, fmt.Errorf("meter: %w", err)
+	}
+	r, gone, err := c.tables().read(c.boot, clock)
 	if err != nil {
 		return meter.Reading{}, fmt.Errorf("meter: %w", err)
 	}
@@ -175,11 +200,8 @@ func (c *Counter) Remove() error {
 		errs = append(errs, os.RemoveAll(c.linkPin(name)), l.Close())
 		delete(c.links, name)
 	}
-	errs = append(errs, os.RemoveAll(filepath.Join(c.options.Pins, linksDir)), os.RemoveAll(filepath.Join(c.options.Pins, layout)))
+	errs = append(errs, os.RemoveAll(c.options.Pins))
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("meter: %w", err)
-	}
-	if err := os.Remove(c.options.Pins); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("meter: %w", err)
 	}
 	return nil
@@ -194,6 +216,10 @@ func (c *Counter) Close() error {
 		errs = append(errs, l.Close())
 	}
 	c.links = nil
+	for _, e := range append(c.elders, c.finish) {
+		e.close()
+	}
+	c.elders, c.finish = nil, nil
 	if c.objects != nil {
 		c.objects.Close()
 		c.objects = nil

@@ -3,56 +3,35 @@
 package bpf
 
 import (
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
-	"github.com/zonewise/zonewise/internal/kernel/bpf/bpftest"
 	"github.com/zonewise/zonewise/internal/kernel/conntrack"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/model"
 )
 
-// What the socket path keeps, as it lays it out (sockets-v1).
-type (
-	socketAddress struct {
-		IP       [16]byte
-		Port     [2]byte
-		Protocol model.Protocol
-		Zero     uint8
-	}
-	socketPair  struct{ Service, Endpoint socketAddress }
-	socketPlace struct {
-		Cookie uint64
-		Pair   socketPair
-	}
-	socketOrigin struct {
-		Pair socketPair
-		Used uint32
-	}
-	socketTalks [4]socketOrigin
-)
-
-func socketAddressOf(a netip.AddrPort, p model.Protocol) socketAddress {
-	return socketAddress{IP: a.Addr().As16(), Port: [2]byte{byte(a.Port() >> 8), byte(a.Port())}, Protocol: p}
+// lastDial is what the socket path keeps of the last dial of an endpoint (sockets-v1).
+type lastDial struct {
+	Service socketAddress
+	Check   uint32
+	At      uint64
 }
 
-// sockets stands in for the socket path: its maps, filled by hand.
-type sockets struct{ places, peers, conversations *ebpf.Map }
+// socketPath stands in for the socket path: its maps, filled by hand.
+type socketPath struct{ places, dialling, lasts *ebpf.Map }
 
-func (w *world) sockets(t *testing.T) sockets {
+func (w *world) sockets(t testing.TB) socketPath {
 	t.Helper()
-	w.options.Cgroup = bpftest.Cgroup(t)
 	w.options.Sockets = filepath.Join(filepath.Dir(w.options.Pins), "sockets-v1")
 	if err := os.Mkdir(w.options.Sockets, 0o700); err != nil {
 		t.Fatal(err)
@@ -72,54 +51,43 @@ func (w *world) sockets(t *testing.T) sockets {
 		}
 		return m
 	}
-	return sockets{made(objectMapPlaces), made(objectMapPeers), made(objectMapConversations)}
+	return socketPath{made(objectMapPlaces), made(objectMapDialling), made(objectMapLasts)}
 }
 
-// The three places in which the socket path keeps what it did.
-const (
-	inPlace = iota
-	withSocket
-	inConversation
-)
-
-// lead makes it look as if the socket had dialled the Service and been led to the endpoint.
-func (s sockets) lead(fd int, where int, service, endpoint netip.AddrPort, p model.Protocol) error {
-	pair := socketPair{socketAddressOf(service, p), socketAddressOf(endpoint, p)}
-	switch where {
-	case withSocket:
-		return s.peers.Put(uint32(fd), &socketOrigin{Pair: pair})
-	case inConversation:
-		return s.conversations.Put(uint32(fd), &socketTalks{2: {Pair: pair}})
-	}
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-	if err != nil {
-		return err
-	}
-	return s.places.Put(uint32(cookie%uint64(s.places.MaxEntries())), &socketPlace{cookie, pair})
+func (a socketAddress) mix() uint64 {
+	return mixIP(a.IP) + (uint64(binary.LittleEndian.Uint16(a.Port[:]))|uint64(a.Protocol)<<16)*0xd6e8feb86659fd93
 }
 
-// dialLed connects to an endpoint as the socket path would have it.
-func (s sockets) dialLed(t *testing.T, ns *netns.NS, network string, local string, where int, service, endpoint netip.AddrPort) net.Conn {
+func mixIP(ip [16]byte) uint64 {
+	word := func(i int) uint64 {
+		return uint64(binary.LittleEndian.Uint32(ip[i:]))<<32 | uint64(binary.LittleEndian.Uint32(ip[i+4:]))
+	}
+	return word(0)*0x9e3779b97f4a7c15 + word(8)*0xc2b2ae3d27d4eb4f
+}
+
+// dialled makes it look as if a client, or anybody, had just dialled the Service and been led to the endpoint.
+func (s socketPath) dialled(t *testing.T, c *Counter, client netip.Addr, service, endpoint netip.AddrPort, p model.Protocol) {
 	t.Helper()
-	p := model.TCP
-	if network == "udp" {
-		p = model.UDP
+	now, err := c.ticks()
+	if err != nil {
+		t.Fatal(err)
 	}
-	d := net.Dialer{Timeout: timeout, Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		return errors.Join(c.Control(func(fd uintptr) {
-			if service.IsValid() {
-				err = s.lead(int(fd), where, service, endpoint, p)
-			}
-			err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
-		}), err)
-	}}
-	if local != "" && network == "udp" {
-		d.LocalAddr = net.UDPAddrFromAddrPort(netip.MustParseAddrPort(local))
+	whose, of := socketAddressOf(endpoint, p).mix(), socketAddressOf(service, p)
+	if client.IsValid() {
+		whose += mixIP(client.As16()) * 0xa0761d6478bd642f
 	}
+	if err := s.lasts.Put(uint32(whose>>48), &lastDial{of, uint32((whose^of.mix()*0xe7037ed1a0b428db)>>32) | 1, now.jiffies}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// dialFrom connects from a port.
+func dialFrom(t *testing.T, ns *netns.NS, network string, local, to netip.AddrPort) net.Conn {
+	t.Helper()
+	d := net.Dialer{Timeout: timeout, LocalAddr: net.UDPAddrFromAddrPort(local)}
 	var c net.Conn
 	in(t, ns, func() (err error) {
-		c, err = d.Dial(network, endpoint.String())
+		c, err = d.Dial(network, to.String())
 		return err
 	})
 	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
@@ -141,13 +109,12 @@ func TestLed(t *testing.T) {
 		for _, x := range []struct {
 			network  string
 			protocol model.Protocol
-			where    int
-		}{{"tcp", model.TCP, inPlace}, {"tcp", model.TCP, withSocket}, {"udp", model.UDP, inPlace}, {"udp", model.UDP, withSocket}, {"udp", model.UDP, inConversation}} {
-			t.Run(fmt.Sprintf("v6=%v/%s/%d", v6, x.network, x.where), func(t *testing.T) {
+			client   netip.Addr
+		}{{"tcp", model.TCP, netip.Addr{}}, {"udp", model.UDP, netip.Addr{}}, {"udp", model.UDP, podAddr(0, v6)}} {
+			t.Run(fmt.Sprintf("v6=%v/%s/%v", v6, x.network, x.client), func(t *testing.T) {
 				before := w.settled(t, c, 0)
-				conn := s.dialLed(t, w.pods[0], x.network, "", x.where, service, endpoint)
-				talk(t, conn, 1000)
-				conn.Close()
+				s.dialled(t, c, x.client, service, endpoint, x.protocol)
+				ask(t, w.pods[0], x.network, endpoint, 1000)
 				now := w.settled(t, c, 0)
 				want := meter.Key{Client: podAddr(0, v6), Dialled: service, Server: endpoint, Protocol: x.protocol, Side: meter.BothEnds}
 				deltas, _ := meter.Deltas(before, now)
@@ -159,6 +126,25 @@ func TestLed(t *testing.T) {
 	}
 }
 
+// What others dialled is not taken for what a client did.
+func TestOthersAreLed(t *testing.T) {
+	w := newWorld(t)
+	w.rules(t)
+	w.servers(t)
+	s := w.sockets(t)
+	c := w.start(t)
+	service, endpoint := netip.AddrPortFrom(serviceAddr(7, false), 443), netip.AddrPortFrom(podAddr(1, false), 8080)
+	s.dialled(t, c, podAddr(0, true), service, endpoint, model.UDP)
+	s.dialled(t, c, netip.Addr{}, service, endpoint, model.TCP)
+	before := w.settled(t, c, 0)
+	ask(t, w.pods[0], "udp", endpoint, 10)
+	ask(t, w.outside, "tcp", endpoint, 10)
+	deltas, _ := meter.Deltas(before, w.settled(t, c, 0))
+	if len(deltas) != 2 || deltas[0].Dialled.IsValid() || deltas[1].Dialled.IsValid() {
+		t.Errorf("%+v", deltas)
+	}
+}
+
 // A flow that another's word replaced finds its own counter again, and its Service with it.
 func TestLedIsRemembered(t *testing.T) {
 	w := newWorld(t)
@@ -167,7 +153,9 @@ func TestLedIsRemembered(t *testing.T) {
 	s := w.sockets(t)
 	c := w.start(t)
 	service, endpoint := netip.AddrPortFrom(serviceAddr(7, false), 443), netip.AddrPortFrom(podAddr(1, false), 8080)
-	conn := s.dialLed(t, w.pods[0], "tcp", "", inPlace, service, endpoint)
+	s.dialled(t, c, netip.Addr{}, service, endpoint, model.TCP)
+	conn := dial(t, w.pods[0], "tcp", endpoint)
+	defer conn.Close()
 	talk(t, conn, 1000)
 	before := w.settled(t, c, 0)
 	for i := range c.objects.Maps[objectMapFlows].MaxEntries() {
@@ -190,16 +178,25 @@ func TestLedIsForgotten(t *testing.T) {
 	s := w.sockets(t)
 	c := w.start(t)
 	service, endpoint := netip.AddrPortFrom(serviceAddr(7, false), 53), netip.AddrPortFrom(podAddr(1, false), 8080)
-	local := netip.AddrPortFrom(podAddr(0, false), 20000).String()
-	conn := s.dialLed(t, w.pods[0], "udp", local, inPlace, service, endpoint)
+	local := netip.AddrPortFrom(podAddr(0, false), 20000)
+	s.dialled(t, c, podAddr(0, false), service, endpoint, model.UDP)
+	conn := dialFrom(t, w.pods[0], "udp", local, endpoint)
 	talk(t, conn, 10)
 	conn.Close()
+	if r := w.settled(t, c, 0); len(r.Totals) != 1 {
+		t.Fatalf("%+v", r)
+	}
+	for i := range s.lasts.MaxEntries() {
+		if err := s.lasts.Put(i, &lastDial{}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	in(t, w.node, func() error {
 		_, err := conntrack.Conn{}.CutUDP(false, func(conntrack.Flow) bool { return true })
 		return err
 	})
 	before := w.settled(t, c, 0)
-	talk(t, s.dialLed(t, w.pods[0], "udp", local, inPlace, netip.AddrPort{}, endpoint), 10)
+	talk(t, dialFrom(t, w.pods[0], "udp", local, endpoint), 10)
 	deltas, _ := meter.Deltas(before, w.settled(t, c, 0))
 	if len(deltas) != 1 || deltas[0].Dialled.IsValid() || deltas[0].Connections != 1 {
 		t.Errorf("%+v", deltas)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -15,7 +16,7 @@ import (
 )
 
 // socketMaps are the socket path's: we read them.
-var socketMaps = []string{objectMapPlaces, objectMapPeers, objectMapConversations}
+var socketMaps = []string{objectMapPlaces, objectMapDialling, objectMapLasts}
 
 // hook is a place in netfilter.
 type hook struct {
@@ -53,6 +54,9 @@ func (c *Counter) load() error {
 		}
 	}()
 	for name, s := range spec.Maps {
+		if isData(name) {
+			continue
+		}
 		m, err := adopt(c.mapPin(name), s)
 		if err != nil {
 			return err
@@ -61,21 +65,32 @@ func (c *Counter) load() error {
 			adopted[name] = m
 		}
 	}
-	if slices.ContainsFunc(socketMaps, func(name string) bool { return adopted[name] == nil }) {
-		delete(spec.Programs, objectProgEgress) // there is no socket path
-		for _, name := range socketMaps {
-			delete(spec.Maps, name)
+	c.fresh = adopted[objectMapDialled] == nil
+	c.noting = !slices.ContainsFunc(socketMaps, func(name string) bool { return adopted[name] == nil })
+	for _, name := range socketMaps {
+		if !c.noting { // nobody looks there
+			spec.Maps[name].MaxEntries = 1
 			if m := adopted[name]; m != nil {
 				m.Close()
 				delete(adopted, name)
 			}
 		}
 	}
+	settings, err := c.settings(spec)
+	if err != nil {
+		return err
+	}
+	if err := spec.Variables[objectVarSettings].Set(settings); err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
 	if c.objects, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: adopted}); err != nil {
 		return refused(err)
 	}
 	return c.pinMaps()
 }
+
+// isData tells what the compiler made: settings, which each set of programs has for itself.
+func isData(name string) bool { return strings.HasPrefix(name, ".") }
 
 // adopt opens a pinned map if it is there. One of another shape or size is an error.
 func adopt(pin string, s *ebpf.MapSpec) (*ebpf.Map, error) {
@@ -95,8 +110,11 @@ func refused(err error) error {
 }
 
 func (c *Counter) mapPin(name string) string {
+	if name == objectMapPrograms {
+		return filepath.Join(c.options.Pins, name)
+	}
 	if !slices.Contains(socketMaps, name) {
-		return filepath.Join(c.options.Pins, layout, name)
+		return filepath.Join(c.options.Pins, c.layout, name)
 	}
 	if c.options.Sockets == "" {
 		return ""
@@ -111,7 +129,7 @@ func (c *Counter) linkPin(name string) string {
 // pinMaps pins what is not pinned.
 func (c *Counter) pinMaps() error {
 	for name, m := range c.objects.Maps {
-		if slices.Contains(socketMaps, name) {
+		if isData(name) || slices.Contains(socketMaps, name) {
 			continue
 		}
 		if err := bpf.Pin(m, c.mapPin(name)); err != nil {
@@ -137,10 +155,12 @@ func (c *Counter) openLinks() error {
 	return nil
 }
 
-// attach puts our programs in place: first what notes, then what counts.
+// attach puts our programs in place.
 func (c *Counter) attach() error {
-	if err := c.note(); err != nil {
-		return fmt.Errorf("link %s: %w", objectProgEgress, err)
+	if c.noting && c.fresh {
+		if err := c.meetElders(); err != nil {
+			return fmt.Errorf("sockets that were led before: %w", err)
+		}
 	}
 	for _, h := range hooks() {
 		if err := c.objects.Maps[objectMapPrograms].Put(h.index, uint32(c.objects.Programs[h.runs].FD())); err != nil {
@@ -162,67 +182,8 @@ func (c *Counter) attach() error {
 			}
 		}
 	}
-	return nil
-}
-
-// note attaches the program that notes what sockets dialled, if there is a socket path. For a moment
-// it may run beside its predecessor: both note the same.
-func (c *Counter) note() error {
-	name := objectProgEgress
-	old, p := c.links[name], c.objects.Programs[name]
-	if p != nil {
-		if same, err := runs(old, p); same || err != nil {
-			return err
-		}
-	}
-	delete(c.links, name)
-	if p != nil {
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: c.options.Cgroup, Attach: ebpf.AttachCGroupInetEgress, Program: p})
-		if err != nil {
-			return err
-		}
-		if err := os.RemoveAll(c.linkPin(name)); err != nil {
-			return errors.Join(err, l.Close())
-		}
-		if err := c.keep(name, l); err != nil {
-			return err
-		}
-	} else if err := os.RemoveAll(c.linkPin(name)); err != nil {
-		return err
-	}
-	if old != nil {
-		return old.Close()
-	}
-	return nil
-}
-
-// runs tells whether a link runs the same instructions on the same maps.
-func runs(l link.Link, p *ebpf.Program) (bool, error) {
-	if l == nil {
-		return false, nil
-	}
-	info, err := l.Info()
-	if err != nil {
-		return false, err
-	}
-	there, err := ebpf.NewProgramFromID(info.Program)
-	if err != nil {
-		return false, nil // it has just gone
-	}
-	defer there.Close()
-	a, err := there.Info()
-	if err != nil {
-		return false, err
-	}
-	b, err := p.Info()
-	if err != nil {
-		return false, err
-	}
-	x, _ := a.MapIDs()
-	y, _ := b.MapIDs()
-	slices.Sort(x)
-	slices.Sort(y)
-	return a.Tag == b.Tag && slices.Equal(x, y), nil
+	c.fresh = false
+	return c.takeOver()
 }
 
 // keep pins a link, and remembers it.

@@ -16,25 +16,27 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	objectMapConversations = "conversations"
-	objectMapCounters      = "counters"
-	objectMapDialled       = "dialled"
-	objectMapFlows         = "flows"
-	objectMapGiven         = "given"
-	objectMapLed           = "led"
-	objectMapNumbers       = "numbers"
-	objectMapOthers        = "others"
-	objectMapOwners        = "owners"
-	objectMapPeers         = "peers"
-	objectMapPlaces        = "places"
-	objectMapPrograms      = "programs"
-	objectMapReturned      = "returned"
-	objectMapSettings      = "settings"
-	objectProgArriving     = "arriving"
-	objectProgAtArriving   = "at_arriving"
-	objectProgAtLeaving    = "at_leaving"
-	objectProgEgress       = "egress"
-	objectProgLeaving      = "leaving"
+	objectMapCounters    = "counters"
+	objectMapDialled     = "dialled"
+	objectMapDialling    = "dialling"
+	objectMapEpoch       = "epoch"
+	objectMapFlows       = "flows"
+	objectMapGenerations = "generations"
+	objectMapGiven       = "given"
+	objectMapLasts       = "lasts"
+	objectMapNumbers     = "numbers"
+	objectMapOthers      = "others"
+	objectMapOwners      = "owners"
+	objectMapPlaces      = "places"
+	objectMapPrograms    = "programs"
+	objectMapRecent      = "recent"
+	objectMapReturned    = "returned"
+	objectProgArriving   = "arriving"
+	objectProgAtArriving = "at_arriving"
+	objectProgAtLeaving  = "at_leaving"
+	objectProgLeaving    = "leaving"
+	objectProgNow        = "now"
+	objectVarSettings    = "settings"
 )
 
 // loadObject returns the embedded CollectionSpec for object.
@@ -82,34 +84,36 @@ type objectProgramSpecs struct {
 	Arriving   *ebpf.ProgramSpec `ebpf:"arriving"`
 	AtArriving *ebpf.ProgramSpec `ebpf:"at_arriving"`
 	AtLeaving  *ebpf.ProgramSpec `ebpf:"at_leaving"`
-	Egress     *ebpf.ProgramSpec `ebpf:"egress"`
 	Leaving    *ebpf.ProgramSpec `ebpf:"leaving"`
+	Now        *ebpf.ProgramSpec `ebpf:"now"`
 }
 
 // objectMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectMapSpecs struct {
-	Conversations *ebpf.MapSpec `ebpf:"conversations"`
-	Counters      *ebpf.MapSpec `ebpf:"counters"`
-	Dialled       *ebpf.MapSpec `ebpf:"dialled"`
-	Flows         *ebpf.MapSpec `ebpf:"flows"`
-	Given         *ebpf.MapSpec `ebpf:"given"`
-	Led           *ebpf.MapSpec `ebpf:"led"`
-	Numbers       *ebpf.MapSpec `ebpf:"numbers"`
-	Others        *ebpf.MapSpec `ebpf:"others"`
-	Owners        *ebpf.MapSpec `ebpf:"owners"`
-	Peers         *ebpf.MapSpec `ebpf:"peers"`
-	Places        *ebpf.MapSpec `ebpf:"places"`
-	Programs      *ebpf.MapSpec `ebpf:"programs"`
-	Returned      *ebpf.MapSpec `ebpf:"returned"`
-	Settings      *ebpf.MapSpec `ebpf:"settings"`
+	Counters    *ebpf.MapSpec `ebpf:"counters"`
+	Dialled     *ebpf.MapSpec `ebpf:"dialled"`
+	Dialling    *ebpf.MapSpec `ebpf:"dialling"`
+	Epoch       *ebpf.MapSpec `ebpf:"epoch"`
+	Flows       *ebpf.MapSpec `ebpf:"flows"`
+	Generations *ebpf.MapSpec `ebpf:"generations"`
+	Given       *ebpf.MapSpec `ebpf:"given"`
+	Lasts       *ebpf.MapSpec `ebpf:"lasts"`
+	Numbers     *ebpf.MapSpec `ebpf:"numbers"`
+	Others      *ebpf.MapSpec `ebpf:"others"`
+	Owners      *ebpf.MapSpec `ebpf:"owners"`
+	Places      *ebpf.MapSpec `ebpf:"places"`
+	Programs    *ebpf.MapSpec `ebpf:"programs"`
+	Recent      *ebpf.MapSpec `ebpf:"recent"`
+	Returned    *ebpf.MapSpec `ebpf:"returned"`
 }
 
 // objectVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectVariableSpecs struct {
+	Settings *ebpf.VariableSpec `ebpf:"settings"`
 }
 
 // objectObjects contains all objects after they have been loaded into the kernel.
@@ -132,38 +136,40 @@ func (o *objectObjects) Close() error {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectMaps struct {
-	Conversations *ebpf.Map `ebpf:"conversations"`
-	Counters      *ebpf.Map `ebpf:"counters"`
-	Dialled       *ebpf.Map `ebpf:"dialled"`
-	Flows         *ebpf.Map `ebpf:"flows"`
-	Given         *ebpf.Map `ebpf:"given"`
-	Led           *ebpf.Map `ebpf:"led"`
-	Numbers       *ebpf.Map `ebpf:"numbers"`
-	Others        *ebpf.Map `ebpf:"others"`
-	Owners        *ebpf.Map `ebpf:"owners"`
-	Peers         *ebpf.Map `ebpf:"peers"`
-	Places        *ebpf.Map `ebpf:"places"`
-	Programs      *ebpf.Map `ebpf:"programs"`
-	Returned      *ebpf.Map `ebpf:"returned"`
-	Settings      *ebpf.Map `ebpf:"settings"`
+	Counters    *ebpf.Map `ebpf:"counters"`
+	Dialled     *ebpf.Map `ebpf:"dialled"`
+	Dialling    *ebpf.Map `ebpf:"dialling"`
+	Epoch       *ebpf.Map `ebpf:"epoch"`
+	Flows       *ebpf.Map `ebpf:"flows"`
+	Generations *ebpf.Map `ebpf:"generations"`
+	Given       *ebpf.Map `ebpf:"given"`
+	Lasts       *ebpf.Map `ebpf:"lasts"`
+	Numbers     *ebpf.Map `ebpf:"numbers"`
+	Others      *ebpf.Map `ebpf:"others"`
+	Owners      *ebpf.Map `ebpf:"owners"`
+	Places      *ebpf.Map `ebpf:"places"`
+	Programs    *ebpf.Map `ebpf:"programs"`
+	Recent      *ebpf.Map `ebpf:"recent"`
+	Returned    *ebpf.Map `ebpf:"returned"`
 }
 
 func (m *objectMaps) Close() error {
 	return _ObjectClose(
-		m.Conversations,
 		m.Counters,
 		m.Dialled,
+		m.Dialling,
+		m.Epoch,
 		m.Flows,
+		m.Generations,
 		m.Given,
-		m.Led,
+		m.Lasts,
 		m.Numbers,
 		m.Others,
 		m.Owners,
-		m.Peers,
 		m.Places,
 		m.Programs,
+		m.Recent,
 		m.Returned,
-		m.Settings,
 	)
 }
 
@@ -171,6 +177,7 @@ func (m *objectMaps) Close() error {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectVariables struct {
+	Settings *ebpf.Variable `ebpf:"settings"`
 }
 
 // objectPrograms contains all programs after they have been loaded into the kernel.
@@ -180,8 +187,8 @@ type objectPrograms struct {
 	Arriving   *ebpf.Program `ebpf:"arriving"`
 	AtArriving *ebpf.Program `ebpf:"at_arriving"`
 	AtLeaving  *ebpf.Program `ebpf:"at_leaving"`
-	Egress     *ebpf.Program `ebpf:"egress"`
 	Leaving    *ebpf.Program `ebpf:"leaving"`
+	Now        *ebpf.Program `ebpf:"now"`
 }
 
 func (p *objectPrograms) Close() error {
@@ -189,8 +196,8 @@ func (p *objectPrograms) Close() error {
 		p.Arriving,
 		p.AtArriving,
 		p.AtLeaving,
-		p.Egress,
 		p.Leaving,
+		p.Now,
 	)
 }
 

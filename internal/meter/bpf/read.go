@@ -16,13 +16,21 @@ import (
 // batch is how many counters come from the kernel in one call.
 const batch = 4096
 
-// given is below which number counters are in use.
-func (c *Counter) given() (uint32, error) {
+// tables are the maps that hold what was counted.
+type tables struct{ owners, counters, given, others, epoch *ebpf.Map }
+
+func (c *Counter) tables() tables {
+	m := c.objects.Maps
+	return tables{m[objectMapOwners], m[objectMapCounters], m[objectMapGiven], m[objectMapOthers], m[objectMapEpoch]}
+}
+
+// used is below which number counters are in use.
+func (t tables) used() (uint32, error) {
 	var n uint64
-	if err := c.objects.Maps[objectMapGiven].Lookup(uint32(0), &n); err != nil {
+	if err := t.given.Lookup(uint32(0), &n); err != nil {
 		return 0, fmt.Errorf("given: %w", err)
 	}
-	return uint32(min(n+1, uint64(c.objects.Maps[objectMapOwners].MaxEntries()))), nil
+	return uint32(min(n+1, uint64(t.owners.MaxEntries()))), nil
 }
 
 // each calls f with the elements below n of an array.
@@ -49,45 +57,41 @@ func each[V any](m *ebpf.Map, n uint32, f func(number uint32, v *V)) error {
 }
 
 // read returns what was counted, and the numbers of the retired.
-func (c *Counter) read() (r meter.Reading, gone []uint32, err error) {
-	n, err := c.given()
+func (t tables) read(boot string, clock ticks) (r meter.Reading, gone []uint32, err error) {
+	n, err := t.used()
 	if err != nil {
 		return r, nil, err
 	}
 	// Owners first: a counter is given back by nobody but us, so its owner holds.
 	owners := make([]owner, n)
-	if err := each(c.objects.Maps[objectMapOwners], n, func(i uint32, o *owner) { owners[i] = *o }); err != nil {
+	if err := each(t.owners, n, func(i uint32, o *owner) { owners[i] = *o }); err != nil {
 		return r, nil, err
 	}
-	var s settings
-	if err := c.objects.Maps[objectMapSettings].Lookup(uint32(0), &s); err != nil {
-		return r, nil, fmt.Errorf("settings: %w", err)
+	if err := t.epoch.Lookup(uint32(0), &r.Epoch); err != nil {
+		return r, nil, fmt.Errorf("epoch: %w", err)
 	}
-	if r.At, err = sinceBoot(); err != nil {
-		return r, nil, err
-	}
-	r.Boot, r.Epoch, r.Wall, r.Totals = c.boot, s.Epoch, time.Now(), make(map[meter.Key]meter.Totals, n)
-	if err := each(c.objects.Maps[objectMapCounters], n, func(i uint32, v *counts) {
+	r.Boot, r.At, r.Wall, r.Totals = boot, clock.since, time.Now(), make(map[meter.Key]meter.Totals, n)
+	if err := each(t.counters, n, func(i uint32, v *counts) {
 		if *v == (counts{}) && owners[i].State == live {
 			return // just made; or two packets made it at once, and this one goes back
 		}
 		switch o := &owners[i]; o.State {
 		case live:
-			r.Totals[o.Key.meter()] = o.totals(v)
+			r.Totals[o.Key.meter()] = o.totals(v, clock)
 		case retired:
-			r.Gone = append(r.Gone, meter.Counter{Key: o.Key.meter(), Totals: o.totals(v)})
+			r.Gone = append(r.Gone, meter.Counter{Key: o.Key.meter(), Totals: o.totals(v, clock)})
 			gone = append(gone, i)
 		}
 	}); err != nil {
 		return r, nil, err
 	}
-	return r, gone, c.readOthers(&r)
+	return r, gone, t.readOthers(&r)
 }
 
 // readOthers adds what has no counter: a full map's by side; untracked packets, of which nobody
 // knows who opened what, as uncounted.
-func (c *Counter) readOthers(r *meter.Reading) error {
-	return each(c.objects.Maps[objectMapOthers], reasons*sides*ways, func(i uint32, w *way) {
+func (t tables) readOthers(r *meter.Reading) error {
+	return each(t.others, reasons*sides*ways, func(i uint32, w *way) {
 		if *w == (way{}) {
 			return
 		}
@@ -122,7 +126,7 @@ func (c *Counter) retire(keys []meter.Key) error {
 
 // end retires the counters that which tells.
 func (c *Counter) end(which func(uint32, *owner) bool) error {
-	n, err := c.given()
+	n, err := c.tables().used()
 	if err != nil {
 		return err
 	}
@@ -147,9 +151,22 @@ func (c *Counter) end(which func(uint32, *owner) bool) error {
 			return fmt.Errorf("numbers: %w", err)
 		}
 		o.State = retired
-		o.Generation++
 		if err := c.objects.Maps[objectMapOwners].Put(i, &o); err != nil {
 			return fmt.Errorf("owners: %w", err)
+		}
+	}
+	// From here on nobody finds one of these by its key, and who did before has kept it for his flow.
+	if err := c.wait(); err != nil {
+		return err
+	}
+	for i := range ended {
+		var g uint32
+		generations := c.objects.Maps[objectMapGenerations]
+		if err := generations.Lookup(i, &g); err != nil {
+			return fmt.Errorf("generations: %w", err)
+		}
+		if err := generations.Put(i, g+1); err != nil {
+			return fmt.Errorf("generations: %w", err)
 		}
 	}
 	return c.wait()
@@ -158,15 +175,10 @@ func (c *Counter) end(which func(uint32, *owner) bool) error {
 // release gives retired counters back.
 func (c *Counter) release(numbers []uint32) error {
 	for _, i := range numbers {
-		var o owner
-		owners := c.objects.Maps[objectMapOwners]
-		if err := owners.Lookup(i, &o); err != nil {
-			return fmt.Errorf("owners: %w", err)
-		}
 		if err := c.objects.Maps[objectMapCounters].Put(i, &counts{}); err != nil {
 			return fmt.Errorf("counters: %w", err)
 		}
-		if err := owners.Put(i, &owner{Generation: o.Generation}); err != nil {
+		if err := c.objects.Maps[objectMapOwners].Put(i, &owner{}); err != nil {
 			return fmt.Errorf("owners: %w", err)
 		}
 		if err := c.objects.Maps[objectMapReturned].Put(nil, i); err != nil {
@@ -217,7 +229,7 @@ func (c *Counter) sweep() error {
 
 // live lists the counters that have an owner, and since when.
 func (c *Counter) live() (map[uint32]uint64, error) {
-	n, err := c.given()
+	n, err := c.tables().used()
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +254,7 @@ func (c *Counter) unreturn() (numbers []uint32, err error) {
 			return nil, fmt.Errorf("returned: %w", err)
 		}
 	}
-	n, err := c.given()
+	n, err := c.tables().used()
 	if err != nil {
 		return nil, err
 	}
@@ -294,6 +306,27 @@ func sinceBoot() (time.Duration, error) {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
 		return 0, fmt.Errorf("time since boot: %w", err)
+	}
+	return time.Duration(t.Nano()), nil
+}
+
+// ticks reads both clocks.
+func (c *Counter) ticks() (t ticks, err error) {
+	if _, err := c.objects.Programs[objectProgNow].Run(&ebpf.RunOptions{Context: &t.jiffies, ContextOut: &t.jiffies}); err != nil {
+		return t, fmt.Errorf("program %s: %w", objectProgNow, err)
+	}
+	if t.each, err = tick(); err != nil {
+		return t, err
+	}
+	t.since, err = sinceBoot()
+	return t, err
+}
+
+// tick is how long a jiffy is: so fine is a coarse clock.
+func tick() (time.Duration, error) {
+	var t unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &t); err != nil {
+		return 0, fmt.Errorf("length of a tick: %w", err)
 	}
 	return time.Duration(t.Nano()), nil
 }

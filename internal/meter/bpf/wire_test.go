@@ -2,8 +2,12 @@ package bpf
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,14 +23,23 @@ func TestSizes(t *testing.T) {
 	}
 	for name, size := range map[string]int{
 		objectMapOwners: binary.Size(owner{}), objectMapCounters: binary.Size(counts{}),
-		objectMapOthers: binary.Size(way{}), objectMapSettings: binary.Size(settings{}),
+		objectMapOthers: binary.Size(way{}), objectMapEpoch: 8, objectMapGenerations: 4,
 	} {
 		if got := spec.Maps[name].ValueSize; int(got) != size {
 			t.Errorf("%s: %d bytes, read as %d", name, got, size)
 		}
 	}
+	if got := spec.Variables[objectVarSettings].Size(); int(got) != binary.Size(settings{}) {
+		t.Errorf("settings: %d bytes, written as %d", got, binary.Size(settings{}))
+	}
 	if got := spec.Maps[objectMapNumbers].KeySize; int(got) != binary.Size(key{}) {
 		t.Errorf("key: %d bytes, read as %d", got, binary.Size(key{}))
+	}
+	if d := spec.Maps[objectMapDialled]; d.MaxEntries != dialledPlaces || int(d.ValueSize) != binary.Size(front{}) {
+		t.Errorf("dialled: %v", d)
+	}
+	if got := spec.Maps[objectMapPlaces].ValueSize; int(got) != binary.Size(socketPlace{}) {
+		t.Errorf("places: %d bytes, read as %d", got, binary.Size(socketPlace{}))
 	}
 	if got := spec.Maps[objectMapOthers].MaxEntries; got != reasons*sides*ways {
 		t.Errorf("others: %d", got)
@@ -56,6 +69,24 @@ func TestKeys(t *testing.T) {
 	} {
 		if got := c.key.meter(); got != c.want {
 			t.Errorf("%+v, want %+v", got, c.want)
+		}
+	}
+}
+
+// Who has an older kernel is told which one it takes.
+func TestOldKernel(t *testing.T) {
+	var u *Unsupported
+	if err := refused(fmt.Errorf("load program: %w", unix.EINVAL)); !errors.As(err, &u) || !strings.Contains(u.Missing, "Linux 6.4") {
+		t.Error(err)
+	}
+}
+
+// A counter that was counted some ticks ago was counted then.
+func TestTicks(t *testing.T) {
+	now := ticks{jiffies: 1000, since: time.Minute, each: 4 * time.Millisecond}
+	for jiffies, want := range map[uint64]time.Duration{1000: time.Minute, 750: 59 * time.Second, 1001: time.Minute} {
+		if got := now.at(jiffies); got != want {
+			t.Errorf("%d: %v, want %v", jiffies, got, want)
 		}
 	}
 }

@@ -46,7 +46,7 @@ const (
 var currentLayout = "v4"
 
 // socketMaps are those of the socket layout.
-var socketMaps = []string{objectMapPlaces, objectMapPeers, objectMapConversations, objectMapElders}
+var socketMaps = []string{objectMapPlaces, objectMapPeers, objectMapConversations, objectMapElders, objectMapDialling, objectMapLasts}
 
 // hook is a place in the kernel that runs a program of ours.
 type hook struct {

@@ -18,9 +18,11 @@ import (
 const (
 	objectMapConnections   = "connections"
 	objectMapConversations = "conversations"
+	objectMapDialling      = "dialling"
 	objectMapElders        = "elders"
 	objectMapFrontends     = "frontends"
 	objectMapKept          = "kept"
+	objectMapLasts         = "lasts"
 	objectMapOptouts       = "optouts"
 	objectMapPeers         = "peers"
 	objectMapPlaces        = "places"
@@ -106,9 +108,11 @@ type objectProgramSpecs struct {
 type objectMapSpecs struct {
 	Connections   *ebpf.MapSpec `ebpf:"connections"`
 	Conversations *ebpf.MapSpec `ebpf:"conversations"`
+	Dialling      *ebpf.MapSpec `ebpf:"dialling"`
 	Elders        *ebpf.MapSpec `ebpf:"elders"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
 	Kept          *ebpf.MapSpec `ebpf:"kept"`
+	Lasts         *ebpf.MapSpec `ebpf:"lasts"`
 	Optouts       *ebpf.MapSpec `ebpf:"optouts"`
 	Peers         *ebpf.MapSpec `ebpf:"peers"`
 	Places        *ebpf.MapSpec `ebpf:"places"`
@@ -148,9 +152,11 @@ func (o *objectObjects) Close() error {
 type objectMaps struct {
 	Connections   *ebpf.Map `ebpf:"connections"`
 	Conversations *ebpf.Map `ebpf:"conversations"`
+	Dialling      *ebpf.Map `ebpf:"dialling"`
 	Elders        *ebpf.Map `ebpf:"elders"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
 	Kept          *ebpf.Map `ebpf:"kept"`
+	Lasts         *ebpf.Map `ebpf:"lasts"`
 	Optouts       *ebpf.Map `ebpf:"optouts"`
 	Peers         *ebpf.Map `ebpf:"peers"`
 	Places        *ebpf.Map `ebpf:"places"`
@@ -166,9 +172,11 @@ func (m *objectMaps) Close() error {
 	return _ObjectClose(
 		m.Connections,
 		m.Conversations,
+		m.Dialling,
 		m.Elders,
 		m.Frontends,
 		m.Kept,
+		m.Lasts,
 		m.Optouts,
 		m.Peers,
 		m.Places,

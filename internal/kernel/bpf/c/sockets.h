@@ -30,19 +30,6 @@ struct pair {
 	struct address endpoint;
 };
 
-/* What a socket was led to. */
-struct origin {
-	struct pair pair;
-	u32 used; /* seconds since boot */
-};
-
-/* An unconnected UDP socket can speak with so many Services at a time. */
-enum { TALKS = 4 };
-
-struct talks {
-	struct origin with[TALKS];
-};
-
 /*
  * What connected sockets were led to, by cookie: no two sockets have the same, and the kernel counts
  * them up. A place is its socket's alone until that is closed (see socket.c's released). Where both
@@ -63,17 +50,60 @@ struct {
 	__type(value, struct place);
 } places SEC(".maps");
 
-/* Both live with their sockets. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct origin);
-} peers SEC(".maps");
+/*
+ * What was dialled last, for who sees packets and no sockets: each connect() and each datagram that is
+ * sent to an address is noted, also where it was led nowhere.
+ *
+ * By CPU: the packet that a call sends passes the node's hooks on the same CPU before the call returns,
+ * as a rule.
+ */
+struct dial {
+	struct pair pair; /* service.protocol is 0 where the endpoint itself was dialled */
+	u32 check;	  /* of the pair */
+	u32 zero;
+	u64 at; /* jiffies */
+};
 
 struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct talks);
-} conversations SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct dial);
+} dialling SEC(".maps");
+
+/*
+ * By endpoint, for packets that were held up. And by endpoint and client: UDP's, if they are known, have their
+ * notes here alone, since who connects sends when he likes.
+ */
+struct last {
+	struct address service; /* its protocol is 0 where the endpoint itself was dialled */
+	u32 check;		/* of it and whose it is */
+	u64 at; /* jiffies */
+};
+
+enum { LASTS = 65536 };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LASTS);
+	__type(key, u32);
+	__type(value, struct last);
+} lasts SEC(".maps");
+
+INLINE u64 mix_ip(const u32 *ip)
+{
+	return ((u64)ip[0] << 32 | ip[1]) * 0x9e3779b97f4a7c15ULL + ((u64)ip[2] << 32 | ip[3]) * 0xc2b2ae3d27d4eb4fULL;
+}
+
+INLINE u64 mix(const struct address *a) { return mix_ip(a->ip) + last_word(a) * 0xd6e8feb86659fd93ULL; }
+
+/* whose_last is whom a note is of: an endpoint, or a client (not 0) of it. */
+INLINE u64 whose_last(u64 endpoint, u64 client) { return endpoint + client * 0xa0761d6478bd642fULL; }
+
+INLINE u32 check_last(u64 whose, u64 service) { return (whose ^ service * 0xe7037ed1a0b428dbULL) >> 32 | 1; }
+
+INLINE struct last *last_of(u64 whose)
+{
+	u32 at = whose >> 48;
+	return bpf_map_lookup_elem(&lasts, &at);
+}

@@ -17,18 +17,6 @@ enum { IPS_CONFIRMED = 1 << 3, IPS_SRC_NAT = 1 << 4, IPS_DST_NAT = 1 << 5, IPS_T
 enum { IP_CT_IS_REPLY = 3, NFCT_INFOMASK = 7 };
 enum { SKB_GSO_UDP_L4 = 1 << 17 };
 
-struct bpf_sock;
-
-struct __sk_buff {
-	u32 before[19], data, data_end, between[15];
-	u64 flow_keys, tstamp;
-	u32 wire_len, gso_segs;
-	union {
-		struct bpf_sock *sk;
-		u64 : 64;
-	} __attribute__((aligned(8)));
-};
-
 static long (*const bpf_tail_call)(void *ctx, void *programs, u32 index) = (void *)12;
 static long (*const bpf_map_push_elem)(void *map, const void *value, u64 flags) = (void *)87;
 static long (*const bpf_map_pop_elem)(void *map, void *value) = (void *)88;

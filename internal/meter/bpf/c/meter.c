@@ -27,11 +27,11 @@ struct key {
 
 enum { CLIENT = 1, SERVER = 2 };
 
-/* Who owns a counter. Another owner, or none any more, is another generation. */
+/* Who owns a counter. */
 struct owner {
 	struct key key;
-	u32 generation;
 	u32 state;
+	u32 zero;
 	u64 born; /* ns since boot */
 };
 
@@ -40,17 +40,16 @@ enum { FREE, LIVE, RETIRED };
 struct way {
 	u64 bytes, packets; /* of IP, as on the wire */
 	u64 headers;	    /* bytes of headers that cutting into packets adds, not in bytes */
+	u64 last;	    /* jiffies when it was counted last: the kernel has no other clock that costs nothing */
 };
 
+/* Requests and responses are often counted by two CPUs: each has a cache line of its own. */
 struct counts {
-	struct way request, response;
+	struct way request;
 	u64 connections;
-	u64 zero;
-};
-
-/* A connection's ends as they are before any translation. */
-struct ends {
-	struct address client, server;
+	u64 zero[3];
+	struct way response;
+	u64 zeros[4];
 };
 
 /* What a client dialled, as the socket path knows and packets do not tell. */
@@ -61,16 +60,15 @@ struct front {
 	u32 check; /* of the above and of whose it is */
 };
 
-struct settings {
-	u64 epoch;	/* of these counters: no other's are the same */
-	u64 room;	/* so many counters are given out at most */
-	u64 noting;	/* there is a socket path, and egress notes what its clients dialled */
-	char pods[8];	/* how names of pods' interfaces begin */
-};
+/* What stays as it is while these programs run: the kernel takes it for constants. */
+const volatile struct {
+	u64 room;	     /* so many counters are given out at most */
+	u64 noting;	     /* there is a socket path, which notes what its clients dial */
+	u64 second;	     /* in jiffies */
+	u64 pods, pods_mask; /* how names of pods' interfaces begin */
+} settings;
 
-enum { PREFIX = 8 };
-
-enum { COUNTERS = 65536, FLOWS = 262144, DIALLED = 65536 };
+enum { COUNTERS = 65536, FLOWS = 262144, DIALLED = 262144 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -85,6 +83,14 @@ struct {
 	__type(key, u32);
 	__type(value, struct counts);
 } counters SEC(".maps");
+
+/* Another owner of a counter, or none any more, is another generation. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, u32);
+	__type(value, u32);
+} generations SEC(".maps");
 
 /* How many counters were given out for the first time. */
 struct {
@@ -102,6 +108,17 @@ struct {
 	__type(key, struct key);
 	__type(value, u32);
 } numbers SEC(".maps");
+
+/*
+ * Numbers that were found or made by key, by place: most keys are found here without a look into the
+ * above. A number in 16 bits, and a tag of the key and the counter's generation.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, u32);
+	__type(value, u64);
+} recent SEC(".maps");
 
 /* Counters that were given back. */
 struct {
@@ -123,13 +140,14 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, struct settings);
-} settings SEC(".maps");
+	__type(value, u64);
+} epoch SEC(".maps");
 
 /*
  * Which counter a flow had last: its number in 16 bits, and a tag of the flow and the counter's
  * generation. One word, so that it is never read half. It saves the look-up by key, no more: a flow
- * whose word was overwritten by another's finds the same counter again.
+ * whose word was overwritten by another's finds the same counter again. Conntrack entries that lie
+ * side by side have words side by side: a new entry's word is in the cache as its neighbours' are.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -138,21 +156,16 @@ struct {
 	__type(value, u64);
 } flows SEC(".maps");
 
-/* What the socket path's clients dialled: by addresses, for a flow's first packet; and by conntrack
- * entry, for a flow whose word was overwritten. Who finds another's there finds none. */
+/*
+ * What the socket path's clients dialled, by addresses: for flows whose word was overwritten, or that
+ * were there before the meter. Who finds another's here finds none.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, DIALLED);
 	__type(key, u32);
 	__type(value, struct front);
 } dialled SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, FLOWS);
-	__type(key, u32);
-	__type(value, struct front);
-} led SEC(".maps");
 
 /* Programs of the hooks. A link to a hook cannot be given another program, but this can. */
 struct {
@@ -186,6 +199,7 @@ INLINE void count(struct way *w, const struct sk_buff *skb, u8 protocol)
 	}
 	add(&w->bytes, skb->len);
 	add(&w->packets, packets);
+	w->last = bpf_jiffies64();
 }
 
 /* Where packets are seen. */
@@ -197,14 +211,7 @@ enum { UNTRACKED, FULL };
 /* is_pods tells interfaces of pods by how their names begin. */
 INLINE int is_pods(const struct net_device *d)
 {
-	u32 zero = 0;
-	const struct settings *s = bpf_map_lookup_elem(&settings, &zero);
-	if (!s || !s->pods[0])
-		return 0;
-	for (int i = 0; i < PREFIX && s->pods[i]; i++)
-		if (d->name[i] != s->pods[i])
-			return 0;
-	return 1;
+	return settings.pods_mask && (*(const u64 *)d->name & settings.pods_mask) == settings.pods;
 }
 
 /* side_of tells which ends are on this node. */
@@ -241,25 +248,6 @@ INLINE void read_ip(struct ip *to, const union nf_inet_addr *from, u8 family)
 		to->word[i] = from->all[i];
 }
 
-INLINE void address_of(struct address *a, const struct ip *ip, u8 family, u16 port, u8 protocol)
-{
-	int v6 = family == AF_INET6;
-	a->ip[0] = v6 ? ip->word[0] : 0;
-	a->ip[1] = v6 ? ip->word[1] : 0;
-	a->ip[2] = v6 ? ip->word[2] : MAPPED;
-	a->ip[3] = v6 ? ip->word[3] : ip->word[0];
-	a->port = port;
-	a->protocol = protocol;
-}
-
-/* noting tells whether there is a socket path. */
-INLINE int noting(void)
-{
-	u32 zero = 0;
-	const struct settings *s = bpf_map_lookup_elem(&settings, &zero);
-	return s && s->noting;
-}
-
 /* cgroup_of is the cgroup of the node's own process that sends a request. */
 INLINE u64 cgroup_of(const struct bpf_nf_ctx *ctx, u32 at, int reply)
 {
@@ -274,12 +262,20 @@ INLINE u64 cgroup_of(const struct bpf_nf_ctx *ctx, u32 at, int reply)
 	return as(struct cgroup, sk->sk_cgrp_data.cgroup)->kn->id;
 }
 
+/* A connection's ends as they are before any translation. */
+struct ends {
+	struct ip client, server;
+	u16 client_port, port;
+	u8 protocol, family;
+};
+
 INLINE u64 stir_ends(const struct ends *p)
 {
-	u64 h = 1;
-	for (int i = 0; i < 4; i++)
-		h = stir(h, (u64)p->client.ip[i] << 32 | p->server.ip[i]);
-	return stir(h, (u64)p->client.port << 32 | (u32)p->server.port << 8 | p->client.protocol);
+	u64 h = (u64)p->client_port << 32 | (u32)p->port << 16 | (u32)p->protocol << 8 | p->family;
+	h = stir(h, (u64)p->client.word[0] << 32 | p->server.word[0]);
+	for (int i = 1; i < 4 && p->family == AF_INET6; i++)
+		h = stir(h, (u64)p->client.word[i] << 32 | p->server.word[i]);
+	return h;
 }
 
 INLINE u32 check_of(u64 whose, const struct front *f)
@@ -300,31 +296,82 @@ INLINE int read_front(const struct front *from, u64 whose, struct front *to)
 	return to->check == check_of(whose, to);
 }
 
-INLINE struct front *front_of(u64 whose)
+INLINE void address_of(struct address *a, const struct ip *ip, const struct key *k, u16 port)
 {
-	u32 at = whose % FLOWS;
-	return bpf_map_lookup_elem(&led, &at);
+	int v6 = k->family == AF_INET6;
+	a->ip[0] = v6 ? ip->word[0] : 0;
+	a->ip[1] = v6 ? ip->word[1] : 0;
+	a->ip[2] = v6 ? ip->word[2] : MAPPED;
+	a->ip[3] = v6 ? ip->word[3] : ip->word[0];
+	a->port = port;
+	a->protocol = k->protocol;
+	a->zero = 0;
+}
+
+/* just_dialled finds what was dialled on this CPU, if that was at once and leads to the server. It is said once. */
+INLINE int just_dialled(const struct address *server, u64 endpoint, struct address *service)
+{
+	u32 zero = 0;
+	struct dial *d = bpf_map_lookup_elem(&dialling, &zero);
+	if (!d || bpf_jiffies64() - d->at > 1 || !same(&d->pair.endpoint, server))
+		return 0;
+	*service = d->pair.service;
+	d->at = 0;
+	return d->check == check_last(endpoint, mix(service));
+}
+
+/* last_dialled finds what was dialled last of an endpoint, or by a client of it; not longer ago than limit. */
+INLINE int last_dialled(u64 whose, u64 limit, struct address *service)
+{
+	const struct last *l = last_of(whose);
+	if (!l || bpf_jiffies64() - once(l->at) > limit)
+		return 0;
+	for (int i = 0; i < 4; i++)
+		service->ip[i] = once(l->service.ip[i]);
+	service->port = once(l->service.port);
+	service->protocol = once(l->service.protocol);
+	return once(l->check) == check_last(whose, mix(service));
+}
+
+/* find_service finds what the socket path's client dialled whose first packet this is. */
+INLINE int find_service(const struct key *k, struct address *service)
+{
+	struct address server, client;
+	address_of(&server, &k->server, k, k->port);
+	u64 endpoint = mix(&server);
+	if (k->protocol == IPPROTO_UDP) {
+		address_of(&client, &k->client, k, 0);
+		if (last_dialled(whose_last(endpoint, mix_ip(client.ip)), -1, service))
+			return service->protocol;
+	}
+	if (just_dialled(&server, endpoint, service))
+		return service->protocol;
+	return last_dialled(whose_last(endpoint, 0), settings.second, service) && service->protocol;
 }
 
 /* find_front finds what the socket path's client dialled. The first packet keeps it for the flow. */
-INLINE void find_front(struct key *k, u64 whose, u16 client_port, int first)
+INLINE void find_front(struct key *k, u16 client_port, int first)
 {
+	struct ends p = {k->client, k->server, client_port, k->port, k->protocol, k->family};
+	u64 h = stir_ends(&p);
+	u32 at = h % DIALLED;
+	struct front *kept = bpf_map_lookup_elem(&dialled, &at);
 	struct front f = {};
-	struct front *kept = front_of(whose);
 	if (!kept)
 		return;
 	if (first) {
-		struct ends p = {};
-		address_of(&p.client, &k->client, k->family, client_port, k->protocol);
-		address_of(&p.server, &k->server, k->family, k->port, k->protocol);
-		u64 h = stir_ends(&p);
-		u32 at = h % DIALLED;
-		const struct front *d = bpf_map_lookup_elem(&dialled, &at);
-		if (!d || !read_front(d, h, &f))
+		struct address service = {};
+		int v6 = k->family == AF_INET6;
+		if (!find_service(k, &service))
 			return;
-		f.check = check_of(whose, &f);
+		f.ip.word[0] = v6 ? service.ip[0] : service.ip[3];
+		f.ip.word[1] = v6 ? service.ip[1] : 0;
+		f.ip.word[2] = v6 ? service.ip[2] : 0;
+		f.ip.word[3] = v6 ? service.ip[3] : 0;
+		f.port = service.port;
+		f.check = check_of(h, &f);
 		*kept = f;
-	} else if (!read_front(kept, whose, &f)) {
+	} else if (!read_front(kept, h, &f)) {
 		return;
 	}
 	k->front = f.ip;
@@ -338,10 +385,9 @@ INLINE u32 take(void)
 {
 	u32 zero = 0, number = 0;
 	u64 *g = bpf_map_lookup_elem(&given, &zero);
-	const struct settings *s = bpf_map_lookup_elem(&settings, &zero);
-	if (g && s && *g < s->room) {
+	if (g && *g < settings.room) {
 		number = __sync_fetch_and_add(g, 1) + 1;
-		if (number <= s->room && number < COUNTERS)
+		if (number <= settings.room && number < COUNTERS)
 			return number;
 	}
 	return bpf_map_pop_elem(&returned, &number) ? 0 : number;
@@ -372,6 +418,61 @@ static __attribute__((noinline)) u32 number_of(const struct key *k)
 
 INLINE u64 tag(u64 whose, u32 generation) { return stir(whose, generation) >> 16; }
 
+/* generation_of is that of a counter. Counter 0 is none. */
+INLINE const u32 *generation_of(u32 number) { return number ? bpf_map_lookup_elem(&generations, &number) : 0; }
+
+INLINE u64 word_of(u32 number, u64 whose, u32 generation) { return (u64)number << 48 | tag(whose, generation); }
+
+/* read_word finds the number in a word, if the word is whose it should be: else 0. */
+INLINE u32 read_word(u64 word, u64 whose, u32 *generation)
+{
+	u32 number = word >> 48;
+	const u32 *g = generation_of(number);
+	if (!g)
+		return 0;
+	*generation = once(*g);
+	return word == word_of(number, whose, *generation) ? number : 0;
+}
+
+INLINE u64 stir_key(const struct key *k)
+{
+	const u64 *words = (const u64 *)k;
+	u64 h = 0;
+	for (int i = 0; i < sizeof(*k) / 8; i++)
+		h = stir(h, words[i]);
+	return h;
+}
+
+INLINE int same_key(const struct key *a, const struct key *b)
+{
+	const u64 *x = (const u64 *)a, *y = (const u64 *)b;
+	u64 differ = 0;
+	for (int i = 0; i < sizeof(*a) / 8; i++)
+		differ |= x[i] ^ y[i];
+	return !differ;
+}
+
+/* find_number finds or makes a key's counter. */
+INLINE u32 find_number(const struct key *k, u32 *generation)
+{
+	u64 h = stir_key(k);
+	u32 at = h % COUNTERS;
+	u64 *there = bpf_map_lookup_elem(&recent, &at);
+	if (!there)
+		return 0;
+	u32 number = read_word(once(*there), h, generation);
+	const struct owner *o = number ? owner_of(number) : 0;
+	if (o && same_key(&o->key, k))
+		return number;
+	number = number_of(k);
+	const u32 *g = generation_of(number);
+	if (!g)
+		return 0;
+	*generation = once(*g);
+	*(volatile u64 *)there = word_of(number, h, *generation);
+	return number;
+}
+
 INLINE int meter(struct bpf_nf_ctx *ctx, u32 at)
 {
 	struct sk_buff *skb = ctx->skb;
@@ -392,14 +493,12 @@ INLINE int meter(struct bpf_nf_ctx *ctx, u32 at)
 	u16 client_port = dial->src.u.all;
 	u8 protocol = dial->dst.protonum;
 	u64 whose = stir(ct, (u64)client << 16 | client_port);
-	u32 slot = (u32)(ct >> 6) * 0x9e3779b1u >> 14; /* of FLOWS */
+	u32 slot = (ct >> 8) % FLOWS, generation = 0;
 	u64 *flow = bpf_map_lookup_elem(&flows, &slot);
 	if (!flow)
 		return NF_ACCEPT;
-	u64 word = *(volatile u64 *)flow;
-	u32 number = word >> 48;
-	struct owner *o = owner_of(number);
-	if (first || !number || !o || tag(whose, o->generation) != (word & 0xffffffffffffULL)) {
+	u32 number = first ? 0 : read_word(once(*flow), whose, &generation);
+	if (!number) {
 		struct key k = {};
 		k.protocol = protocol;
 		k.family = dial->src.l3num;
@@ -412,17 +511,16 @@ INLINE int meter(struct bpf_nf_ctx *ctx, u32 at)
 		if (status & IPS_DST_NAT) {
 			read_ip(&k.front, &dial->dst.u3, k.family);
 			k.front_port = has_ports(protocol) ? dial->dst.u.all : 0;
-		} else if (noting()) {
-			find_front(&k, whose, client_port, first);
+		} else if (settings.noting && k.side & CLIENT && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP)) {
+			find_front(&k, client_port, first);
 		}
 		k.cgroup = cgroup_of(ctx, at, reply);
-		number = number_of(&k);
-		o = owner_of(number);
-		if (!number || !o) {
+		number = find_number(&k, &generation);
+		if (!number) {
 			other(ctx, FULL, at, reply);
 			return NF_ACCEPT;
 		}
-		*(volatile u64 *)flow = (u64)number << 48 | tag(whose, o->generation);
+		*(volatile u64 *)flow = word_of(number, whose, generation);
 	}
 	struct counts *n = bpf_map_lookup_elem(&counters, &number);
 	if (!n)
@@ -448,119 +546,9 @@ SEC("netfilter") int at_arriving(struct bpf_nf_ctx *ctx)
 	return NF_ACCEPT;
 }
 
-/* origin_of finds what a socket dialled that the socket path led to an endpoint. */
-INLINE const struct address *origin_of(struct __sk_buff *skb, struct bpf_sock *sk, const struct address *endpoint)
+/* now tells the jiffies. */
+SEC("syscall") int now(u64 *jiffies)
 {
-	u64 cookie = bpf_get_socket_cookie(skb);
-	for (u32 i = 0; i < CHOICES; i++) {
-		u32 at = (cookie ^ i) % PLACES;
-		const struct place *p = bpf_map_lookup_elem(&places, &at);
-		if (p && p->cookie == cookie && same(&p->pair.endpoint, endpoint))
-			return &p->pair.service;
-	}
-	const struct origin *o = bpf_sk_storage_get(&peers, sk, 0, 0);
-	if (o && same(&o->pair.endpoint, endpoint))
-		return &o->pair.service;
-	if (endpoint->protocol == IPPROTO_TCP)
-		return 0;
-	const struct talks *t = bpf_sk_storage_get(&conversations, sk, 0, 0);
-	for (int i = 0; t && i < TALKS; i++)
-		if (t->with[i].pair.service.protocol && same(&t->with[i].pair.endpoint, endpoint))
-			return &t->with[i].pair.service;
+	*jiffies = bpf_jiffies64();
 	return 0;
-}
-
-/* note keeps what a packet's socket dialled, or forgets what another did that had the same addresses. */
-INLINE void note(struct __sk_buff *skb, struct bpf_sock *sk, const struct ends *p)
-{
-	u64 h = stir_ends(p);
-	u32 at = h % DIALLED;
-	struct front *there = bpf_map_lookup_elem(&dialled, &at);
-	const struct address *o = origin_of(skb, sk, &p->server);
-	struct front f = {};
-	if (!there)
-		return;
-	if (!o) {
-		if (read_front(there, h, &f))
-			there->check = 0;
-		return;
-	}
-	int v4 = o->ip[2] == MAPPED && !o->ip[1] && !o->ip[0];
-	f.port = o->port;
-	f.ip.word[0] = v4 ? o->ip[3] : o->ip[0];
-	f.ip.word[1] = v4 ? 0 : o->ip[1];
-	f.ip.word[2] = v4 ? 0 : o->ip[2];
-	f.ip.word[3] = v4 ? 0 : o->ip[3];
-	f.check = check_of(h, &f);
-	if (there->check != f.check)
-		*there = f;
-}
-
-/* Headers as they are on the wire. */
-struct ipv4 {
-	u8 length, before[8], protocol;
-	u16 sum;
-	u32 from, to;
-};
-
-struct ipv6 {
-	u8 before[6], protocol, hops;
-	u32 from[4], to[4];
-};
-
-struct ports {
-	u16 from, to;
-	u8 before[9], flags; /* of TCP */
-};
-
-enum { SYN = 2 };
-
-/* noted tells whether a header is of a packet that says something new: datagrams may be their flow's first, segments with SYN are. */
-INLINE int noted(u8 protocol, const void *header, const void *end)
-{
-	const struct ports *h = header;
-	if (protocol == IPPROTO_UDP)
-		return header + 4 <= end;
-	return protocol == IPPROTO_TCP && header + sizeof(*h) <= end && h->flags & SYN;
-}
-
-/* egress notes what sockets dialled that the socket path leads, as they send. */
-SEC("cgroup_skb/egress") int egress(struct __sk_buff *skb)
-{
-	const void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	const struct ipv4 *ip = data;
-	if (data + sizeof(*ip) > end)
-		return 1;
-	struct ends p = {};
-	const void *header;
-	u8 protocol;
-	if (ip->length >> 4 == 4) {
-		header = data + (ip->length & 15) * 4;
-		protocol = ip->protocol;
-		if (!noted(protocol, header, end))
-			return 1;
-		p.client.ip[2] = p.server.ip[2] = MAPPED;
-		p.client.ip[3] = ip->from;
-		p.server.ip[3] = ip->to;
-	} else {
-		const struct ipv6 *ip6 = data;
-		header = data + sizeof(*ip6);
-		if (header > end)
-			return 1;
-		protocol = ip6->protocol;
-		if (!noted(protocol, header, end))
-			return 1;
-		for (int i = 0; i < 4; i++) {
-			p.client.ip[i] = ip6->from[i];
-			p.server.ip[i] = ip6->to[i];
-		}
-	}
-	const struct ports *h = header;
-	p.client.port = h->from;
-	p.server.port = h->to;
-	p.client.protocol = p.server.protocol = protocol;
-	struct bpf_sock *sk = skb->sk;
-	if (sk)
-		note(skb, sk, &p);
-	return 1;
 }

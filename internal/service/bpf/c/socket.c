@@ -9,6 +9,34 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
+/* What a socket was led to. */
+struct origin {
+	struct pair pair;
+	u32 used; /* seconds since boot */
+};
+
+/* An unconnected UDP socket can speak with so many Services at a time. */
+enum { TALKS = 4 };
+
+struct talks {
+	struct origin with[TALKS];
+};
+
+/* Both live with their sockets. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct origin);
+} peers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct talks);
+} conversations SEC(".maps");
+
 /* One or two IPv4 endpoints with even shares are also beside their frontend: one look-up less. */
 struct near {
 	u32 ip;
@@ -446,7 +474,48 @@ INLINE int remember(struct bpf_sock_addr *ctx, struct origin *o)
 	return mine != 0;
 }
 
-INLINE int connect(struct bpf_sock_addr *ctx, struct origin *o)
+INLINE void note_last(u64 whose, const struct address *service, u64 t)
+{
+	struct last *l = last_of(whose);
+	u32 check = check_last(whose, mix(service));
+	if (!l)
+		return;
+	l->at = t;
+	if (l->check == check)
+		return;
+	l->service = *service;
+	l->check = check;
+}
+
+/* note keeps what was dialled for whoever sees the packet. A client that is not known is 0. */
+INLINE void note(const struct pair *p, u64 client)
+{
+	u32 zero = 0;
+	u64 endpoint = mix(&p->endpoint), t = bpf_jiffies64();
+	note_last(whose_last(endpoint, client), &p->service, t);
+	if (client)
+		return;
+	struct dial *d = bpf_map_lookup_elem(&dialling, &zero);
+	if (!d)
+		return;
+	d->pair = *p;
+	d->check = check_last(endpoint, mix(&p->service));
+	d->at = t;
+}
+
+/* note_call notes what a call dialled, which was led or not. Who connects by UDP sends when he likes: his
+ * note is found by who he is, if that is known, and not by the CPU. */
+INLINE void note_call(struct bpf_sock_addr *ctx, int led, const u32 *source, const struct pair *to)
+{
+	struct pair direct = {.endpoint = to->service};
+	u32 ip[4] = {};
+	u64 client = 0;
+	if (to->service.protocol == IPPROTO_UDP && find_client(ctx, &to->service, source, ip))
+		client = mix_ip(ip);
+	note(led ? to : &direct, client);
+}
+
+INLINE int lead_connect(struct bpf_sock_addr *ctx, struct origin *o)
 {
 	const struct settings *s = get_settings();
 	struct frontend f;
@@ -464,6 +533,16 @@ INLINE int connect(struct bpf_sock_addr *ctx, struct origin *o)
 		return 0;
 	count(counter);
 	return 1;
+}
+
+INLINE int connect(struct bpf_sock_addr *ctx, struct origin *o)
+{
+	int led = lead_connect(ctx, o);
+	u32 source[4] = {};
+	if (o->pair.service.protocol == IPPROTO_UDP)
+		bound_to(ctx, source);
+	note_call(ctx, led, source, &o->pair);
+	return led;
 }
 
 /* disconnect forgets where a socket was led to before, if it was. */
@@ -553,7 +632,7 @@ INLINE int talk(struct bpf_sock_addr *ctx, const struct settings *s, const u32 *
 	return 1;
 }
 
-INLINE int sendmsg(struct bpf_sock_addr *ctx, const u32 *source, struct origin *o)
+INLINE int lead_datagram(struct bpf_sock_addr *ctx, const u32 *source, struct origin *o)
 {
 	const struct settings *s = get_settings();
 	struct frontend f;
@@ -570,6 +649,13 @@ INLINE int sendmsg(struct bpf_sock_addr *ctx, const u32 *source, struct origin *
 		}
 	}
 	return talk(ctx, s, source, o, &f);
+}
+
+INLINE int sendmsg(struct bpf_sock_addr *ctx, const u32 *source, struct origin *o)
+{
+	int led = lead_datagram(ctx, source, o);
+	note_call(ctx, led, source, &o->pair);
+	return led;
 }
 
 /* origin_of finds the Service in whose name an endpoint speaks. */
