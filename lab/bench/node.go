@@ -34,6 +34,7 @@ type node struct {
 	peer     *peer.Peer
 	dir      string
 	cpus     cpus
+	meter    string      // --meter of the agent; empty: off, so that the other benchmarks are of Services alone
 	out      string      // why the peer takes part no more; empty: it does
 	met      bool        // Services that remember clients have met this one
 	changed  time.Time   // when the probe was last changed
@@ -208,7 +209,7 @@ func (n *node) do(at place, j driver.Job) (driver.Reply, error) {
 // start starts the peer on the given CPU and returns when.
 func (n *node) start(bin string, cpu int) (begin time.Time, err error) {
 	begin = time.Now()
-	n.peer, err = peer.Start(n.world, n.kind, n.url, peer.Options{Bin: bin, Dir: n.dir, Node: nodeName, CPU: cpu})
+	n.peer, err = peer.Start(n.world, n.kind, n.url, peer.Options{Bin: bin, Dir: n.dir, Node: nodeName, CPU: cpu, Meter: n.meter})
 	return begin, err
 }
 

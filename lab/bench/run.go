@@ -54,7 +54,8 @@ type effort struct {
 	removals                   int
 	churn                      []int // changes a second
 	churnLength                time.Duration
-	workers                    []int // connections at a time
+	meterLength                time.Duration // of the agent's load
+	workers                    []int         // connections at a time
 	streams                    []int
 }
 
@@ -65,7 +66,7 @@ func Full() Config {
 		changeSizes: []int{1_000, 10_000, 100_000}, churnSizes: []int{10_000},
 		cold:     []load{{Services: 1_000, Endpoints: 2}, {Services: 5_000, Endpoints: 50}, {Services: 10_000, Endpoints: 2}, {Services: 50_000, Endpoints: 2}, {Services: 100_000, Endpoints: 2}},
 		affinity: []int{10, 100, 1_000}, connects: 2_000, rateBatches: 3, streamBatches: 2, flips: 20, removals: 5,
-		churn: []int{10, 100, 1_000}, churnLength: 10 * time.Second, workers: []int{1, 16, 64}, streams: []int{1, 4},
+		churn: []int{10, 100, 1_000}, churnLength: 10 * time.Second, meterLength: 30 * time.Second, workers: []int{1, 16, 64}, streams: []int{1, 4},
 	}}
 }
 
@@ -76,7 +77,7 @@ func Short() Config {
 		changeSizes: []int{1_000}, churnSizes: []int{1_000},
 		cold:     []load{{Services: 10, Endpoints: 2}, {Services: 1_000, Endpoints: 2}},
 		affinity: []int{10, 100}, connects: 200, rateBatches: 1, streamBatches: 1, flips: 2, removals: 1,
-		churn: []int{10, 100, 1_000}, churnLength: time.Second, workers: []int{1, 16, 64}, streams: []int{1, 4},
+		churn: []int{10, 100, 1_000}, churnLength: time.Second, meterLength: 2 * time.Second, workers: []int{1, 16, 64}, streams: []int{1, 4},
 	}}
 }
 
@@ -104,7 +105,7 @@ func (b benchmark) roundsOf(rounds int) int {
 
 // benchmarks in the order in which they are shown.
 func benchmarks() []benchmark {
-	return []benchmark{overhead(), connect(), rate(), throughput(), coldStart(), programming(), churn(), removals(), memory(), affinity()}
+	return []benchmark{overhead(), connect(), rate(), throughput(), coldStart(), programming(), churn(), removals(), memory(), affinity(), metering()}
 }
 
 // Names are those of all benchmarks.

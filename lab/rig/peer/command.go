@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -43,10 +44,11 @@ func Command(w *rig.World, k Kind, api string, o Options) ([]string, error) {
 	if err := os.WriteFile(kubeconfig, []byte(kubeconfigFor(api)), 0o600); err != nil {
 		return nil, err
 	}
-	agent := []string{filepath.Join(o.Bin, "zonewise"), "agent", "--node=" + o.Node, "--kubeconfig=" + kubeconfig, "--listen=" + agentAddress}
+	agent := []string{filepath.Join(o.Bin, "zonewise"), "agent", "--node=" + o.Node, "--kubeconfig=" + kubeconfig, "--listen=" + agentAddress,
+		"--meter=" + cmp.Or(o.Meter, "off"), "--state-dir=" + o.Dir, "--bpffs=" + w.BPF}
 	switch k {
 	case Zonewise:
-		return append(agent, "--socket=require", "--cgroup="+w.Cgroup, "--bpffs="+w.BPF, "--netns-dir="+w.Namespaces), nil
+		return append(agent, "--socket=require", "--cgroup="+w.Cgroup, "--netns-dir="+w.Namespaces), nil
 	case ZonewiseNFT:
 		return append(agent, "--socket=off"), nil
 	}

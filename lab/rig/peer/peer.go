@@ -48,6 +48,8 @@ type Options struct {
 	Dir  string // directory for configuration and logs
 	Node string // the node's name
 	CPU  int    // the only one that it may use; less than 0: any
+	// Meter is the agent's --meter; empty: off.
+	Meter string
 }
 
 // grace is how long a program may take to end when asked to.
