@@ -62,3 +62,34 @@ func TestOpenNothing(t *testing.T) {
 		}
 	}
 }
+
+// Each goes through all that are there, and past what is none.
+func TestEach(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		ns, err := New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ns.Close()
+		if err := os.Symlink(ns.Path(), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "gone"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	refuse := errors.New("refused")
+	err := Each(dir, func() error {
+		at, err := os.Readlink("/proc/thread-self/ns/net")
+		seen[at] = true
+		return errors.Join(err, refuse)
+	})
+	if len(seen) != 2 || !errors.Is(err, refuse) {
+		t.Errorf("seen %v, %v", seen, err)
+	}
+	if err := Each(filepath.Join(dir, "nowhere"), func() error { return refuse }); err != nil {
+		t.Error(err)
+	}
+}

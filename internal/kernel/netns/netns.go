@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"github.com/vishvananda/netns"
@@ -84,6 +85,28 @@ func (n *NS) Close() error {
 		return nil
 	}
 	return n.handle.Close()
+}
+
+// Each does something in every namespace that a folder such as /run/netns names, whatever happens in others.
+// Those that go meanwhile are passed over; where there is no folder there are none.
+func Each(dir string, f func() error) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("namespaces: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		ns, err := Open(filepath.Join(dir, e.Name()))
+		if errors.Is(err, ErrGone) {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, ns.Do(f), ns.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // aside runs f on a thread which is thrown away after: it is never unlocked, so the runtime ends

@@ -3,8 +3,6 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 	"github.com/zonewise/zonewise/internal/kernel/sockets"
@@ -46,26 +44,10 @@ func (c *Counter) meetElders() error {
 	return errors.Join(note(), c.inPods(note))
 }
 
-// inPods does something in the network namespace of each pod. Those that go meanwhile are passed over.
+// inPods does something in the network namespace of each pod.
 func (c *Counter) inPods(f func() error) error {
 	if c.options.Namespaces == "" {
 		return nil
 	}
-	entries, err := os.ReadDir(c.options.Namespaces)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("namespaces: %w", err)
-	}
-	var errs []error
-	for _, e := range entries {
-		ns, err := netns.Open(filepath.Join(c.options.Namespaces, e.Name()))
-		if errors.Is(err, netns.ErrGone) {
-			continue
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		errs = append(errs, ns.Do(f), ns.Close())
-	}
-	return errors.Join(errs...)
+	return netns.Each(c.options.Namespaces, f)
 }

@@ -1,12 +1,9 @@
 package bpf
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 
 	"github.com/zonewise/zonewise/internal/kernel/bpf"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
@@ -24,29 +21,12 @@ func (m *machine) EndUDP() error {
 	return nil
 }
 
-// inPods does something in the network namespace of each pod, whatever happens in others. Those that
-// go meanwhile are passed over.
+// inPods does something in the network namespace of each pod.
 func (m *machine) inPods(f func() error) error {
 	if m.options.Namespaces == "" {
 		return nil
 	}
-	entries, err := os.ReadDir(m.options.Namespaces)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("namespaces: %w", err)
-	}
-	var errs []error
-	for _, e := range entries {
-		ns, err := netns.Open(filepath.Join(m.options.Namespaces, e.Name()))
-		if errors.Is(err, netns.ErrGone) {
-			continue
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		errs = append(errs, ns.Do(f), ns.Close())
-	}
-	return errors.Join(errs...)
+	return netns.Each(m.options.Namespaces, f)
 }
 
 // nodeCookie is by which programs know the node's own namespace.
