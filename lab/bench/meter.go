@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"time"
@@ -108,32 +109,34 @@ func (r *run) withAgent(s *stage, meter string, do func(n *node) error) (err err
 	return do(n)
 }
 
-// count makes a state the node's, until the function that it returns is called.
-func (n *node) count(c counting) (stop func() error, err error) {
-	acct := func(value string) error {
-		return n.world.Node.Do(func() error { return sysctl("net/netfilter/nf_conntrack_acct", value) })
-	}
-	switch c {
-	case conntrackCounts:
-		return func() error { return acct("0") }, acct("1")
-	case meterCounts:
-		var counter *bpf.Counter
-		err := n.world.Node.Do(func() (err error) {
-			counter, err = bpf.New(bpf.Options{
-				Pins: filepath.Join(n.world.BPF, "bench-meter"), Sockets: filepath.Join(n.world.BPF, "zonewise", bpf.SocketLayout),
-				Namespaces: n.world.Namespaces, PodInterface: "eni",
-			})
-			if err == nil {
-				err = counter.Attach()
-			}
-			return err
+// counts makes the node's a state, one after another.
+type counts struct {
+	node    *node
+	counter *bpf.Counter
+}
+
+func newCounts(n *node) (*counts, error) {
+	c := &counts{node: n}
+	return c, n.world.Node.Do(func() (err error) {
+		c.counter, err = bpf.New(bpf.Options{
+			Pins: filepath.Join(n.world.BPF, "bench-meter"), Sockets: filepath.Join(n.world.BPF, "zonewise", bpf.SocketLayout),
+			Namespaces: n.world.Namespaces, PodInterface: "eni",
 		})
-		if counter == nil {
-			return func() error { return nil }, err
+		return err
+	})
+}
+
+func (c *counts) become(state counting) error {
+	return c.node.world.Node.Do(func() error {
+		acct, meter := "0", c.counter.Detach
+		switch state {
+		case conntrackCounts:
+			acct = "1"
+		case meterCounts:
+			meter = c.counter.Attach
 		}
-		return func() error { return errors.Join(counter.Remove(), counter.Close()) }, err
-	}
-	return func() error { return nil }, nil
+		return errors.Join(sysctl("net/netfilter/nf_conntrack_acct", acct), meter())
+	})
 }
 
 // measures is what came of one state in a round.
@@ -147,6 +150,19 @@ func (r *run) meteredTraffic(s *stage) error {
 		if err := errors.Join(n.settle(r.cpus.rest), r.pinAll(true)); err != nil {
 			return err
 		}
+		counts, err := newCounts(n)
+		if err != nil {
+			return err
+		}
+		defer counts.counter.Close()
+		// Whoever is dialled has a counter by then, as he has on a node that has been up for a while.
+		warm := &measures{}
+		targets := n.targets(r.random, r.connects)
+		for range meterTurns {
+			if err := r.meteredTurn(counts, meterCounts, targets, warm); err != nil {
+				return err
+			}
+		}
 		for range s.benchmark.roundsOf(r.Rounds) {
 			found := map[counting]*measures{}
 			for range meterTurns {
@@ -155,7 +171,7 @@ func (r *run) meteredTraffic(s *stage) error {
 					if found[c] == nil {
 						found[c] = &measures{}
 					}
-					if err := errors.Join(r.ctx.Err(), r.meteredTurn(n, c, found[c])); err != nil {
+					if err := errors.Join(r.ctx.Err(), r.meteredTurn(counts, c, targets, found[c])); err != nil {
 						return fmt.Errorf("%s: %w", c, err)
 					}
 				}
@@ -166,14 +182,12 @@ func (r *run) meteredTraffic(s *stage) error {
 	})
 }
 
-func (r *run) meteredTurn(n *node, c counting, into *measures) (err error) {
+func (r *run) meteredTurn(counts *counts, c counting, targets []netip.AddrPort, into *measures) error {
 	r.tidy()
-	stop, err := n.count(c)
-	defer func() { err = errors.Join(err, stop()) }()
-	if err != nil {
+	n := counts.node
+	if err := counts.become(c); err != nil {
 		return err
 	}
-	targets := n.targets(r.random, r.connects)
 	count := r.connects/meterTurns + 1
 	for _, times := range []int{count/10 + 1, count} { // the first ones find caches cold
 		reply, err := n.do(inPod, driver.Job{Task: driver.Connect, Targets: targets, Count: times, Seed: r.random.Uint64()})

@@ -3,12 +3,10 @@
 package bpf
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -32,7 +30,9 @@ const (
 func (c *Counter) become(b *testing.B, state int) {
 	b.Helper()
 	if state == off {
-		c.detach(b)
+		if err := c.Detach(); err != nil {
+			b.Fatal(err)
+		}
 		return
 	}
 	if err := c.Attach(); err != nil {
@@ -70,17 +70,6 @@ func (w *world) sideBySide(b *testing.B, c *Counter, n int, unit string, sample 
 		slices.Sort(samples[state])
 		b.ReportMetric(samples[state][len(samples[state])/10], name+"-p10-ns/"+unit)
 		b.ReportMetric(samples[state][len(samples[state])/2], name+"-p50-ns/"+unit)
-	}
-}
-
-// detach takes the programs from their hooks.
-func (c *Counter) detach(b *testing.B) {
-	b.Helper()
-	for name, l := range c.links {
-		if err := errors.Join(os.Remove(c.linkPin(name)), l.Close()); err != nil {
-			b.Fatal(err)
-		}
-		delete(c.links, name)
 	}
 }
 

@@ -5,6 +5,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -106,7 +107,7 @@ func (c *Counter) open() error {
 
 // settings are what the programs take for constants.
 func (c *Counter) settings(spec *ebpf.CollectionSpec) (*settings, error) {
-	s := &settings{Room: uint64(spec.Maps[objectMapOwners].MaxEntries - 1)} // counter 0 is none
+	s := &settings{Seed: rand.Uint64(), Room: uint64(spec.Maps[objectMapOwners].MaxEntries - 1)} // counter 0 is none
 	if n := uint64(c.options.Room); n > 0 {
 		s.Room = min(n, s.Room)
 	}
@@ -191,17 +192,30 @@ func (c *Counter) Attach() error {
 	return nil
 }
 
-// Remove takes programs and counters away.
-func (c *Counter) Remove() error {
+// Detach takes the programs from their hooks. What was counted stays, and is counted on after Attach.
+func (c *Counter) Detach() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.detach(); err != nil {
+		return fmt.Errorf("meter: %w", err)
+	}
+	return nil
+}
+
+func (c *Counter) detach() error {
 	var errs []error
 	for name, l := range c.links {
 		errs = append(errs, os.RemoveAll(c.linkPin(name)), l.Close())
 		delete(c.links, name)
 	}
-	errs = append(errs, os.RemoveAll(c.options.Pins))
-	if err := errors.Join(errs...); err != nil {
+	return errors.Join(errs...)
+}
+
+// Remove takes programs and counters away.
+func (c *Counter) Remove() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := errors.Join(c.detach(), os.RemoveAll(c.options.Pins)); err != nil {
 		return fmt.Errorf("meter: %w", err)
 	}
 	return nil

@@ -395,6 +395,29 @@ func TestKilledWhileRetiring(t *testing.T) {
 	}
 }
 
+// What is detached counts nothing, and counts on afterwards.
+func TestDetach(t *testing.T) {
+	w := newWorld(t)
+	w.rules(t)
+	w.servers(t)
+	c := w.start(t)
+	web := netip.AddrPortFrom(podAddr(1, false), 8080)
+	ask(t, w.pods[0], "tcp", web, 1000)
+	counted := total(w.settled(t, c, 0)).Bytes()
+	if err := c.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, w.pods[0], "tcp", web, 1000)
+	if r := w.read(t, c); total(r).Bytes() != counted {
+		t.Errorf("%+v", r)
+	}
+	in(t, w.node, c.Attach)
+	ask(t, w.pods[0], "tcp", web, 1000)
+	if r := w.read(t, c); len(r.Totals) != 1 || total(r).Bytes() < 2*counted-1000 || total(r).Connections != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // What is removed leaves nothing behind, and whoever comes then begins anew.
 func TestRemove(t *testing.T) {
 	w := newWorld(t)

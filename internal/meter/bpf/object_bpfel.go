@@ -24,6 +24,7 @@ const (
 	objectMapGenerations = "generations"
 	objectMapGiven       = "given"
 	objectMapLasts       = "lasts"
+	objectMapLed         = "led"
 	objectMapNumbers     = "numbers"
 	objectMapOthers      = "others"
 	objectMapOwners      = "owners"
@@ -100,6 +101,7 @@ type objectMapSpecs struct {
 	Generations *ebpf.MapSpec `ebpf:"generations"`
 	Given       *ebpf.MapSpec `ebpf:"given"`
 	Lasts       *ebpf.MapSpec `ebpf:"lasts"`
+	Led         *ebpf.MapSpec `ebpf:"led"`
 	Numbers     *ebpf.MapSpec `ebpf:"numbers"`
 	Others      *ebpf.MapSpec `ebpf:"others"`
 	Owners      *ebpf.MapSpec `ebpf:"owners"`
@@ -144,6 +146,7 @@ type objectMaps struct {
 	Generations *ebpf.Map `ebpf:"generations"`
 	Given       *ebpf.Map `ebpf:"given"`
 	Lasts       *ebpf.Map `ebpf:"lasts"`
+	Led         *ebpf.Map `ebpf:"led"`
 	Numbers     *ebpf.Map `ebpf:"numbers"`
 	Others      *ebpf.Map `ebpf:"others"`
 	Owners      *ebpf.Map `ebpf:"owners"`
@@ -163,6 +166,7 @@ func (m *objectMaps) Close() error {
 		m.Generations,
 		m.Given,
 		m.Lasts,
+		m.Led,
 		m.Numbers,
 		m.Others,
 		m.Owners,

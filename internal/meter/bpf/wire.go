@@ -38,8 +38,8 @@ func (a socketAddress) addrPort() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(a.IP).Unmap(), binary.BigEndian.Uint16(a.Port[:]))
 }
 
-// dialledPlaces is how many flows' fronts are kept.
-const dialledPlaces = 262144
+// dialledPlaces is how many flows of before there was a meter are kept.
+const dialledPlaces = 65536
 
 // front is what a client dialled.
 type front struct {
@@ -95,8 +95,8 @@ type counts struct {
 
 // settings are what stays as it is while programs run.
 type settings struct {
-	Room, Noting, Second uint64
-	Pods, PodsMask       [8]byte // how names of pods' interfaces begin
+	Room, Noting, Second, Seed uint64
+	Pods, PodsMask             [8]byte // how names of pods' interfaces begin
 }
 
 // Reasons why packets have no counter; each has elements of others for every side, and for requests and responses.

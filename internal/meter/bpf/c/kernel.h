@@ -9,6 +9,7 @@
 #include "words.h"
 
 enum { BPF_MAP_TYPE_PROG_ARRAY = 3, BPF_MAP_TYPE_QUEUE = 22 };
+enum { BPF_F_MMAPABLE = 1 << 10 };
 enum { NF_ACCEPT = 1 };
 enum { IPPROTO_DCCP = 33, IPPROTO_SCTP = 132, IPPROTO_UDPLITE = 136 };
 enum { TCP_TIME_WAIT = 6, TCP_NEW_SYN_RECV = 12 };

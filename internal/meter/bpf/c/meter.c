@@ -43,7 +43,8 @@ struct way {
 	u64 last;	    /* jiffies when it was counted last: the kernel has no other clock that costs nothing */
 };
 
-/* Requests and responses are often counted by two CPUs: each has a cache line of its own. */
+/* Requests and responses are often counted by two CPUs: each has a cache line of its own. (What can be mapped
+ * begins at a page.) */
 struct counts {
 	struct way request;
 	u64 connections;
@@ -65,10 +66,11 @@ const volatile struct {
 	u64 room;	     /* so many counters are given out at most */
 	u64 noting;	     /* there is a socket path, which notes what its clients dial */
 	u64 second;	     /* in jiffies */
+	u64 seed;	     /* nobody knows which keys have the same tag */
 	u64 pods, pods_mask; /* how names of pods' interfaces begin */
 } settings;
 
-enum { COUNTERS = 65536, FLOWS = 262144, DIALLED = 262144 };
+enum { COUNTERS = 65536, FLOWS = 262144, DIALLED = 65536 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -80,6 +82,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, COUNTERS);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32);
 	__type(value, struct counts);
 } counters SEC(".maps");
@@ -111,7 +114,8 @@ struct {
 
 /*
  * Numbers that were found or made by key, by place: most keys are found here without a look into the
- * above. A number in 16 bits, and a tag of the key and the counter's generation.
+ * above. A number in 16 bits, and a tag of the key and the counter's generation: with the place that is 64
+ * bits of the key, so that it is not read for this.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -157,9 +161,16 @@ struct {
 } flows SEC(".maps");
 
 /*
- * What the socket path's clients dialled, by addresses: for flows whose word was overwritten, or that
- * were there before the meter. Who finds another's here finds none.
+ * What the socket path's clients dialled, for flows whose word was overwritten: by conntrack entry, as words
+ * are; and for those that were there before the meter, by addresses. Who finds another's here finds none.
  */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FLOWS);
+	__type(key, u32);
+	__type(value, struct front);
+} led SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, DIALLED);
@@ -349,13 +360,20 @@ INLINE int find_service(const struct key *k, struct address *service)
 	return last_dialled(whose_last(endpoint, 0), settings.second, service) && service->protocol;
 }
 
-/* find_front finds what the socket path's client dialled. The first packet keeps it for the flow. */
-INLINE void find_front(struct key *k, u16 client_port, int first)
+/* find_elder finds what was dialled before there was a meter. */
+INLINE int find_elder(const struct key *k, u16 client_port, struct front *to)
 {
 	struct ends p = {k->client, k->server, client_port, k->port, k->protocol, k->family};
 	u64 h = stir_ends(&p);
 	u32 at = h % DIALLED;
-	struct front *kept = bpf_map_lookup_elem(&dialled, &at);
+	const struct front *kept = bpf_map_lookup_elem(&dialled, &at);
+	return kept && read_front(kept, h, to);
+}
+
+/* find_front finds what the socket path's client dialled. The first packet keeps it for the flow. */
+INLINE void find_front(struct key *k, u64 whose, u32 slot, u16 client_port, int first)
+{
+	struct front *kept = bpf_map_lookup_elem(&led, &slot);
 	struct front f = {};
 	if (!kept)
 		return;
@@ -369,9 +387,9 @@ INLINE void find_front(struct key *k, u16 client_port, int first)
 		f.ip.word[2] = v6 ? service.ip[2] : 0;
 		f.ip.word[3] = v6 ? service.ip[3] : 0;
 		f.port = service.port;
-		f.check = check_of(h, &f);
+		f.check = check_of(whose, &f);
 		*kept = f;
-	} else if (!read_front(kept, h, &f)) {
+	} else if (!read_front(kept, whose, &f) && !find_elder(k, client_port, &f)) {
 		return;
 	}
 	k->front = f.ip;
@@ -437,19 +455,10 @@ INLINE u32 read_word(u64 word, u64 whose, u32 *generation)
 INLINE u64 stir_key(const struct key *k)
 {
 	const u64 *words = (const u64 *)k;
-	u64 h = 0;
+	u64 h = settings.seed;
 	for (int i = 0; i < sizeof(*k) / 8; i++)
 		h = stir(h, words[i]);
 	return h;
-}
-
-INLINE int same_key(const struct key *a, const struct key *b)
-{
-	const u64 *x = (const u64 *)a, *y = (const u64 *)b;
-	u64 differ = 0;
-	for (int i = 0; i < sizeof(*a) / 8; i++)
-		differ |= x[i] ^ y[i];
-	return !differ;
 }
 
 /* find_number finds or makes a key's counter. */
@@ -461,8 +470,7 @@ INLINE u32 find_number(const struct key *k, u32 *generation)
 	if (!there)
 		return 0;
 	u32 number = read_word(once(*there), h, generation);
-	const struct owner *o = number ? owner_of(number) : 0;
-	if (o && same_key(&o->key, k))
+	if (number)
 		return number;
 	number = number_of(k);
 	const u32 *g = generation_of(number);
@@ -512,7 +520,7 @@ INLINE int meter(struct bpf_nf_ctx *ctx, u32 at)
 			read_ip(&k.front, &dial->dst.u3, k.family);
 			k.front_port = has_ports(protocol) ? dial->dst.u.all : 0;
 		} else if (settings.noting && k.side & CLIENT && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP)) {
-			find_front(&k, client_port, first);
+			find_front(&k, whose, slot, client_port, first);
 		}
 		k.cgroup = cgroup_of(ctx, at, reply);
 		number = find_number(&k, &generation);
