@@ -97,6 +97,27 @@ func (o *Owners) Leave(p Place, who model.Party, at time.Duration) {
 	o.parties[p.plain()].until(who, at)
 }
 
+// Tenure is that a party had an address from an instant on, until To; 0 is still.
+type Tenure struct {
+	Addr     netip.Addr
+	Who      model.Party
+	From, To time.Duration
+}
+
+// Last lists who had each of some addresses last, by address.
+func (o *Owners) Last(of map[netip.Addr]bool) []Tenure {
+	var out []Tenure
+	for a := range of {
+		a = a.Unmap()
+		if s := o.parties[Place{Addr: a}]; len(s) > 0 {
+			t := s[len(s)-1]
+			out = append(out, Tenure{a, t.value, t.from, t.to})
+		}
+	}
+	slices.SortFunc(out, func(a, b Tenure) int { return a.Addr.Compare(b.Addr) })
+	return out
+}
+
 // Run tells which party the processes of a cgroup are, by its id.
 func (o *Owners) Run(cgroup uint64, who model.Party, from, to time.Duration) {
 	o.processes[cgroup] = o.processes[cgroup].with(tenure[model.Party]{who, from, to}, model.Party.Compare)

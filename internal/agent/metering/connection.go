@@ -88,7 +88,7 @@ func (m *Meter) journal(conn connection) (*stream.Client, error) {
 // Clean takes away what an agent kept on the node.
 func Clean(stateDir string) error {
 	var errs []error
-	for _, name := range []string{Journal, Journal + ".tmp", Journal + ".bad", "meter.pem", "meter.pem.tmp"} {
+	for _, name := range []string{Journal, Journal + ".tmp", Journal + ".bad", "meter.pem", "meter.pem.tmp", Owners, Owners + ".tmp"} {
 		if err := os.Remove(filepath.Join(stateDir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}

@@ -32,6 +32,7 @@ type counting struct {
 	counter Counter
 	reports Reports
 	names   *names
+	memory  *memory
 	metrics *metrics
 	log     *slog.Logger
 
@@ -47,10 +48,14 @@ type counting struct {
 // first reading before anything is counted.
 func (c *counting) begin() error {
 	if mark := c.reports.Mark(); !c.known && len(mark) > 0 {
-		if err := c.before.UnmarshalBinary(mark); err != nil {
+		var err error
+		if err = c.before.UnmarshalBinary(mark); err != nil {
 			c.log.Warn("meter: what was told before is not known; it begins anew", "err", err)
 		} else {
 			c.known = true
+			if c.names.recalled, err = c.memory.recall(c.before.Boot); err != nil {
+				c.log.Warn("meter: pods that have gone since are not known", "err", err)
+			}
 		}
 	}
 	if !c.known {
@@ -117,14 +122,14 @@ func (c *counting) round() error {
 		return nil // the reading before stays
 	}
 	before := c.before.At
+	c.addresses = counted(now)
+	if err := c.memory.keep(now.Boot, c.names.pods(c.addresses)); err != nil {
+		c.log.Warn("meter: for an agent that comes after this one", "err", err)
+	}
 	if err := c.keep(now, flows); err != nil {
 		return err
 	}
 	c.metrics.read(len(now.Totals)+len(now.Gone), c.counter.Capacity())
-	c.addresses = make(map[netip.Addr]bool, 2*len(now.Totals))
-	for k := range now.Totals {
-		c.addresses[k.Client], c.addresses[k.Server.Addr()] = true, true
-	}
 	if now.At-c.forgot >= time.Minute {
 		c.names.owners.Forget(now.At)
 		c.forgot = now.At

@@ -130,7 +130,7 @@ func (m *Meter) Run(ctx context.Context) {
 		return
 	}
 	defer counter.Close()
-	m.count = &counting{counter: counter, reports: client, names: m.names, metrics: m.metrics, log: m.site.Log}
+	m.count = &counting{counter: counter, reports: client, names: m.names, memory: &memory{path: m.file(Owners)}, metrics: m.metrics, log: m.site.Log}
 	m.client.Store(client)
 	var wg sync.WaitGroup
 	wg.Go(func() { reflect.RunResidents(ctx, m.site.Client, m.names.residents, m.site.Node) })

@@ -27,6 +27,7 @@ type names struct {
 	cgroups   func(container string) []uint64
 	log       *slog.Logger
 
+	recalled   []meter.Tenure  // what an earlier agent kept of pods
 	told       *state.Snapshot // of residents
 	toldServed *state.Snapshot
 	processes  map[uint64]process
@@ -200,11 +201,21 @@ func (n *names) hold(was, now *state.Snapshot, nodes []string, pods []model.Name
 	for _, p := range pods {
 		compare(pod(was, p), pod(now, p))
 	}
+	if first {
+		for _, t := range n.recalled {
+			n.owners.Own(meter.Place{Addr: t.Addr}, t.Who, t.From, t.To)
+		}
+		// Who went while there was no agent: an address that the next one has, it left for that one.
+		defer n.left(at)
+	}
 	for _, f := range gone {
 		n.owners.Leave(f.place, f.who, at)
 	}
 	slices.SortStableFunc(come, func(a, b holding) int { return a.since.Compare(b.since) })
 	for _, f := range come {
+		if first && slices.ContainsFunc(n.recalled, func(t meter.Tenure) bool { return t.Addr == f.place.Addr && t.Who == f.who && t.To == 0 }) {
+			continue
+		}
 		since := sinceBoot(f.since, at, wall)
 		takes := at
 		if first {
@@ -212,6 +223,27 @@ func (n *names) hold(was, now *state.Snapshot, nodes []string, pods []model.Name
 		}
 		n.owners.Take(f.place, f.who, since, takes)
 	}
+}
+
+// left ends what an earlier agent kept of pods that are not there any more.
+func (n *names) left(at time.Duration) {
+	there := map[meter.Place]model.Party{}
+	for p := range n.told.Pods() {
+		for _, f := range pod(n.told, p.Name) {
+			there[f.place] = f.who
+		}
+	}
+	for _, t := range n.recalled {
+		if place := (meter.Place{Addr: t.Addr}); there[place] != t.Who {
+			n.owners.Leave(place, t.Who, at)
+		}
+	}
+	n.recalled = nil
+}
+
+// pods are the owners of addresses that are pods.
+func (n *names) pods(of map[netip.Addr]bool) []meter.Tenure {
+	return slices.DeleteFunc(n.owners.Last(of), func(t meter.Tenure) bool { return t.Who.Kind != model.PodParty })
 }
 
 // sinceBoot is when something was, on the clock of readings, or 0 if it was before that began.

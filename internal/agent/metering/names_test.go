@@ -153,6 +153,40 @@ func TestAddressReusedWithinASecond(t *testing.T) {
 	}
 }
 
+// A pod that goes while no agent runs is known to the next one, and so is whoever gets its address meanwhile.
+func TestPodsGoWhileNoAgentRuns(t *testing.T) {
+	for _, node := range []string{"a1", "b1"} {
+		w := newWorld(t)
+		for i, workload := range []string{"deployment/gone", "deployment/old", "deployment/there"} {
+			w.puts(w.pod(workload[11:], node, workload, fmt.Sprintf("10.0.1.%d", i)))
+		}
+		w.look()
+		send := func(bytes uint64, from ...int) {
+			for _, i := range from {
+				w.kernel.send(key(fmt.Sprintf("10.0.1.%d", i), "10.0.2.1:80"), bytes)
+			}
+		}
+		send(100, 0, 1, 2)
+		w.read()
+		w.kernel.pass(time.Second)
+		send(10, 0, 1, 2)
+		// The agent dies, and the pods.
+		w.deletes("gone")
+		w.deletes("old")
+		w.kernel.pass(time.Second)
+		w.puts(w.pod("young", node, "deployment/young", "10.0.1.1"))
+		w.start(nil)
+		w.read()
+		send(1, 1, 2)
+		w.kernel.pass(10 * time.Second)
+		w.read()
+		want := map[string]uint64{"deployment/gone": 110, "deployment/old": 110, "deployment/there": 111, "deployment/young": 1}
+		if diff := cmp.Diff(want, w.bytes(clientWorkload)); diff != "" {
+			t.Errorf("pods of %s: %s", node, diff)
+		}
+	}
+}
+
 // News of pods that nobody here talks with costs no reading.
 func TestOnlyNewsThatMattersIsARead(t *testing.T) {
 	w := newWorld(t)

@@ -373,7 +373,7 @@ func TestAnEarlierAgentIsStillThere(t *testing.T) {
 
 func TestClean(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"meter.journal", "meter.pem", "other"} {
+	for _, name := range []string{"meter.journal", "meter.pem", "meter.owners", "other"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}

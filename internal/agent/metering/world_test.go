@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -180,10 +181,11 @@ type world struct {
 	book     *book
 	cgroups  map[string][]uint64
 	local    []netip.Addr
+	dir      string // outlives agents
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{T: t, kernel: newKernel(), disk: &disk{}, services: state.New(), cgroups: map[string][]uint64{}}
+	w := &world{T: t, kernel: newKernel(), disk: &disk{}, services: state.New(), cgroups: map[string][]uint64{}, dir: t.TempDir()}
 	w.start(nil)
 	return w
 }
@@ -199,7 +201,7 @@ func (w *world) start(l *life) {
 		Addresses: func() ([]netip.Addr, error) { return w.local, nil }, Cgroups: func(c string) []uint64 { return w.cgroups[c] }}
 	w.meter = New(o, Site{Node: "a1", Tables: w.services, Served: w.services.Snapshot, Log: slog.New(slog.DiscardHandler)})
 	w.book = &book{disk: w.disk, life: l}
-	w.meter.count = &counting{counter: &handle{kernel: w.kernel, life: l}, reports: w.book, names: w.meter.names, metrics: w.meter.metrics, log: w.meter.site.Log}
+	w.meter.count = &counting{counter: &handle{kernel: w.kernel, life: l}, reports: w.book, names: w.meter.names, memory: &memory{path: filepath.Join(w.dir, Owners)}, metrics: w.meter.metrics, log: w.meter.site.Log}
 	w.meter.names.residents.Update(noon, func(tx *state.Tx) {
 		if before != nil {
 			for n := range before.Nodes() {
