@@ -176,11 +176,37 @@ func TestGrace(t *testing.T) {
 			t.Errorf("%d to %d: %v", c.from, c.to, flows[0].Client)
 		}
 	}
-	o.Forget(40 * time.Second)
+	o.Forget(10 * time.Minute)
 	k := key("10.0.1.7", "10.0.2.1:80")
 	flows, _ := meter.Fold(reading(20*time.Second, nil), reading(21*time.Second, map[meter.Key]meter.Totals{k: {FlowCount: bytes(6)}}), o)
 	if flows[0].Client.Kind != model.Outside {
 		t.Error("nobody was forgotten")
+	}
+}
+
+// Whoever calls a pod that has gone calls where it was, for a while.
+func TestAddressOfWhoHasLeft(t *testing.T) {
+	const s, min = time.Second, time.Minute
+	o := meter.NewOwners(node("a", "a1"), s)
+	o.Own(addr("10.0.2.7"), pod("b", "b1", "x", "deployment/old"), 0, 10*s)
+	o.Own(addr("10.0.2.7"), pod("c", "c1", "x", "deployment/y"), 20*s, min)
+	there := model.Party{Kind: model.Unknown, Zone: "c", Node: "c1"}
+	outside := model.Party{Kind: model.Outside, Block: meter.Internet}
+	for _, forget := range []time.Duration{0, 3 * min} {
+		o.Forget(forget)
+		for _, c := range []struct {
+			from, to time.Duration
+			want     model.Party
+		}{
+			{min + 2*s, 2 * min, there}, {5 * min, 6 * min, there}, {6*min + s, 7 * min, outside},
+		} {
+			k := key("10.0.1.1", "10.0.2.7:80")
+			flows, lost := meter.Fold(reading(c.from, map[meter.Key]meter.Totals{k: {FlowCount: bytes(5)}}),
+				reading(c.to, map[meter.Key]meter.Totals{k: {FlowCount: bytes(6)}}), o)
+			if flows[0].Server != c.want || lost.Ambiguous > 0 {
+				t.Errorf("forgotten until %v, from %v to %v: %+v, want %+v", forget, c.from, c.to, flows[0].Server, c.want)
+			}
+		}
 	}
 }
 

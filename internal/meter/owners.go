@@ -179,11 +179,11 @@ func (o *Owners) Block(p netip.Prefix, who model.Party) {
 
 // Forget drops what ended before an instant, less Grace: nobody will ask for an earlier one.
 func (o *Owners) Forget(before time.Duration) {
-	forget(o.parties, before-o.Grace)
-	forget(o.processes, before-o.Grace)
-	forget(o.frontends, before-o.Grace)
-	forget(o.nodePorts, before-o.Grace)
-	forget(o.headless, before-o.Grace)
+	forget(o.parties, before-o.Grace, lingers)
+	forget(o.processes, before-o.Grace, 0)
+	forget(o.frontends, before-o.Grace, 0)
+	forget(o.nodePorts, before-o.Grace, 0)
+	forget(o.headless, before-o.Grace, 0)
 }
 
 // local tells the party of a process on this node; false if that is not known.
@@ -204,11 +204,19 @@ func (o *Owners) party(a netip.Addr, port uint16, proto model.Protocol, w Window
 			return o.unsure(a, who, ambiguous)
 		}
 	}
-	if who, found, ambiguous := o.parties[Place{Addr: a}].during(w, o.Grace); found {
+	had := o.parties[Place{Addr: a}]
+	if who, found, ambiguous := had.during(w, o.Grace); found {
 		return o.unsure(a, who, ambiguous)
+	}
+	if who, ok := had.before(w.From, lingers); ok {
+		return model.Party{Kind: model.Unknown, Zone: who.Zone, Node: who.Node}, false
 	}
 	return o.block(a), false
 }
+
+// lingers is how long an address is still where its last owner was: routes and names lead there for a while,
+// and who calls a pod that is gone crosses zones as before.
+const lingers = 5 * time.Minute
 
 // unsure makes a party Unknown, keeping what its range tells.
 func (o *Owners) unsure(a netip.Addr, who model.Party, ambiguous bool) (model.Party, bool) {
@@ -328,14 +336,25 @@ func (s tenures[T]) during(w Window, grace time.Duration) (value T, found, ambig
 	return value, found, false
 }
 
-func forget[K, T comparable](m map[K]tenures[T], before time.Duration) {
+// before tells what was so last, if that ended before an instant, and not longer than a while.
+func (s tenures[T]) before(at, while time.Duration) (value T, ok bool) {
+	for i := range s {
+		if end := s.end(i); end != 0 && end <= at {
+			value, ok = s[i].value, end >= at-while
+		}
+	}
+	return value, ok
+}
+
+// forget drops what ended before an instant; what was so last stays for a while.
+func forget[K, T comparable](m map[K]tenures[T], before, while time.Duration) {
 	for k, s := range m {
 		if len(s) == 1 && s[0].to == 0 {
 			continue // nearly all
 		}
 		var keep tenures[T]
 		for i, t := range s {
-			if end := s.end(i); end == 0 || end >= before {
+			if end := s.end(i); end == 0 || end >= before || i == len(s)-1 && end >= before-while {
 				keep = append(keep, t)
 			}
 		}
