@@ -114,10 +114,20 @@ func (l *Lab) install(ctx context.Context) error {
 // chartValues are the lab's own, with what the user gave over them. Where kube-proxy programs Services
 // there is no agent: Zonewise plans, and kube-proxy obeys its hints.
 func chartValues(t topology.Topology, version string) map[string]any {
+	var zones []any // an address of theirs that nobody has is not outside
+	for _, z := range t.Zones {
+		zones = append(zones, z.Subnet.String())
+		if t.IPv6 != nil {
+			zones = append(zones, z.SubnetIPv6.String())
+		}
+	}
 	own := map[string]any{
-		"image":      map[string]any{"tag": version},
-		"apiServer":  apiURL(t),
-		"agent":      map[string]any{"enabled": t.Proxy == topology.ProxyZonewise},
+		"image":     map[string]any{"tag": version},
+		"apiServer": apiURL(t),
+		"agent": map[string]any{
+			"enabled": t.Proxy == topology.ProxyZonewise, "clusterCIDRs": zones,
+			"blocks": map[string]any{"control-plane": []any{t.ControlPlane.String()}},
+		},
 		"controller": map[string]any{"replicas": 1}, // one machine has nothing to fail over to
 	}
 	return install.Merge(own, t.Values)
