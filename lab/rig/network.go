@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/zonewise/zonewise/internal/kernel/link/linktest"
 	"golang.org/x/sys/unix"
 
 	"github.com/zonewise/zonewise/internal/kernel/netns"
@@ -161,15 +163,12 @@ func (d device) up() error {
 		return fmt.Errorf("%s: up: %w", d.name, err)
 	}
 	for _, text := range d.addrs {
-		a, err := netlink.ParseAddr(text)
+		a, err := netip.ParsePrefix(text)
 		if err != nil {
 			return err
 		}
-		if a.IP.To4() == nil {
-			a.Flags = unix.IFA_F_NODAD
-		}
-		if err := netlink.AddrAdd(l, a); err != nil {
-			return fmt.Errorf("%s: address %s: %w", d.name, text, err)
+		if err := linktest.Add(l, a); err != nil {
+			return fmt.Errorf("%s: %w", d.name, err)
 		}
 	}
 	for _, gateway := range d.gateways {

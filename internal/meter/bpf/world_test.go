@@ -18,7 +18,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+
+	"github.com/zonewise/zonewise/internal/kernel/link/linktest"
 
 	"github.com/zonewise/zonewise/internal/kernel/bpf/bpftest"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
@@ -152,8 +153,7 @@ func (w *world) wire(t testing.TB, name string, to *netns.NS, addrs ...netip.Add
 }
 
 func own(l netlink.Link, a netip.Addr) error {
-	ip := &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
-	return netlink.AddrAdd(l, &netlink.Addr{IPNet: ip, Flags: unix.IFA_F_NODAD})
+	return linktest.Add(l, netip.PrefixFrom(a, a.BitLen()))
 }
 
 func route(l netlink.Link, to netip.Prefix, via netip.Addr) error {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/zonewise/zonewise/internal/kernel/link/linktest"
 	"golang.org/x/sys/unix"
 
 	"github.com/zonewise/zonewise/internal/kernel/bpf/bpftest"
@@ -64,9 +66,7 @@ func (w *world) address(t testing.TB, addrs ...netip.AddrPort) {
 			return err
 		}
 		for _, ap := range addrs {
-			a := ap.Addr()
-			ip := &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
-			if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: ip, Flags: unix.IFA_F_NODAD}); err != nil {
+			if err := linktest.Add(lo, netip.PrefixFrom(ap.Addr(), ap.Addr().BitLen())); err != nil {
 				return err
 			}
 		}

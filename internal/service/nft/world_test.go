@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/zonewise/zonewise/internal/kernel/link/linktest"
 	"golang.org/x/sys/unix"
 
 	"github.com/zonewise/zonewise/internal/kernel/netns"
@@ -125,12 +127,7 @@ func address(dev, cidr, gateway string) error {
 		return err
 	}
 	if cidr != "" {
-		a, err := netlink.ParseAddr(cidr)
-		if err != nil {
-			return err
-		}
-		a.Flags |= unix.IFA_F_NODAD // nobody else can have it
-		if err := netlink.AddrAdd(l, a); err != nil {
+		if err := linktest.Add(l, netip.MustParsePrefix(cidr)); err != nil {
 			return err
 		}
 	}
