@@ -20,6 +20,7 @@ func TestDemo(t *testing.T) {
 		`auto, one pod more +[1-9][0-9]?% +[1-9][0-9,]* bytes +[0-9]+\.[0-9]{2}`,
 		`Zonewise's own plan +([6-9][0-9]|100)% +[0-9,]+ bytes +[0-9]+\.[0-9]{2}`,
 		`one pod, other zone +0% +[1-9][0-9,]* bytes +[0-9]+\.[0-9]{2}`,
+		`demo/echo +[1-9]\S* \S+/s`,
 	} {
 		if !regexp.MustCompile(line).MatchString(out) {
 			t.Errorf("no line like %q in:\n%s", line, out)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/zonewise/zonewise/internal/controller/view"
 )
 
 // hint is one endpoint as the demo asks kubectl to print it: "ADDRESS in ZONE for ZONES".
@@ -136,6 +138,24 @@ func wantMostIn(s Spread, zone string) error {
 		return fmt.Errorf("only %d of %d requests were answered in %s", s.In(zone), s.Answered(), zone)
 	}
 	return nil
+}
+
+// mostCounted is the part of what crossed that a meter has told of when it has told of nearly all: the
+// fabric counts what is not the Service's, too.
+const mostCounted = 0.9
+
+// wantMetered says what is missing until the meter has told of the bytes that crossed.
+func wantMetered(report string, crossed uint64) error {
+	var t view.Traffic
+	if err := json.Unmarshal([]byte(report), &t); err != nil {
+		return fmt.Errorf("zonewise top: %w", err)
+	}
+	for _, l := range t.Lines {
+		if l.Name == "demo/echo" && float64(l.CrossZoneBytes) >= mostCounted*float64(crossed) {
+			return nil
+		}
+	}
+	return fmt.Errorf("the meter has not told of all %s bytes that crossed zones %s", thousands(float64(crossed), 0), t.Notes)
 }
 
 // endpoint is where the echo server of a pod listens.

@@ -80,9 +80,10 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	r.tell.output(bill.String())
-	r.tell.say("Crossed: bytes of IP packets between zones, counted by the lab's network while the requests ran.")
+	r.tell.say("Crossed: bytes of IP packets between zones, counted by the lab's network while the requests ran; what nodes report to the controller is in it.")
 	r.tell.say("USD: a month (730 h) of %s such requests a second, at %.2f USD per GB and direction.", thousands(o.Rate, 0), usdPerGB)
-	return nil
+	r.tell.title(len(steps)+2, "The same, as Zonewise's own meter tells it")
+	return r.metered(ctx, steps)
 }
 
 type run struct {
@@ -250,6 +251,43 @@ func (r *run) onePod(ctx context.Context, name string) (Step, error) {
 	}
 	return r.requests(ctx, name, func(s Spread) error { return wantIn(s, zone) })
 }
+
+// metered shows what the agents counted of all steps. Where a kernel cannot count, that is said, and no error.
+func (r *run) metered(ctx context.Context, steps []Step) error {
+	var crossed uint64
+	for _, s := range steps {
+		crossed += s.Crossed
+	}
+	err := r.until(ctx, func(ctx context.Context) error {
+		report, err := r.Shell(ctx, "zonewise", "top", "services", "-n", "demo", "--since", meteredSince, "-o", "json")
+		if err != nil {
+			return err
+		}
+		return wantMetered(report, crossed)
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		r.tell.say("It does not: %v", err)
+		return nil
+	}
+	for _, command := range [][]string{
+		{"zonewise", "top", "services", "-n", "demo", "--since", meteredSince, "--once"},
+		{"zonewise", "top", "zones", "--since", meteredSince, "--once"},
+		{"zonewise", "cost", "-n", "demo", "--since", meteredSince},
+	} {
+		text, err := r.enter(ctx, command...)
+		if err != nil {
+			return err
+		}
+		r.tell.output(text)
+	}
+	return nil
+}
+
+// meteredSince is longer than a demo takes.
+const meteredSince = "5m"
 
 func (r *run) writeManifest() error {
 	var text bytes.Buffer

@@ -23,6 +23,7 @@ type fake struct {
 	refuse  bool // upstream gives no hints
 	deaf    bool // the nodes do not program hints
 	crossed uint64
+	blind   bool // counts nothing
 }
 
 var fakeZones = []Zone{{"za", []string{"na"}}, {"zb", []string{"nb"}}, {"zc", []string{"nc"}}}
@@ -68,6 +69,14 @@ func (f *fake) shell(_ context.Context, argv ...string) (string, error) {
 		for _, z := range f.pods() {
 			fmt.Fprintf(&out, "echo-%s %s\n", z.Name, z.Nodes[0])
 		}
+	case strings.HasPrefix(line, "zonewise top services") && strings.HasSuffix(line, "-o json"):
+		if !f.blind {
+			fmt.Fprintf(&out, `{"lines": [{"name": "demo/echo", "crossZoneBytes": %d}]}`, f.crossed)
+		} else {
+			out.WriteString(`{"notes": ["3 of 3 nodes have not reported"]}`)
+		}
+	case strings.HasPrefix(line, "zonewise top"), strings.HasPrefix(line, "zonewise cost"):
+		out.WriteString("(what was counted)\n")
 	case strings.HasSuffix(line, "-o json"):
 		out.WriteString(f.report())
 	case strings.HasPrefix(line, "zonewise service"):
@@ -175,6 +184,17 @@ func TestRunFails(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Without a meter the demo tells that it tells nothing.
+func TestRunBlind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fake{t: t, blind: true}
+		out, err := f.run(t.Context())
+		if err != nil || !strings.Contains(out, "It does not: after 30s: the meter has not told of all 249,000 bytes that crossed zones [3 of 3 nodes have not reported]") {
+			t.Errorf("%v:\n%s", err, out)
+		}
+	})
 }
 
 func TestRunNeedsZones(t *testing.T) {
