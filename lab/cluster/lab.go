@@ -209,9 +209,10 @@ func (l *Lab) fail(err error) {
 }
 
 // explainFull finds the reason of an error in a disk that is full by now: programs that cannot
-// write fail in many ways, and say so in logs that are gone with a lab that never started.
+// write fail in many ways, and say so in logs that are gone with a lab that never started. Full is where
+// etcd finds no room for a segment of its log, which it gives back when it fails.
 func explainFull(err error) error {
-	const spare = 8 << 20
+	const spare = 64e6
 	for _, dir := range []string{Home(), Cache()} {
 		var fs unix.Statfs_t
 		if unix.Statfs(dir, &fs) == nil && fs.Bavail*uint64(fs.Bsize) < spare {
