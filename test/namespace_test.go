@@ -60,6 +60,9 @@ const evidence = `kubectl get pods,services,endpointslices -o wide
 kubectl get events --sort-by=.lastTimestamp
 kubectl -n kube-system get pods -o wide
 kubectl -n kube-system logs -l app.kubernetes.io/name=zonewise --prefix --tail=10
+kubectl get certificatesigningrequests
+zonewise check
+zonewise top zones --since 5m --once
 zonewise lab logs --name $LAB --tail 10 lab`
 
 // run is a line of the harness itself.

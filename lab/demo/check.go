@@ -158,6 +158,23 @@ func wantMetered(report string, crossed uint64) error {
 	return fmt.Errorf("the meter has not told of all %s bytes that crossed zones %s", thousands(float64(crossed), 0), t.Notes)
 }
 
+// wantReported says what is missing until so many nodes are clients of something.
+func wantReported(flows string, nodes int) error {
+	seen := map[string]bool{}
+	for lines := json.NewDecoder(strings.NewReader(flows)); lines.More(); {
+		var f view.Flow
+		if err := lines.Decode(&f); err != nil {
+			return fmt.Errorf("zonewise flows: %w", err)
+		}
+		seen[f.Client.Node] = true
+	}
+	delete(seen, "")
+	if len(seen) < nodes {
+		return fmt.Errorf("%d of %d nodes have reported", len(seen), nodes)
+	}
+	return nil
+}
+
 // endpoint is where the echo server of a pod listens.
 func endpoint(address string) string { return address + ":8080" }
 

@@ -142,7 +142,20 @@ func (r *run) asItComes(ctx context.Context, name string) (Step, error) {
 	if _, err := r.settled(ctx, len(r.Zones), false); err != nil {
 		return Step{}, err
 	}
+	// Agents that get their certificates and report for the first time cross zones as well, more than the requests do.
+	if err := r.until(ctx, r.reported); ctx.Err() != nil {
+		return Step{}, err
+	}
 	return r.requests(ctx, name, func(s Spread) error { return wantZones(s, len(r.Zones)) })
+}
+
+// reported says what is missing until every node's agent has told what its node sent, which is something always.
+func (r *run) reported(ctx context.Context) error {
+	text, err := r.Shell(ctx, "zonewise", "flows", "--since", meteredSince, "-o", "json")
+	if err != nil {
+		return err
+	}
+	return wantReported(text, len(r.zoneOf))
 }
 
 func (r *run) zoneHints(ctx context.Context, name string) (Step, error) {
