@@ -20,7 +20,7 @@ import (
 
 // What the truth is tried with. All of it: -args -meter-for 10m -meter-bytes 2e9
 var (
-	meterFor   = flag.Duration("meter-for", time.Minute, "how long the meter is held against the fabric")
+	meterFor   = flag.Duration("meter-for", 45*time.Second, "how long the meter is held against the fabric")
 	meterBytes = flag.Float64("meter-bytes", 300e6, "how many bytes meanwhile, about")
 )
 
