@@ -382,7 +382,7 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 apiVersion: zonewise.io/v1alpha1
 kind: ZoneRoute
 metadata: {name: ours}
-spec: {mode: Optimal}
+spec: {mode: Optimal, demand: {source: NodeCPU}}
 ---
 apiVersion: v1
 kind: Pod
