@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -47,7 +46,7 @@ func controllerCommand() *cobra.Command {
 	f.StringVar(&o.identity, "identity", cmp.Or(os.Getenv("POD_NAME"), host), "this replica's name (env POD_NAME)")
 	f.StringVar(&o.listen, "listen", ":9471", "address of /healthz, /livez and /metrics")
 	f.StringVar(&o.mode, "default-mode", string(model.Observe), "of Services of which neither ZoneRoute nor namespace says more: Optimal, Observe or Off")
-	f.StringVar(&o.prices, "prices", "aws", "price of traffic between zones: aws, azure, gcp, or a file, which the meter reads anew each minute")
+	f.StringVar(&o.prices, "prices", "aws", "price of traffic between zones: aws, azure, gcp, or a file, which is read anew each minute")
 	f.BoolVar(&o.hints, "hints", true, "put hints on the EndpointSlices of Optimal Services, by a webhook")
 	f.StringVar(&o.webhook, "webhook-listen", ":9472", "address of that webhook")
 	f.StringVar(&o.meterDir, "meter-dir", "", "where flows are kept; empty: nothing is metered")
@@ -98,11 +97,7 @@ func (o controllerFlags) settings() (outlook.Settings, error) {
 	if !slices.Contains([]model.Mode{model.Optimal, model.Observe, model.Off}, mode) {
 		return outlook.Settings{}, usagef("--default-mode %q: must be Optimal, Observe or Off", o.mode)
 	}
-	books, err := readSeries(o.prices)
-	if err != nil {
-		return outlook.Settings{}, err
-	}
-	return outlook.Settings{Default: mode, Prices: books.At(time.Now()), Stability: route.DefaultStability()}, nil
+	return outlook.Settings{Default: mode, Stability: route.DefaultStability()}, nil
 }
 
 func (o controllerFlags) run(ctx context.Context) error {
@@ -125,19 +120,19 @@ func (o controllerFlags) run(ctx context.Context) error {
 	c := controller.Config{
 		Client: clients, Routes: clients.ZoneRoutes, Ask: ask.Forwarder{Config: config}.Get,
 		Namespace: o.namespace, Identity: o.identity, Settings: settings, Log: log,
+		Prices: func() (meter.Series, error) { return readSeries(o.prices) },
 	}
 	if o.hints {
 		c.Webhook = o.webhook
 	}
 	if o.meterDir != "" {
-		c.Meter = &controller.Metering{Dir: o.meterDir, Listen: o.meterListen, PodIP: o.podIP, PerService: o.perService,
-			Prices: func() (meter.Series, error) { return readSeries(o.prices) }}
+		c.Meter = &controller.Metering{Dir: o.meterDir, Listen: o.meterListen, PodIP: o.podIP, PerService: o.perService}
 	}
 	run, err := controller.New(c)
 	if err != nil {
 		return usageError{err}
 	}
-	log.Info("controller", "pod", o.identity, "version", version.Version, "mode", settings.Default, "prices", settings.Prices.Name, "hints", o.hints, "meter", o.meterDir != "")
+	log.Info("controller", "pod", o.identity, "version", version.Version, "mode", settings.Default, "prices", o.prices, "hints", o.hints, "meter", o.meterDir != "")
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()

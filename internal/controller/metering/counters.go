@@ -121,7 +121,7 @@ func (m *Meter) Collect(out chan<- prometheus.Metric) {
 	gauge(descFiles, float64(kept.Commits), "commit")
 	gauge(descFiles, float64(kept.MinuteRows), "minute")
 	gauge(descFiles, float64(kept.HourRows), "hour")
-	gauge(descPrices, one(m.prices.trouble() != ""))
+	gauge(descPrices, one(m.Prices.Trouble() != ""))
 }
 
 // traffic tells what is under the lock.

@@ -93,7 +93,7 @@ func (t *term) answerFlows(w http.ResponseWriter, r *http.Request, q question) e
 					flows = append(flows, a.flows[i])
 				}
 			}
-			out.piece(piece{a.covers, flows, t.prices.series().Tariff(a.covers.from, a.covers.to)})
+			out.piece(piece{a.covers, flows, t.Prices.Series().Tariff(a.covers.from, a.covers.to)})
 			out.flush()
 		case <-r.Context().Done():
 			return nil

@@ -34,17 +34,22 @@ type Config struct {
 	PodIP      string // where agents reach this replica
 	Dir        string // of the store
 	Listen     string // address for agents
-	Prices     func() (meter.Series, error)
+	Prices     Prices
 	PerService bool // metrics for each Service
 	Known      func(svc model.Name, v6 bool) (routes.Known, bool)
 	Leader     func() string // the replica that leads, as far as this one knows
 	Log        *slog.Logger
 }
 
+// Prices are the price books of now.
+type Prices interface {
+	Series() meter.Series
+	Trouble() string // why these are not the books that were given last; empty if they are
+}
+
 // Meter is one replica's. What it tells is empty while another replica leads.
 type Meter struct {
 	Config
-	prices *prices
 	labels labels
 
 	mu  sync.Mutex
@@ -56,11 +61,7 @@ func New(c Config) (*Meter, error) {
 	if c.PodIP == "" {
 		return nil, errors.New("pod IP: it is needed for agents to reach the meter")
 	}
-	p, err := newPrices(c.Prices, c.Log)
-	if err != nil {
-		return nil, err
-	}
-	m := &Meter{Config: c, prices: p}
+	m := &Meter{Config: c}
 	m.labels.client = c.Client
 	return m, nil
 }
@@ -180,7 +181,7 @@ func (m *Meter) Lately(svc model.Name, v6 bool) (routes.Lately, bool) {
 	if !ok {
 		return routes.Lately{}, false
 	}
-	return routes.Lately{Flows: flows, For: now.Sub(from), Tariff: m.prices.series().Tariff(from, now)}, true
+	return routes.Lately{Flows: flows, For: now.Sub(from), Tariff: m.Prices.Series().Tariff(from, now)}, true
 }
 
 // Nodes is part of routes.Metered.

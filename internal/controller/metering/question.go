@@ -158,7 +158,7 @@ func (t *term) scan(q question, detail bool, now time.Time, visit func(piece) er
 			from = to
 		}
 	}
-	series, tariff, at, times := t.prices.series(), meter.Tariff{}, span{}, 0
+	series, tariff, at, times := t.Prices.Series(), meter.Tariff{}, span{}, 0
 	flows := make([]model.Flow, 0, 4096)
 	err := t.store.Scan(from, end, by, func(begin time.Time, all []model.Flow) error {
 		if !begin.Equal(at.from) {
@@ -202,7 +202,7 @@ func (t *term) lately(from time.Time, detail bool) ([]*slot, time.Time, bool) {
 }
 
 func (t *term) scanSlots(slots []*slot, f filter, begin, now time.Time, visit func(piece) error) error {
-	tariff := t.prices.series().Tariff(begin, now)
+	tariff := t.Prices.Series().Tariff(begin, now)
 	flows := make([]model.Flow, 0, 4096)
 	for _, s := range slots {
 		end := s.to
@@ -247,7 +247,7 @@ func (t *term) notes(now time.Time) []string {
 	for _, trouble := range t.troubles {
 		out = append(out, "a damaged file, without which the figures are: "+trouble)
 	}
-	if trouble := t.prices.trouble(); trouble != "" {
+	if trouble := t.Prices.Trouble(); trouble != "" {
 		out = append(out, trouble)
 	}
 	return out

@@ -96,7 +96,7 @@ func (t *term) fresh(reports []store.Report) []store.Report {
 
 // take remembers a report.
 func (t *term) take(r *store.Report, interval time.Duration, now time.Time) {
-	prices := t.prices.series().At(r.At)
+	prices := t.Prices.Series().At(r.At)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	covers := t.fleet.hear(r.Node, r.At, interval, now)
@@ -155,7 +155,6 @@ func (t *term) look(now time.Time) {
 func (t *term) minutes(ctx context.Context) {
 	loop.New(func(context.Context) error {
 		t.server.SetInterval(t.interval())
-		t.prices.read()
 		if err := t.store.Roll(time.Now()); err != nil {
 			t.notice(err)
 		}
