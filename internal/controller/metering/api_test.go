@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,6 +24,7 @@ import (
 	"github.com/zonewise/zonewise/internal/controller/view"
 	"github.com/zonewise/zonewise/internal/golden"
 	"github.com/zonewise/zonewise/internal/meter"
+	"github.com/zonewise/zonewise/internal/meter/store"
 	"github.com/zonewise/zonewise/internal/model"
 )
 
@@ -222,10 +225,10 @@ func TestTroubleIsTold(t *testing.T) {
 	})
 }
 
-// Who follows sees what there was, then what comes in, and hears of what he was too slow for.
+// Who follows sees what there was, then what comes in, hears of what he was too slow for, and is let go when another
+// replica leads.
 func TestFollow(t *testing.T) {
 	w := newWorld(t, t.TempDir())
-	defer w.end()
 	w.report("a1", calls("a1", "a1", 1))
 	server := httptest.NewServer(w.meter.Handler())
 	defer server.Close()
@@ -276,7 +279,41 @@ func TestFollow(t *testing.T) {
 	if f := next(only); f.Connections != 9 {
 		t.Errorf("without the past: %+v", f)
 	}
+	w.end()
+	if err := only.Decode(&view.Flow{}); !errors.Is(err, io.EOF) {
+		t.Errorf("who followed a leader that is none any more: %v", err)
+	}
 	leave()
+}
+
+// An answer that cannot be given whole does not look as if it were.
+func TestHalfAnAnswerIsNone(t *testing.T) {
+	dir := t.TempDir()
+	w := newWorld(t, dir)
+	defer w.end()
+	now := time.Now()
+	for i := range 3 {
+		w.sequence["a1"]++
+		at := now.Add(time.Duration(i-10) * time.Minute)
+		must(t, w.term.store.Append([]store.Report{{Node: "a1", Epoch: 1, Sequence: w.sequence["a1"], At: at, Flows: []model.Flow{calls("a1", "b1", 1)}}}))
+	}
+	must(t, w.term.store.Roll(now))
+	files, err := filepath.Glob(filepath.Join(dir, "minute-*Z"))
+	must(t, err)
+	if len(files) != 3 {
+		t.Fatal(files)
+	}
+	must(t, os.Remove(files[2]))
+	server := httptest.NewServer(w.meter.Handler())
+	defer server.Close()
+	r, err := server.Client().Get(server.URL + "/v1/flows?since=15m")
+	if err == nil {
+		_, err = io.ReadAll(r.Body)
+		r.Body.Close()
+	}
+	if err == nil {
+		t.Error("it looks whole")
+	}
 }
 
 // Without a meter, and while another replica leads, all paths say so.

@@ -72,6 +72,9 @@ func (t *term) answerFlows(w http.ResponseWriter, r *http.Request, q question) e
 		if err != nil && !out.begun {
 			return err
 		}
+		if err != nil {
+			panic(http.ErrAbortHandler) // or what was told would be taken for all
+		}
 	}
 	out.begin()
 	out.flush()
@@ -95,6 +98,8 @@ func (t *term) answerFlows(w http.ResponseWriter, r *http.Request, q question) e
 			}
 			out.piece(piece{a.covers, flows, t.Prices.Series().Tariff(a.covers.from, a.covers.to)})
 			out.flush()
+		case <-t.over: // the next leader tells what comes
+			return nil
 		case <-r.Context().Done():
 			return nil
 		}

@@ -112,6 +112,7 @@ func (m *Meter) lead(ctx context.Context) (err error) {
 	stream.RegisterMeterServer(serving, t.server)
 	t.look(time.Now())
 	m.set(t)
+	defer close(t.over)
 	defer m.set(nil)
 
 	var wg sync.WaitGroup

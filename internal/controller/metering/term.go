@@ -21,7 +21,8 @@ type term struct {
 	store   *store.Store
 	server  *stream.Server
 	metered atomic.Pointer[meter.Metered]
-	every   atomic.Int64 // time between an agent's reports
+	every   atomic.Int64  // time between an agent's reports
+	over    chan struct{} // closed at its end
 
 	mu        sync.Mutex
 	fleet     *fleet
@@ -36,7 +37,7 @@ type term struct {
 
 func newTerm(m *Meter, now time.Time) *term {
 	t := &term{Meter: m, fleet: newFleet(now), tally: newTally(now), recent: newRecent(now), counters: newCounters(m.PerService),
-		followers: map[*follower]bool{}, said: map[string]time.Time{}}
+		followers: map[*follower]bool{}, over: make(chan struct{}), said: map[string]time.Time{}}
 	t.every.Store(int64(intervalFor(0)))
 	t.metered.Store(&meter.Metered{})
 	return t

@@ -103,6 +103,7 @@ func (w *world) begin() {
 func (w *world) end() {
 	w.Helper()
 	w.meter.set(nil)
+	close(w.term.over)
 	must(w, w.term.store.Close())
 }
 
