@@ -26,22 +26,27 @@ type Crossing struct {
 }
 
 const (
-	tableName = "fabric"
-	crossMark = 1 // on packets between zones: the latency's filter looks for it
+	tableName   = "fabric"
+	podsCounter = "pods"
+	crossMark   = 1 // on packets between zones: the latency's filter and the count of pods look for it
 )
 
-// family is how one IP version counts: its table, the subnets of zones, and where its header has the
-// source and the destination address.
+// family is how one IP version counts: its table, the subnets of zones, the addresses of nodes, and where its header
+// has the source and the destination address.
 type family struct {
 	table               nftables.TableFamily
 	subnet              func(topology.Zone) netip.Prefix
+	node                func(topology.Node) netip.Addr
+	key                 nftables.SetDatatype
 	source, destination uint32
 }
 
 func (f *Fabric) families() []family {
-	all := []family{{nftables.TableFamilyIPv4, func(z topology.Zone) netip.Prefix { return z.Subnet }, 12, 16}}
+	all := []family{{nftables.TableFamilyIPv4, func(z topology.Zone) netip.Prefix { return z.Subnet },
+		func(n topology.Node) netip.Addr { return n.Address }, nftables.TypeIPAddr, 12, 16}}
 	if f.topo.IPv6 != nil {
-		all = append(all, family{nftables.TableFamilyIPv6, func(z topology.Zone) netip.Prefix { return z.SubnetIPv6 }, 8, 24})
+		all = append(all, family{nftables.TableFamilyIPv6, func(z topology.Zone) netip.Prefix { return z.SubnetIPv6 },
+			func(n topology.Node) netip.Addr { return n.AddressIPv6 }, nftables.TypeIP6Addr, 8, 24})
 	}
 	return all
 }
@@ -54,7 +59,10 @@ func (f *Fabric) setupCounters() error {
 		return fmt.Errorf("nf_tables: %w", err)
 	}
 	for _, v := range f.families() {
-		f.countFamily(conn, v)
+		table := f.countFamily(conn, v)
+		if err := f.countPods(conn, table, v); err != nil {
+			return fmt.Errorf("nf_tables: %w", err)
+		}
 	}
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("nf_tables: %w", err)
@@ -62,7 +70,7 @@ func (f *Fabric) setupCounters() error {
 	return nil
 }
 
-func (f *Fabric) countFamily(conn *nftables.Conn, v family) {
+func (f *Fabric) countFamily(conn *nftables.Conn, v family) *nftables.Table {
 	table := conn.AddTable(&nftables.Table{Family: v.table, Name: tableName})
 	chain := conn.AddChain(&nftables.Chain{
 		Name: "forward", Table: table, Type: nftables.ChainTypeFilter,
@@ -84,6 +92,37 @@ func (f *Fabric) countFamily(conn *nftables.Conn, v family) {
 			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(rule, &expr.Verdict{Kind: expr.VerdictAccept})})
 		}
 	}
+	return table
+}
+
+// countPods counts what goes between zones and neither from nor to a node's own address: what pods say to each other.
+func (f *Fabric) countPods(conn *nftables.Conn, table *nftables.Table, v family) error {
+	nodes := &nftables.Set{Table: table, Name: "nodes", KeyType: v.key}
+	var addresses []nftables.SetElement
+	for _, z := range f.topo.Zones {
+		for _, n := range z.Nodes {
+			addresses = append(addresses, nftables.SetElement{Key: v.node(n).AsSlice()})
+		}
+	}
+	if err := conn.AddSet(nodes, addresses); err != nil {
+		return err
+	}
+	conn.AddObj(&nftables.NamedObj{Table: table, Name: podsCounter, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
+	chain := conn.AddChain(&nftables.Chain{
+		Name: "pods", Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityFilter + 1), // after the mark
+	})
+	rule := []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.NativeEndian.AppendUint32(nil, crossMark)},
+	}
+	for _, offset := range []uint32{v.source, v.destination} {
+		rule = append(rule,
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: v.key.Bytes},
+			&expr.Lookup{SourceRegister: 1, SetName: nodes.Name, SetID: nodes.ID, Invert: true})
+	}
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(rule, &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: podsCounter})})
+	return nil
 }
 
 // matchSubnet compares the address at an offset of the IP header.
@@ -105,6 +144,25 @@ func (f *Fabric) Crossings() ([]Crossing, error) {
 			out = append(out, Crossing{From: from.Name, To: to.Name})
 		}
 	}
+	counters, err := f.counters()
+	zones := len(f.topo.Zones)
+	for i := range out {
+		c := counters[counterName(i/zones, i%zones)]
+		out[i].Bytes, out[i].Packets = c.Bytes, c.Packets
+	}
+	return out, err
+}
+
+// BetweenPods tells how many bytes went between zones from pods to pods: nodes' own traffic, such as what agents report,
+// is not in it.
+func (f *Fabric) BetweenPods() (uint64, error) {
+	counters, err := f.counters()
+	return counters[podsCounter].Bytes, err
+}
+
+// counters reads all named counters, each the sum over the families.
+func (f *Fabric) counters() (map[string]expr.Counter, error) {
+	out := map[string]expr.Counter{}
 	for _, v := range f.families() {
 		var counters map[string]*expr.Counter
 		if err := f.Thread.Do(func() (err error) {
@@ -113,15 +171,11 @@ func (f *Fabric) Crossings() ([]Crossing, error) {
 		}); err != nil {
 			return nil, fmt.Errorf("fabric counters: %w", err)
 		}
-		zones := len(f.topo.Zones)
-		for i := range out {
-			name := counterName(i/zones, i%zones)
-			c, ok := counters[name]
-			if !ok {
-				return nil, fmt.Errorf("fabric counters: %s is gone", name)
-			}
-			out[i].Bytes += c.Bytes
-			out[i].Packets += c.Packets
+		if want := len(f.topo.Zones)*len(f.topo.Zones) + 1; len(counters) != want {
+			return nil, fmt.Errorf("fabric counters: there are %d, not %d", len(counters), want)
+		}
+		for name, c := range counters {
+			out[name] = expr.Counter{Bytes: out[name].Bytes + c.Bytes, Packets: out[name].Packets + c.Packets}
 		}
 	}
 	return out, nil
