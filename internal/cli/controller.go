@@ -13,6 +13,7 @@ import (
 
 	"github.com/zonewise/zonewise/internal/agent/ask"
 	"github.com/zonewise/zonewise/internal/controller"
+	"github.com/zonewise/zonewise/internal/controller/metering/past"
 	"github.com/zonewise/zonewise/internal/controller/view"
 	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/model"
@@ -29,6 +30,8 @@ type controllerFlags struct {
 	hints                              bool
 	meterDir, meterListen, api, podIP  string
 	metered, perService                bool
+	prometheus                         past.Options
+	otlp                               string
 	conn                               kube.Options
 }
 
@@ -54,6 +57,11 @@ func controllerCommand() *cobra.Command {
 	f.StringVar(&o.podIP, "pod-ip", os.Getenv("POD_IP"), "where agents reach this replica (env POD_IP)")
 	f.StringVar(&o.api, "api-listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(view.Port)), "address of the local API, which tells what goes where")
 	f.BoolVar(&o.perService, "metrics-per-service", false, "metrics of traffic for each Service and pair of zones")
+	f.StringVar(&o.prometheus.URL, "meter-prometheus", "", "URL of a Prometheus that scrapes the controllers: it is asked for what is older than an hour, which is then not kept here")
+	f.StringToStringVar(&o.prometheus.Labels, "meter-prometheus-labels", nil, "labels that this cluster's series have there, such as cluster=prod")
+	f.StringVar(&o.prometheus.TokenFile, "meter-prometheus-token-file", "", "file of the token that it wants")
+	f.StringVar(&o.prometheus.CAFile, "meter-prometheus-ca-file", "", "file of the authorities that sign its certificate; empty: the system's")
+	f.StringVar(&o.otlp, "otlp-endpoint", "", "URL of a collector that is sent all metrics each minute by OTLP over gRPC, such as http://collector:4317; https for TLS")
 	connectionFlags(f, &o.conn, &o.level)
 	c.AddCommand(sweepCommand())
 	return c
@@ -120,13 +128,16 @@ func (o controllerFlags) run(ctx context.Context) error {
 	c := controller.Config{
 		Client: clients, Routes: clients.ZoneRoutes, Ask: ask.Forwarder{Config: config}.Get,
 		Namespace: o.namespace, Identity: o.identity, Settings: settings, Log: log,
-		Prices: func() (meter.Series, error) { return readSeries(o.prices) },
+		Prices: func() (meter.Series, error) { return readSeries(o.prices) }, OTLP: o.otlp,
 	}
 	if o.hints {
 		c.Webhook = o.webhook
 	}
 	if o.meterDir != "" {
 		c.Meter = &controller.Metering{Dir: o.meterDir, Listen: o.meterListen, PodIP: o.podIP, PerService: o.perService}
+		if o.prometheus.URL != "" {
+			c.Meter.Past = &o.prometheus
+		}
 	}
 	run, err := controller.New(c)
 	if err != nil {

@@ -26,6 +26,8 @@ import (
 
 	"github.com/zonewise/zonewise/internal/agent/ask"
 	"github.com/zonewise/zonewise/internal/controller/metering"
+	"github.com/zonewise/zonewise/internal/controller/metering/past"
+	"github.com/zonewise/zonewise/internal/controller/otlp"
 	"github.com/zonewise/zonewise/internal/controller/routes"
 	"github.com/zonewise/zonewise/internal/loop"
 	"github.com/zonewise/zonewise/internal/meter"
@@ -50,15 +52,17 @@ type Config struct {
 	Prices    func() (meter.Series, error) // asked each minute
 	Webhook   string                       // address at which the API server is told hints; empty: none are delivered
 	Meter     *Metering                    // nil: nothing is metered
+	OTLP      string                       // URL of the collector that is sent all metrics; empty: none
 	Log       *slog.Logger
 }
 
 // Metering is what the meter needs beyond what the controller has.
 type Metering struct {
-	Dir        string // where flows are kept
-	Listen     string // address for agents
-	PodIP      string // where agents reach this replica
-	PerService bool   // metrics for each Service
+	Dir        string        // where flows are kept
+	Listen     string        // address for agents
+	PodIP      string        // where agents reach this replica
+	PerService bool          // metrics for each Service
+	Past       *past.Options // the Prometheus that has the past; nil: the store has
 }
 
 // Controller is one replica.
@@ -74,6 +78,7 @@ type Controller struct {
 	leader   atomic.Value    // the identity of who leads, a string
 	events   record.EventBroadcaster
 	metrics  *metrics
+	export   *otlp.Exporter // nil if metrics are only scraped
 }
 
 // New returns a controller that has not begun.
@@ -112,11 +117,19 @@ func New(c Config) (*Controller, error) {
 		keep.Traffic = out.traffic
 	}
 	if c.Meter != nil {
-		m, err := metering.New(metering.Config{
+		mc := metering.Config{
 			Tables: out.tables, Client: c.Client, Namespace: c.Namespace, PodIP: c.Meter.PodIP, Dir: c.Meter.Dir, Listen: c.Meter.Listen,
 			Prices: books, PerService: c.Meter.PerService, Leader: out.leads, Log: c.Log,
 			Known: func(svc model.Name, v6 bool) (routes.Known, bool) { return out.keeper.Known(svc, v6) },
-		})
+		}
+		if c.Meter.Past != nil {
+			p, err := past.Open(*c.Meter.Past)
+			if err != nil {
+				return nil, fmt.Errorf("meter: %w", err)
+			}
+			mc.Past = p
+		}
+		m, err := metering.New(mc)
 		if err != nil {
 			return nil, fmt.Errorf("meter: %w", err)
 		}
@@ -125,6 +138,12 @@ func New(c Config) (*Controller, error) {
 	}
 	out.keeper = routes.New(keep)
 	out.metrics = newMetrics(append(collectors, out.keeper)...)
+	if c.OTLP != "" {
+		out.export, err = otlp.New(otlp.Config{Endpoint: c.OTLP, Metrics: out.metrics.registry, Namespace: c.Namespace, Instance: c.Identity, Log: c.Log})
+		if err != nil {
+			return nil, err
+		}
+	}
 	return out, nil
 }
 
@@ -167,6 +186,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	wg.Go(func() { c.prices.run(ctx, c.keeper.Wake) })
 	if c.delivery != nil {
 		wg.Go(func() { c.delivery.serve(ctx) })
+	}
+	if c.export != nil {
+		wg.Go(func() { c.export.Run(ctx) })
 	}
 	wg.Go(func() {
 		for ctx.Err() == nil {

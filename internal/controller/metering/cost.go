@@ -53,7 +53,7 @@ func (t *term) answerCost(w http.ResponseWriter, r *http.Request, q question) er
 		out.observed = k.Mode == model.Observe
 		return out
 	}}
-	interval, notes, err := t.scan(q, false, now, func(p piece) error {
+	interval, notes, err := t.scan(r.Context(), q, false, now, func(p piece) error {
 		for i := range p.flows {
 			if f := &p.flows[i]; payer == "" || pays(q.by, f.FlowKey) == payer {
 				b.add(f, p)

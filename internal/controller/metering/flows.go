@@ -62,7 +62,7 @@ func (t *term) answerFlows(w http.ResponseWriter, r *http.Request, q question) e
 	}
 	out := &lines{w: w, why: t.reasons()}
 	if q.since > 0 {
-		_, _, err := t.scan(q, true, now, func(p piece) error {
+		_, _, err := t.scan(r.Context(), q, true, now, func(p piece) error {
 			out.piece(p)
 			if out.err != nil {
 				return out.err

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/zonewise/zonewise/internal/controller/metering/past"
 	"github.com/zonewise/zonewise/internal/controller/metering/trust"
 	"github.com/zonewise/zonewise/internal/controller/routes"
 	"github.com/zonewise/zonewise/internal/loop"
@@ -36,6 +37,7 @@ type Config struct {
 	Listen     string // address for agents
 	Prices     Prices
 	PerService bool // metrics for each Service
+	Past       Past // where the past is asked for; nil: all of it is in the store
 	Known      func(svc model.Name, v6 bool) (routes.Known, bool)
 	Leader     func() string // the replica that leads, as far as this one knows
 	Log        *slog.Logger
@@ -45,6 +47,11 @@ type Config struct {
 type Prices interface {
 	Series() meter.Series
 	Trouble() string // why these are not the books that were given last; empty if they are
+}
+
+// Past knows of longer ago than the store; see past.Prometheus.
+type Past interface {
+	Scan(ctx context.Context, from, to time.Time, f past.Filter, visit func(from, to time.Time, flows []model.Flow) error) (time.Time, []string, error)
 }
 
 // Meter is one replica's. What it tells is empty while another replica leads.
@@ -61,6 +68,7 @@ func New(c Config) (*Meter, error) {
 	if c.PodIP == "" {
 		return nil, errors.New("pod IP: it is needed for agents to reach the meter")
 	}
+	c.PerService = c.PerService || c.Past != nil // that is what it is asked for
 	m := &Meter{Config: c}
 	m.labels.client = c.Client
 	return m, nil
@@ -86,7 +94,7 @@ func (m *Meter) lead(ctx context.Context) (err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	t := newTerm(m, time.Now())
-	t.store, err = store.Open(m.Dir, store.Options{Notice: t.notice})
+	t.store, err = store.Open(m.Dir, m.keeps(t.notice))
 	if err != nil {
 		return err
 	}
@@ -130,6 +138,18 @@ func (m *Meter) lead(ctx context.Context) (err error) {
 		err = nil
 	}
 	return err
+}
+
+// keeps is how much the store keeps. Who asks somebody else for the past needs it to take each report once, and to make
+// demand when it begins.
+func (m *Meter) keeps(notice func(error)) store.Options {
+	o := store.Options{Minutes: kept, Notice: notice}
+	if m.Past != nil {
+		// Hours are there until their minutes are gone, and as small as can be: nobody reads them.
+		o.Minutes, o.Hours = keptBriefly, 2*keptBriefly
+		o.HourParty = func(p model.Party) model.Party { return model.Party{Kind: p.Kind, Zone: p.Zone} }
+	}
+	return o
 }
 
 func (m *Meter) set(t *term) {

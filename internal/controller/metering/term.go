@@ -36,7 +36,7 @@ type term struct {
 }
 
 func newTerm(m *Meter, now time.Time) *term {
-	t := &term{Meter: m, fleet: newFleet(now), tally: newTally(now), recent: newRecent(now), counters: newCounters(m.PerService),
+	t := &term{Meter: m, fleet: newFleet(now), tally: newTally(now), recent: newRecent(now), counters: newCounters(m.PerService, now),
 		followers: map[*follower]bool{}, over: make(chan struct{}), said: map[string]time.Time{}}
 	t.every.Store(int64(intervalFor(0)))
 	t.metered.Store(&meter.Metered{})
@@ -103,7 +103,7 @@ func (t *term) take(r *store.Report, interval time.Duration, now time.Time) {
 	covers := t.fleet.hear(r.Node, r.At, interval, now)
 	t.tally.add(covers, r.Flows)
 	t.recent.add(r.At, interval, r.Flows)
-	t.counters.add(r.Flows, prices)
+	t.counters.add(r.Flows, prices, now)
 	for f := range t.followers {
 		f.offer(arrival{covers, r.Flows})
 	}
@@ -150,6 +150,7 @@ func (t *term) look(now time.Time) {
 	t.metered.Store(&metered)
 	t.tally.close(now, t.interval(), t.fleet)
 	t.recent.forget(now)
+	t.counters.forget(now)
 }
 
 // minutes does what is to be done each minute.

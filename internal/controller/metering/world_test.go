@@ -90,7 +90,7 @@ func newWorld(t *testing.T, dir string) *world {
 func (w *world) begin() {
 	w.Helper()
 	t := newTerm(w.meter, time.Now())
-	s, err := store.Open(w.meter.Dir, store.Options{Notice: t.notice})
+	s, err := store.Open(w.meter.Dir, w.meter.keeps(t.notice))
 	must(w, err)
 	t.store = s
 	must(w, t.replay(time.Now()))
