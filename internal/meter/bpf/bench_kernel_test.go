@@ -30,7 +30,7 @@ const (
 func (c *Counter) become(b *testing.B, state int) {
 	b.Helper()
 	if state == off {
-		if err := c.detach(); err != nil {
+		if err := c.Detach(); err != nil {
 			b.Fatal(err)
 		}
 		return

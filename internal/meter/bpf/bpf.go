@@ -192,6 +192,21 @@ func (c *Counter) Attach() error {
 	return nil
 }
 
+// Detach takes the programs from their hooks, as to measure what they cost. What was counted stays, and is counted on after Attach.
+func (c *Counter) Detach() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for name, l := range c.links {
+		errs = append(errs, os.RemoveAll(c.linkPin(name)), l.Close())
+		delete(c.links, name)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("meter: %w", err)
+	}
+	return nil
+}
+
 // Close lets go of the kernel, which counts on.
 func (c *Counter) Close() error {
 	c.mu.Lock()

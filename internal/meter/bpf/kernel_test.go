@@ -403,7 +403,7 @@ func TestDetach(t *testing.T) {
 	web := netip.AddrPortFrom(podAddr(1, false), 8080)
 	ask(t, w.pods[0], "tcp", web, 1000)
 	counted := total(w.settled(t, c, 0)).Bytes()
-	if err := c.detach(); err != nil {
+	if err := c.Detach(); err != nil {
 		t.Fatal(err)
 	}
 	ask(t, w.pods[0], "tcp", web, 1000)

@@ -229,16 +229,6 @@ func (w *world) start(t testing.TB) *Counter {
 	return c
 }
 
-// detach takes the programs from their hooks. What was counted stays, and is counted on after Attach.
-func (c *Counter) detach() error {
-	var errs []error
-	for name, l := range c.links {
-		errs = append(errs, os.RemoveAll(c.linkPin(name)), l.Close())
-		delete(c.links, name)
-	}
-	return errors.Join(errs...)
-}
-
 // echo sends back what comes to the address, TCP and UDP.
 func echo(t testing.TB, ns *netns.NS, at netip.AddrPort) {
 	t.Helper()
