@@ -167,19 +167,12 @@ func (s *survey) fillUp(short int) (a Action, reason string, again time.Time) {
 	}
 	a, blocked := s.grow(short)
 	if a.Verb == None {
-		return a, reason + "; " + blocked, s.soonest()
+		for _, r := range s.Memory.Refusals {
+			s.wake(r.Until)
+		}
+		return a, reason + "; " + blocked, s.later
 	}
 	return a, reason, time.Time{}
-}
-
-// soonest is when something that is refused now may be asked for.
-func (s *survey) soonest() (t time.Time) {
-	for _, r := range s.Memory.Refusals {
-		if r.Until.After(s.Now) && (t.IsZero() || r.Until.Before(t)) {
-			t = r.Until
-		}
-	}
-	return t
 }
 
 func (s *survey) giveBack() (a Action, reason string, again time.Time) {
@@ -188,7 +181,7 @@ func (s *survey) giveBack() (a Action, reason string, again time.Time) {
 	switch {
 	case a.Verb == None || s.Cordoned:
 		s.Memory.Calm = time.Time{}
-		return Action{}, reason, s.cool
+		return Action{}, reason, s.later
 	case s.Memory.Calm.IsZero() || s.Memory.Calm.After(s.Now):
 		s.Memory.Calm = s.Now
 	}

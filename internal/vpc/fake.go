@@ -64,10 +64,11 @@ func (f *Fake) Subnets() []Subnet {
 	return out
 }
 
-func (f *Fake) free(p netip.Prefix) (n int) {
-	for a := range (block{rangeOf(p)}).all() {
-		if !f.taken[a] {
-			n++
+func (f *Fake) free(p netip.Prefix) int {
+	n := rangeOf(p).Size()
+	for a := range f.taken {
+		if p.Contains(a) {
+			n--
 		}
 	}
 	return n

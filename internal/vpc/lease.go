@@ -131,15 +131,12 @@ func (l Leases) Validate() error {
 // Wait notes that the key waits for an address until then, and forgets those who have given up. Who
 // waits already keeps its place.
 func Wait(l Leases, key Key, owner Owner, now, until time.Time) Leases {
-	ticket := Ticket{Key: key, Owner: owner, Since: now, Until: until}
-	waiting := slices.DeleteFunc(slices.Clone(l.Waiting), func(t Ticket) bool {
-		if t.Key == key {
-			ticket.Since = t.Since
-		}
-		return t.Key == key || !t.Until.After(now)
-	})
-	at, _ := slices.BinarySearchFunc(waiting, ticket, func(a, b Ticket) int { return a.Since.Compare(b.Since) })
-	l.Waiting = slices.Insert(waiting, at, ticket)
+	l.Waiting = slices.DeleteFunc(slices.Clone(l.Waiting), func(t Ticket) bool { return t.Key != key && !t.Until.After(now) })
+	if i := slices.IndexFunc(l.Waiting, func(t Ticket) bool { return t.Key == key }); i >= 0 {
+		l.Waiting[i].Until = until
+	} else {
+		l.Waiting = append(l.Waiting, Ticket{Key: key, Owner: owner, Since: now, Until: until})
+	}
 	return l
 }
 

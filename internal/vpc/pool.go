@@ -101,14 +101,24 @@ func (s Supply) Pool() Pool {
 	p := Pool{cooldown: s.Cooldown, grows: s.Grows, why: s.Why}
 	for _, i := range s.Interfaces {
 		if i.ready() {
-			p.parts = append(p.parts, i.part())
+			p.parts = append(p.parts, i.part(s.Family))
 		}
 	}
 	return p
 }
 
-func (i Interface) part() part {
-	out := part{stays: i.Primary, ipv6: i.IPv6Prefix}
+func (i Interface) part(family Family) part {
+	out := part{stays: i.Primary}
+	if family == IPv6 {
+		if i.IPv6Prefix.IsValid() { // its first address means any router there
+			first := i.IPv6Prefix.Masked().Addr().Next()
+			out.singles = block{{First: first, Last: plus(first, MaxPool-2)}}
+		}
+		return out
+	}
+	if family == Dual {
+		out.ipv6 = i.IPv6Prefix
+	}
 	for _, p := range i.Prefixes {
 		out.prefixes = append(out.prefixes, rangeOf(p))
 	}
@@ -116,11 +126,6 @@ func (i Interface) part() part {
 		out.singles = append(out.singles, Range{First: a, Last: a})
 	}
 	slices.SortFunc(out.singles, func(x, y Range) int { return x.First.Compare(y.First) })
-	if len(i.Prefixes)+len(i.Addresses) == 0 && i.IPv6Prefix.IsValid() {
-		// The first address of a prefix means any router there.
-		first := i.IPv6Prefix.Masked().Addr().Next()
-		out.singles, out.ipv6 = block{{First: first, Last: plus(first, MaxPool-2)}}, netip.Prefix{}
-	}
 	return out
 }
 

@@ -26,7 +26,11 @@ func (s *survey) shrink() Action {
 const young = patience
 
 func (s *survey) detach(p *port) Action {
-	if p.Primary || p.used > 0 || p.Draining || p.Device == "" || s.Now.Sub(p.Attached) < young {
+	if p.Primary || p.used > 0 || p.Draining || p.Device == "" {
+		return Action{}
+	}
+	if old := p.Attached.Add(young); old.After(s.Now) {
+		s.wake(old)
 		return Action{}
 	}
 	if p.gives && s.shortage(p.free) > s.shortage(0) {

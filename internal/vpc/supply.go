@@ -11,6 +11,7 @@ import (
 // daemon, read by the plugin. Pool makes of it what Assign gives addresses from.
 type Supply struct {
 	Interfaces   []Interface    `json:"interfaces"`
+	Family       Family         `json:"family"`             // of the pods' addresses
 	Cooldown     time.Duration  `json:"cooldown"`           // nanoseconds; an address that was released rests for as long
 	VPC          []netip.Prefix `json:"vpc"`                // what is reached without NAT
 	Excluded     []netip.Prefix `json:"excluded,omitempty"` // so is this, though it lies outside
@@ -60,15 +61,11 @@ func (i Interface) Has(a netip.Addr) bool {
 // ready tells whether pods may have addresses of the interface.
 func (i Interface) ready() bool { return i.Device != "" && !i.Unmanaged && !i.Draining }
 
-// Size is the number of addresses that the interface has for pods; one with an IPv6 prefix alone has
-// as many as anybody wants.
+// Size is the number of IPv4 addresses that the interface has for pods.
 func (i Interface) Size() int {
 	n := len(i.Addresses)
 	for _, p := range i.Prefixes {
 		n += 1 << (32 - p.Bits())
-	}
-	if n == 0 && i.IPv6Prefix.IsValid() {
-		return MaxPool
 	}
 	return n
 }

@@ -19,7 +19,7 @@ type survey struct {
 	coming    int       // free ones of interfaces that are not in the node yet
 	waiting   int       // pods
 	lost      []Lease   // whose address no interface has
-	cool      time.Time // the last cooling address is free then
+	later     time.Time // the first time at which something changes by itself
 }
 
 // port is an interface, counted.
@@ -95,9 +95,17 @@ func (s *survey) uses() (map[netip.Addr]use, map[netip.Prefix]use) {
 	for _, r := range s.Leases.Resting {
 		if addresses[r.Address].held == 0 && r.cools(s.Now, s.Targets.Cooldown) {
 			note(r.Address, use{cooling: 1})
+			s.wake(r.At.Add(s.Targets.Cooldown))
 		}
 	}
 	return addresses, prefixes
+}
+
+// wake notes a time at which something changes by itself.
+func (s *survey) wake(t time.Time) {
+	if t.After(s.Now) && (s.later.IsZero() || t.Before(s.later)) {
+		s.later = t
+	}
 }
 
 func prefixOf(a netip.Addr) netip.Prefix {
@@ -173,13 +181,8 @@ func (s *survey) publish() []Interface {
 			continue
 		}
 		s.mark(i, addresses, prefixes)
-		switch {
-		case s.Targets.Family == IPv4:
-			i.IPv6Prefix = netip.Prefix{}
-		case s.Targets.Family == IPv6:
-			i.Addresses, i.Prefixes = nil, nil
-		case !i.IPv6Prefix.IsValid(): // a pod would lack one of its two addresses
-			i.Draining = true
+		if s.Targets.Family == Dual && !i.IPv6Prefix.IsValid() {
+			i.Draining = true // a pod would lack one of its two addresses
 		}
 		if i.Primary && s.Targets.CustomNetworking {
 			i.Addresses = slices.DeleteFunc(slices.Clone(i.Addresses), func(a netip.Addr) bool { return addresses[a].held == 0 })
