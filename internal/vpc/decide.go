@@ -163,7 +163,7 @@ func (s *survey) fillUp(short int) (a Action, reason string, again time.Time) {
 		s.Memory.Short = s.Now
 	}
 	if due := s.Memory.Short.Add(batching); !urgent && due.After(s.Now) && s.free+s.coming-s.waiting > short {
-		return Action{}, reason + "; more may be asked for at once", due
+		return Action{}, reason + "; more may be asked for at once", s.by(due)
 	}
 	a, blocked := s.grow(short)
 	if a.Verb == None {
@@ -173,6 +173,12 @@ func (s *survey) fillUp(short int) (a Action, reason string, again time.Time) {
 		return a, reason + "; " + blocked, s.later
 	}
 	return a, reason, time.Time{}
+}
+
+// by is the time, or an earlier one at which something changes by itself.
+func (s *survey) by(t time.Time) time.Time {
+	s.wake(t)
+	return s.later
 }
 
 func (s *survey) giveBack() (a Action, reason string, again time.Time) {
@@ -186,7 +192,7 @@ func (s *survey) giveBack() (a Action, reason string, again time.Time) {
 		s.Memory.Calm = s.Now
 	}
 	if due := s.Memory.Calm.Add(patience); due.After(s.Now) {
-		return Action{}, reason + "; what is more goes back if it stays so", due
+		return Action{}, reason + "; what is more goes back if it stays so", s.by(due)
 	}
 	return a, reason + "; nobody has needed more for " + patience.String(), time.Time{}
 }

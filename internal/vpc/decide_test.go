@@ -251,7 +251,7 @@ func TestPodsGather(t *testing.T) {
 	}
 }
 
-func TestFailures(t *testing.T) {
+func TestRefusals(t *testing.T) {
 	calls := func(n *node) int { return len(n.cloud.Calls) }
 	t.Run("subnet full", func(t *testing.T) {
 		n := newNode(t, "t3.medium", DefaultTargets(), "10.0.0.0/28") // 16, of which 5 are the cloud's and one the node's
@@ -349,6 +349,10 @@ func TestFailures(t *testing.T) {
 			t.Errorf("%v %v", got.Prefixes, got.Addresses)
 		}
 	})
+}
+
+func TestFailures(t *testing.T) {
+	calls := func(n *node) int { return len(n.cloud.Calls) }
 	for _, failure := range []Failure{Throttled, Denied, Away, Invalid, Gone} {
 		t.Run(string(failure), func(t *testing.T) {
 			n := newNode(t, "t3.medium", DefaultTargets())

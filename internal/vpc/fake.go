@@ -20,6 +20,7 @@ type Fake struct {
 	taken      map[netip.Addr]bool
 	interfaces []Interface
 	made       int // interfaces, for their names
+	done       int // calls that were not refused
 }
 
 // NewFake has subnets and the primary interface of a node, in the first of them.
@@ -103,6 +104,9 @@ func (f *Fake) Do(a Action) Outcome {
 		}
 	}
 	o := f.do(a)
+	if o.Failure == OK {
+		f.done++
+	}
 	if f.Lose != nil && f.Lose(a) {
 		return Outcome{Failure: Away}
 	}

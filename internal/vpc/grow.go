@@ -142,6 +142,9 @@ func (s *survey) told(place string, r Refusal) string {
 	return fmt.Sprintf("%s: %s, asked again in %s", place, r.Failure, r.Until.Sub(s.Now).Round(time.Second))
 }
 
+// probes is how often a single address is given up to see whether there are prefixes again.
+const probes = 5
+
 // merge opens a slot for a prefix where single addresses, of a time in which there was no block of 16,
 // have taken them all.
 func (s *survey) merge() Action {
@@ -149,9 +152,12 @@ func (s *survey) merge() Action {
 		return Action{}
 	}
 	for _, p := range s.ports {
-		_, full := s.Memory.refusal(p.SubnetID, true, s.Now)
-		if p.gives && p.Device != "" && !full && p.open <= 0 && len(p.singles) > 0 {
-			return Action{Verb: UnassignAddresses, Interface: p.ID, Subnet: p.SubnetID, Addresses: slices.Clone(p.singles[len(p.singles)-1:])}
+		if !p.gives || p.Device == "" || p.open > 0 || len(p.singles) == 0 {
+			continue
+		}
+		r, _ := s.Memory.refusedOnce(p.SubnetID, true)
+		if n, _ := s.allowed(p.SubnetID, 1, true, 0); n > 0 && r.Times < probes {
+			return Action{Verb: UnassignAddresses, Interface: p.ID, Subnet: p.SubnetID, Addresses: last(p.singles, 1)}
 		}
 	}
 	return Action{}

@@ -13,9 +13,13 @@ const (
 	patience = time.Minute
 	// batching is how long a small shortage waits for more of its kind while nobody waits for it.
 	batching = 5 * time.Second
+	// attaching is how often it is asked whether a new interface has appeared.
+	attaching = 2 * time.Second
 	// refused is how long a place that had nothing is not asked again; it doubles each time.
 	refused    = 2 * time.Minute
 	refusedMax = 30 * time.Minute
+	// remembered is for how long after that it is known how often it was refused.
+	remembered = 6 * time.Hour
 	// away is the same for the API as a whole.
 	away    = time.Second
 	awayMax = time.Minute
@@ -143,10 +147,11 @@ func (m *Memory) stay(a Action) {
 	})
 }
 
-// refusal returns what keeps the place from being asked.
-func (m Memory) refusal(place string, ofPrefixes bool, now time.Time) (Refusal, bool) {
+// refusedOnce returns what the place was refused last, be it long ago. One that has not a single address
+// has no prefix either.
+func (m Memory) refusedOnce(place string, ofPrefixes bool) (Refusal, bool) {
 	i := slices.IndexFunc(m.Refusals, func(r Refusal) bool {
-		return r.Place == place && r.Until.After(now) && (r.OfPrefixes == ofPrefixes || ofPrefixes && r.Count <= 1)
+		return r.Place == place && (r.OfPrefixes == ofPrefixes || ofPrefixes && r.Count <= 1)
 	})
 	if i < 0 {
 		return Refusal{}, false
@@ -154,9 +159,15 @@ func (m Memory) refusal(place string, ofPrefixes bool, now time.Time) (Refusal, 
 	return m.Refusals[i], true
 }
 
+// refusal returns what keeps the place from being asked now.
+func (m Memory) refusal(place string, ofPrefixes bool, now time.Time) (Refusal, bool) {
+	m.Refusals = slices.DeleteFunc(slices.Clone(m.Refusals), func(r Refusal) bool { return !r.Until.After(now) })
+	return m.refusedOnce(place, ofPrefixes)
+}
+
 // forget drops what is too old to matter.
 func (m Memory) forget(now time.Time) Memory {
-	m.Refusals = slices.DeleteFunc(slices.Clone(m.Refusals), func(r Refusal) bool { return now.Sub(r.Until) > refusedMax })
+	m.Refusals = slices.DeleteFunc(slices.Clone(m.Refusals), func(r Refusal) bool { return now.Sub(r.Until) > remembered })
 	m.Leaving = slices.DeleteFunc(slices.Clone(m.Leaving), func(l Leaving) bool { return now.Sub(l.Since).Abs() >= echo })
 	return m
 }

@@ -142,6 +142,7 @@ func (s *survey) count(i *Interface, addresses map[netip.Addr]use, prefixes map[
 	case !p.gives:
 		s.elsewhere += p.held
 	case i.Device == "":
+		s.wake(s.Now.Add(attaching))
 		s.coming += p.free
 		s.held += p.held
 	default:
