@@ -28,6 +28,7 @@ func drawTrial(t *rapid.T) *trial {
 	targets.Prefixes = rapid.Bool().Draw(t, "prefixes")
 	targets.CustomNetworking = rapid.Bool().Draw(t, "custom networking")
 	targets.MaxENI = rapid.SampledFrom([]int{0, 0, 2, 3}).Draw(t, "MAX_ENI")
+	targets.Cooldown = rapid.SampledFrom([]time.Duration{0, 30 * time.Second, 5 * time.Minute}).Draw(t, "cooldown")
 	targets.Family = rapid.SampledFrom([]Family{IPv4, IPv4, Dual, IPv6}).Draw(t, "family")
 	if targets.Family == IPv6 {
 		targets.CustomNetworking = false
@@ -57,7 +58,8 @@ func (x *trial) work() {
 	x.view, x.viewTill = x.cloud.Interfaces(), x.now.Add(echo/2)
 	for _, r := range x.leases.Resting {
 		taken := slices.Contains(d.Action.Addresses, r.Address) ||
-			slices.ContainsFunc(d.Action.Prefixes, func(p netip.Prefix) bool { return p.Contains(r.Address) })
+			slices.ContainsFunc(d.Action.Prefixes, func(p netip.Prefix) bool { return p.Contains(r.Address) }) ||
+			d.Action.Verb == DeleteInterface && slices.ContainsFunc(x.view, func(i Interface) bool { return i.ID == d.Action.Interface && i.Has(r.Address) })
 		if taken && r.cools(x.now, x.in.Targets.Cooldown) {
 			x.t.Fatalf("takes away %s, which cools: %s", r.Address, d)
 		}

@@ -251,6 +251,28 @@ func TestPodsGather(t *testing.T) {
 	}
 }
 
+func TestPodsGatherInPrefixes(t *testing.T) {
+	n := newNode(t, "t3.medium", byPrefix(1, 0, 0))
+	n.start(48)
+	n.settle()
+	for range 12 {
+		n.stop(0)
+	}
+	for range 4 {
+		n.stop(4)
+	}
+	n.now = n.now.Add(time.Minute)
+	n.decide()
+	n.start(6)
+	held := map[netip.Prefix]int{}
+	for _, h := range n.leases.Held {
+		held[prefixOf(h.Address)]++
+	}
+	if fmt.Sprint(held) != "map[10.0.0.16/28:6 10.0.0.32/28:16 10.0.0.48/28:16]" {
+		t.Errorf("the fullest prefix is to be filled first: %v", held)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	calls := func(n *node) int { return len(n.cloud.Calls) }
 	t.Run("subnet full", func(t *testing.T) {
@@ -427,8 +449,57 @@ func TestEcho(t *testing.T) {
 	n.settle()
 	n.stopAll()
 	n.cloud.Lose = func(a Action) bool { return a.Verb == UnassignAddresses }
+	for n.mark().Action.Verb != UnassignAddresses {
+		n.now = n.last.Again
+	}
+	gone, old = n.last.Action.Addresses, n.cloud.Interfaces()
+	n.carryOut(n.last)
+	in = n.input()
+	in.Interfaces = old
+	if d := Decide(in); slices.ContainsFunc(gone, d.Interfaces[0].Has) {
+		t.Errorf("gives %v of %v, which may be gone: %s", d.Interfaces[0].Addresses, gone, d)
+	}
 	n.settle()
 	if n.shape() != "1/1" {
+		t.Errorf("%s\n%s", n.shape(), n.last)
+	}
+}
+
+// What is being taken away is marked first, under the lock. A pod that comes then gets something else,
+// or waits.
+func TestTwoSteps(t *testing.T) {
+	n := newNode(t, "t3.medium", DefaultTargets())
+	n.start(6)
+	n.settle()
+	n.stopAll()
+	for n.mark().Action.Verb != DeleteInterface {
+		n.now = n.last.Again
+	}
+	gone := n.last.Action.Interface
+	n.start(12) // ten addresses are left
+	for _, h := range n.leases.Held {
+		if i, _ := n.supply.Find(h.Address); i.ID == gone {
+			t.Errorf("%s is of an interface that is on its way out", h)
+		}
+	}
+	if len(n.leases.Held) != 10 || len(n.leases.Waiting) != 2 {
+		t.Errorf("%d have addresses, %d wait", len(n.leases.Held), len(n.leases.Waiting))
+	}
+	n.carryOut(n.last)
+	n.settle()
+	if n.shape() != "3/15" || len(n.leases.Waiting) != 0 {
+		t.Errorf("%s\n%s", n.shape(), n.last)
+	}
+}
+
+// That a node is to have few pods is a reason to keep few addresses, but not to let a pod wait that is
+// there.
+func TestPodsGoBeforeMaxPods(t *testing.T) {
+	n := newNode(t, "t3.medium", byIP(1, 0))
+	n.in.Node.MaxPods = 2
+	n.start(4)
+	n.settle()
+	if n.shape() != "1/4" || len(n.leases.Waiting) != 0 {
 		t.Errorf("%s\n%s", n.shape(), n.last)
 	}
 }
