@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,8 +46,8 @@ func (l *Lab) listen(network, address string) (net.Listener, error) {
 	return listener, err
 }
 
-// startResolver runs the VPC's own DNS: it knows the nodes' names, as the cloud's does, and that
-// nothing else exists here.
+// startResolver runs the VPC's own DNS: it knows the nodes' names, as the cloud's does, those of the one
+// server outside, and that nothing else exists here.
 func (l *Lab) startResolver(running context.Context) error {
 	dir := filepath.Join(l.paths.Dir, "resolver")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -68,6 +69,13 @@ func resolverFiles(t topology.Topology, dir string) (corefile, hosts string) {
 		for _, a := range n.Addresses() {
 			fmt.Fprintf(&b, "%s %s\n", a, n.Name)
 		}
+	}
+	outside := []netip.Addr{topology.OutsideServer}
+	if t.IPv6 != nil {
+		outside = append(outside, topology.OutsideServerIPv6)
+	}
+	for _, a := range outside {
+		fmt.Fprintf(&b, "%s outside.lab ipinfo.io\n", a)
 	}
 	corefile = fmt.Sprintf(`.:53 {
     bind %s
@@ -129,6 +137,13 @@ func chartValues(t topology.Topology, version string) map[string]any {
 			"blocks": map[string]any{"control-plane": []any{t.ControlPlane.String()}},
 		},
 		"controller": map[string]any{"replicas": 1}, // one machine has nothing to fail over to
+	}
+	if t.CNI == topology.CNIZonewise {
+		environment := map[string]any{"AWS_ENDPOINT_URL_EC2": ec2URL(t)} // the rest is in the nodes' metadata
+		if t.IPv6 != nil {
+			environment["ENABLE_IPv4"], environment["ENABLE_IPv6"] = "true", "true"
+		}
+		own["cni"] = map[string]any{"enabled": true, "clusterName": t.Name, "env": environment}
 	}
 	return install.Merge(own, t.Values)
 }

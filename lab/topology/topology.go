@@ -53,6 +53,7 @@ type Node struct {
 	Alias    string // short, for people: a1 is the first node of the first zone
 	Zone     string
 	Instance Instance
+	MaxPods  int
 	Address  netip.Addr
 	Pool     []netip.Addr // with static addresses: those of the interface for pods, one each
 	Gateway  netip.Addr
@@ -244,10 +245,14 @@ func (t *Topology) zone(i int, c ZoneConfig) (Zone, error) {
 			return Zone{}, err
 		}
 	}
+	pods, err := t.maxPods(instance)
+	if err != nil {
+		return Zone{}, fmt.Errorf("zones[%d] (%s): %w", i, c.Name, err)
+	}
 	for n := range c.Nodes {
 		first := firstHost + n*perNode
 		node := Node{
-			Alias: letter(i) + fmt.Sprint(n+1), Zone: z.Name, Instance: instance,
+			Alias: letter(i) + fmt.Sprint(n+1), Zone: z.Name, Instance: instance, MaxPods: pods,
 			Address: nth(subnet, first), Gateway: z.Gateway,
 		}
 		node.Name = "ip-" + strings.ReplaceAll(node.Address.String(), ".", "-") + "." + t.Region + ".compute.internal"

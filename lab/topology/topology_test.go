@@ -161,6 +161,7 @@ func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 		{"cloud: {attachTime: 2s}", "cloud: needs cni: zonewise"},
 		{"cni: zonewise\ncloud: {attachTime: soon}", `cloud.attachTime "soon": use a duration up to 1h, such as 2s`},
 		{"cni: zonewise\ncloud: {latency: -1s}", `cloud.latency "-1s": use a duration`},
+		{"cni: zonewise\nvalues: {cni: {env: {WARM_IP_TARGET: some}}}", `zones[0] (ap-northeast-2a): values.cni.env: WARM_IP_TARGET: "some" is not a number`},
 		{"vpc: 203.0.0.0/16", "vpc 203.0.0.0/16 overlaps 203.0.113.0/24, the world outside of the lab"},
 		{"ipFamily: dual\nvpcIPv6: 2001:db8:200::/40", "vpcIPv6 2001:db8:200::/40 overlaps 2001:db8:203:113::/64"},
 		{"apiPort: 70000", "apiPort 70000: use a port, or 0 for a free one"},
@@ -205,6 +206,25 @@ func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 		}
 		if strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: more than one line: %q", c.yaml, err)
+		}
+	}
+}
+
+// How many pods a node holds follows from its type, and with the cloud's addresses from how these are given.
+func TestMaxPods(t *testing.T) {
+	for text, want := range map[string]int{
+		"": 17, "cni: zonewise": 17, "instanceType: t3.small\ncni: zonewise": 11,
+		"cni: zonewise\nvalues: {cni: {env: {ENABLE_PREFIX_DELEGATION: true}}}":             110,
+		"cni: zonewise\nvalues: {cni: {env: {AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: 'true'}}}": 12,
+		"values: {cni: {env: {ENABLE_PREFIX_DELEGATION: true}}}":                            17, // static
+	} {
+		c, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		topo, err := New(c)
+		if err != nil || topo.Nodes()[0].MaxPods != want {
+			t.Errorf("%q: %d pods, %v, want %d", text, topo.Nodes()[0].MaxPods, err, want)
 		}
 	}
 }
