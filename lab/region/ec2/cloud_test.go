@@ -252,6 +252,7 @@ func TestReservations(t *testing.T) {
 	for _, c := range []struct{ cidr, kind, want string }{
 		{"192.168.1.128/26", ReservePrefix, ""},
 		{"192.168.1.64/27", ReserveExplicit, ""},
+		{"192.168.1.24/29", ReserveExplicit, ""},
 		{"192.168.1.128/28", ReservePrefix, "InvalidSubnetCidrReservation.Conflict"},
 		{"192.168.2.0/28", ReservePrefix, "InvalidParameterValue"},
 		{"192.168.1.192/29", ReservePrefix, "InvalidParameterValue"},
@@ -261,16 +262,19 @@ func TestReservations(t *testing.T) {
 			t.Errorf("reserve %s for %s: %v, not %q", c.cidr, c.kind, err, c.want)
 		}
 	}
-	n, err := r.CreateInterface(NewInterface{Subnet: id, IPv4: Ask{Count: 150, PrefixCount: 1}})
+	n, err := r.CreateInterface(NewInterface{Subnet: id, IPv4: Ask{Count: 100, PrefixCount: 5}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if n.Prefixes[0] != netip.MustParsePrefix("192.168.1.128/28") {
 		t.Errorf("prefixes come from what is reserved for them first: %v", n.Prefixes)
 	}
+	if n.Prefixes[4] != netip.MustParsePrefix("192.168.1.32/28") {
+		t.Errorf("the next is the first block of which nothing is reserved: %v", n.Prefixes)
+	}
 	for _, a := range n.Addresses {
-		if netip.MustParsePrefix("192.168.1.128/26").Contains(a) || netip.MustParsePrefix("192.168.1.64/27").Contains(a) {
-			t.Errorf("%s was chosen within a reservation", a)
+		if k, ok := r.Records().ground(r.Records().Subnets[id]).reservation(a); ok {
+			t.Errorf("%s was chosen within reservation %s", a, k.CIDR)
 		}
 	}
 	if _, err := r.Assign(n.ID, Ask{Addresses: []netip.Addr{netip.MustParseAddr("192.168.1.70")}}, false); err != nil {

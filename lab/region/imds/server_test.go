@@ -20,12 +20,12 @@ import (
 var subnet = netip.MustParsePrefix("192.168.1.0/24")
 
 // newNode is a region with one instance, and AWS's own client on it.
-func newNode(t *testing.T, lag time.Duration, now func() time.Time) (*ec2.Cloud, *ec2.Instance, *sdk.Client, string) {
+func newNode(t *testing.T, lag time.Duration, o ec2.Options) (*ec2.Cloud, *ec2.Instance, *sdk.Client, string) {
 	t.Helper()
 	cloud, err := ec2.Open(ec2.Blueprint{
 		Name: "lab", Region: "ap-northeast-2", VPC: netip.MustParsePrefix("192.168.0.0/16"), IPv6: netip.MustParsePrefix("fd00:192:168::/56"),
 		Subnets: []ec2.NewSubnet{{Zone: "ap-northeast-2a", CIDR: subnet, IPv6: netip.MustParsePrefix("fd00:192:168:1::/64")}},
-	}, ec2.Options{Now: now})
+	}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func get(t *testing.T, c *sdk.Client, path string) string {
 }
 
 func TestMetadata(t *testing.T) {
-	cloud, i, c, _ := newNode(t, 0, nil)
+	cloud, i, c, _ := newNode(t, 0, ec2.Options{})
 	n, err := cloud.CreateInterface(ec2.NewInterface{Subnet: i.Subnet, IPv4: ec2.Ask{Count: 1, PrefixCount: 1}})
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func TestMetadata(t *testing.T) {
 
 func TestTokens(t *testing.T) {
 	now := time.Now()
-	cloud, i, _, url := newNode(t, 0, func() time.Time { return now })
+	cloud, i, _, url := newNode(t, 0, ec2.Options{Now: func() time.Time { return now }})
 	ask := func(method, path string, header ...string) (int, string) {
 		t.Helper()
 		r, err := http.NewRequestWithContext(t.Context(), method, url+path, nil)
@@ -173,7 +173,7 @@ func TestTokens(t *testing.T) {
 
 func TestLag(t *testing.T) {
 	now := time.Now()
-	cloud, i, c, _ := newNode(t, 3*time.Second, func() time.Time { return now })
+	cloud, i, c, _ := newNode(t, 3*time.Second, ec2.Options{Now: func() time.Time { return now }})
 	mac := cloud.Records().Attached(i.ID)[0].MAC
 	path := "network/interfaces/macs/" + mac + "/local-ipv4s"
 	before := get(t, c, path)
@@ -186,5 +186,25 @@ func TestLag(t *testing.T) {
 	now = now.Add(3 * time.Second)
 	if got := get(t, c, path); got == before {
 		t.Errorf("%q is not known after the lag", got)
+	}
+}
+
+func TestAttachingIsNotSeen(t *testing.T) {
+	now := time.Now()
+	cloud, i, c, _ := newNode(t, 0, ec2.Options{Now: func() time.Time { return now }, AttachTime: time.Minute})
+	n, err := cloud.CreateInterface(ec2.NewInterface{Subnet: i.Subnet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cloud.Attach(i.ID, n.ID, 1, 0); err != nil {
+		t.Fatal(err)
+	}
+	path := "network/interfaces/macs/" + n.MAC + "/interface-id"
+	if got := get(t, c, path); !strings.Contains(got, "404") {
+		t.Errorf("while it is being attached: %q", got)
+	}
+	now = now.Add(time.Minute)
+	if got := get(t, c, path); got != n.ID {
+		t.Errorf("when it is attached: %q", got)
 	}
 }

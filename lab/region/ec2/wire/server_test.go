@@ -325,7 +325,7 @@ func TestPages(t *testing.T) {
 		}
 	}
 	pages := sdk.NewDescribeNetworkInterfacesPaginator(s, &sdk.DescribeNetworkInterfacesInput{MaxResults: aws.Int32(5)})
-	seen, count := map[string]bool{}, 0
+	seen, total, count := map[string]bool{}, 0, 0
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
@@ -334,10 +334,11 @@ func TestPages(t *testing.T) {
 		count++
 		for _, n := range page.NetworkInterfaces {
 			seen[*n.NetworkInterfaceId] = true
+			total++
 		}
 	}
-	if len(seen) != 12 || count != 3 {
-		t.Errorf("%d interfaces on %d pages", len(seen), count)
+	if len(seen) != 12 || total != 12 || count != 3 {
+		t.Errorf("%d interfaces, %d times, on %d pages", len(seen), total, count)
 	}
 	id := s.nodes["a1"]
 	for _, c := range []struct {
@@ -394,6 +395,10 @@ func TestWhoMayAsk(t *testing.T) {
 	}
 	if who, err := identity(role); err != nil || !strings.Contains(*who.Arn, ":assumed-role/node/") {
 		t.Errorf("role is %+v, %v", who, err)
+	}
+	role.Token = "x"
+	if _, err := identity(role); code(err) != "InvalidClientTokenId" {
+		t.Errorf("wrong token for STS: %v", err)
 	}
 	if _, err := identity(ec2.Credentials{AccessKeyID: good.AccessKeyID, SecretAccessKey: "x"}); code(err) != "SignatureDoesNotMatch" {
 		t.Errorf("wrong secret for STS: %v", err)
