@@ -21,11 +21,11 @@ const MainTable = unix.RT_TABLE_MAIN
 // registered daemon has it.
 const protocol = 90
 
-// Rule says of packets of IPv4 which table of routes is for them. The rule of the lowest priority that
-// leads anywhere holds. A rule of priority zero is none.
+// Rule says of packets which table of routes is for them. The rule of the lowest priority that leads
+// anywhere holds. A rule of priority zero is none.
 type Rule struct {
 	Priority   int
-	From, To   netip.Prefix // the zero prefix: all
+	From, To   netip.Prefix // the zero prefix: all; with two of them, all of IPv4
 	Mark, Mask uint32       // bits of the packet's mark; a mask of zero: whatever mark
 	Table      int          // MainTable where it is zero
 }
@@ -54,28 +54,36 @@ func (r Rule) String() string {
 	return s + fmt.Sprint(" lookup ", r.Table)
 }
 
-// Rules returns the rules that AddRule made, here or in an earlier life of the program, the lowest
-// priority first.
+// Rules returns the rules that AddRule made, here or in an earlier life of the program: those of IPv4
+// first, and of each family the lowest priority.
 func (n *Net) Rules() ([]Rule, error) {
-	list, err := whole(func() ([]netlink.Rule, error) { return n.handle.RuleList(netlink.FAMILY_V4) })
-	if err != nil {
-		return nil, fmt.Errorf("rules: %w", err)
-	}
 	var rules []Rule
-	for _, k := range list {
-		if k.Protocol != protocol {
-			continue
+	for _, family := range families {
+		list, err := whole(func() ([]netlink.Rule, error) { return n.handle.RuleList(family) })
+		if errors.Is(err, unix.EAFNOSUPPORT) {
+			continue // a kernel without IPv6
 		}
-		r := Rule{Priority: k.Priority, From: selector(k.Src), To: selector(k.Dst), Mark: k.Mark, Table: k.Table}
-		if k.Mask != nil {
-			r.Mask = *k.Mask
+		if err != nil {
+			return nil, fmt.Errorf("rules: %w", err)
 		}
-		if r.Table == MainTable {
-			r.Table = 0
+		for _, k := range list {
+			if k.Protocol == protocol {
+				rules = append(rules, ruleOf(k))
+			}
 		}
-		rules = append(rules, r)
 	}
 	return rules, nil
+}
+
+func ruleOf(k netlink.Rule) Rule {
+	r := Rule{Priority: k.Priority, From: selector(k.Src), To: selector(k.Dst), Mark: k.Mark, Table: k.Table}
+	if k.Mask != nil {
+		r.Mask = *k.Mask
+	}
+	if r.Table == MainTable {
+		r.Table = 0
+	}
+	return r
 }
 
 // AddRule adds a rule. One that is there is fine.
@@ -94,9 +102,15 @@ func (n *Net) DeleteRule(r Rule) error {
 	return nil
 }
 
+func (r Rule) six() bool { return r.From.Addr().Is6() || r.To.Addr().Is6() }
+
 func (r Rule) kernel() *netlink.Rule {
 	k := netlink.NewRule()
-	k.Family, k.Priority, k.Table, k.Protocol = netlink.FAMILY_V4, r.Priority, cmp.Or(r.Table, MainTable), protocol
+	k.Priority, k.Table, k.Protocol = r.Priority, cmp.Or(r.Table, MainTable), protocol
+	k.Family = netlink.FAMILY_V4
+	if r.six() {
+		k.Family = netlink.FAMILY_V6
+	}
 	if r.From.IsValid() {
 		k.Src = ipNet(r.From)
 	}
@@ -162,7 +176,15 @@ func (n *FakeNet) Rules() ([]Rule, error) {
 	}
 	defer done()
 	rules := slices.Clone(n.fake.rules[n.path])
-	slices.SortStableFunc(rules, func(a, b Rule) int { return cmp.Compare(a.Priority, b.Priority) })
+	slices.SortStableFunc(rules, func(a, b Rule) int {
+		switch {
+		case a.six() && !b.six():
+			return 1
+		case b.six() && !a.six():
+			return -1
+		}
+		return cmp.Compare(a.Priority, b.Priority)
+	})
 	return rules, nil
 }
 

@@ -118,7 +118,7 @@ func (p plugin) release(c call) error {
 func pruneRules(c call, l vpc.Leases) error {
 	held := make(map[netip.Addr]bool, len(l.Held))
 	for _, h := range l.Held {
-		held[h.Address] = true
+		held[h.Address], held[h.IPv6] = true, true
 	}
 	return link.PruneRules(c.host, func(a netip.Addr) bool { return held[a] })
 }

@@ -162,7 +162,7 @@ func DecodePool(data []byte) (vpc.Supply, error) {
 	if err := known(d.Schema, poolSchema); err != nil {
 		return vpc.Supply{}, err
 	}
-	return d.Supply, nil
+	return d.Supply, d.Supply.Validate()
 }
 
 // WritePool replaces the pool, as WriteLeases does the leases.

@@ -174,7 +174,9 @@ func TestPoolThatCannotBeRead(t *testing.T) {
 		"cut":        {`{"schema":"zonewise.pool/v1","interf`, ErrBadPool, "remove it"},
 		"no schema":  {`{"interfaces":[]}`, ErrBadPool, "no schema"},
 		"no address": {`{"schema":"zonewise.pool/v1","interfaces":[{"addresses":["x"]}]}`, ErrBadPool, "remove it"},
-		"newer":      {`{"schema":"zonewise.pool/v2"}`, ErrNewer, "same version"},
+		"twice": {`{"schema":"zonewise.pool/v1","interfaces":[{"id":"eni-1","addresses":["10.0.0.1"]},` +
+			`{"id":"eni-2","addresses":["10.0.0.1"]}]}`, ErrBadPool, "eni-2"},
+		"newer": {`{"schema":"zonewise.pool/v2"}`, ErrNewer, "same version"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := opened(t)

@@ -61,11 +61,14 @@ func PlanHost(s vpc.Supply, l vpc.Leases, mtu int) Host {
 	return h
 }
 
+// router is the next hop of IPv6 in every subnet of the cloud.
+var router = netip.MustParseAddr("fe80:ec2::1")
+
 // device is the interface as the node has it: with its own address, and with a table of routes that is for
 // its pods. The main table does not know it.
 func device(i vpc.Interface, mtu int) link.Device {
 	mac, _ := link.ParseMAC(i.MAC) // one that makes no sense is that of no device: Apply says so
-	return link.Device{
+	d := link.Device{
 		Name: i.Device, MAC: mac, MTU: mtu, Up: true,
 		Addresses:      []netip.Prefix{netip.PrefixFrom(i.Address, i.Subnet.Bits())},
 		NoSubnetRoutes: true,
@@ -74,18 +77,27 @@ func device(i vpc.Interface, mtu int) link.Device {
 			{To: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: i.Gateway, Table: i.Table},
 		},
 	}
+	if i.IPv6Prefix.IsValid() {
+		d.Routes = append(d.Routes, link.Route{To: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Via: router, Table: i.Table})
+	}
+	return d
 }
 
-// PodRules are those of one pod. Without them its packets would all leave by the primary interface. Of
-// IPv6 there are none: prefixes of it are the primary's alone.
+// PodRules are those of one pod. Without them its packets would all leave by the primary interface. A pod
+// of IPv6 alone has none: its prefix is the primary's.
 func PodRules(s vpc.Supply, l vpc.Lease) []link.Rule {
 	if !l.Address.Is4() {
 		return nil
 	}
-	pod := single(l.Address)
-	rules := []link.Rule{{Priority: toPod, To: pod}}
-	if i, ok := s.Find(l.Address); ok && !i.Primary {
-		rules = append(rules, link.Rule{Priority: fromPod, From: pod, Table: i.Table})
+	var rules []link.Rule
+	for _, a := range []netip.Addr{l.Address, l.IPv6} {
+		if !a.IsValid() {
+			continue
+		}
+		rules = append(rules, link.Rule{Priority: toPod, To: single(a)})
+		if i, ok := s.Find(a); ok && !i.Primary {
+			rules = append(rules, link.Rule{Priority: fromPod, From: single(a), Table: i.Table})
+		}
 	}
 	return rules
 }

@@ -66,8 +66,13 @@ func TestHostPlans(t *testing.T) {
 	odd.Interfaces[1].Device = ""      // not in the node yet
 	odd.Interfaces[2].Unmanaged = true // somebody else's
 	odd.Interfaces[3].Draining = true
-	both := leasesOf("192.168.1.11")
-	both.Held[0].IPv6 = netip.MustParseAddr("fd00:192:168:1:1::c0a8:10b")
+	both := leasesOf("192.168.1.11", "192.168.1.21")
+	dual := supplyOf(2)
+	for n := range dual.Interfaces {
+		prefix := netip.MustParsePrefix(fmt.Sprintf("fd00:192:168:1:%d::/80", n+1))
+		dual.Interfaces[n].IPv6Prefix = prefix
+		both.Held[n].IPv6 = prefix.Addr().Next()
+	}
 	six := leasesOf("fd00:192:168:1:1::2")
 	for name, p := range map[string]Host{
 		"nothing":       PlanHost(vpc.Supply{}, pods, 9001),
@@ -75,7 +80,7 @@ func TestHostPlans(t *testing.T) {
 		"external-snat": PlanHost(outside, pods, 9001),
 		"excluded":      PlanHost(excluded, pods, 9001),
 		"odd":           PlanHost(odd, leasesOf("192.168.1.41", "10.0.0.1"), 9001),
-		"dual-stack":    PlanHost(supplyOf(1), both, 9001),
+		"dual-stack":    PlanHost(dual, both, 9001),
 		"ipv6":          PlanHost(supplyOf(1), six, 9001),
 	} {
 		t.Run(name, func(t *testing.T) { golden.Check(t, "host-"+name+".txt", p.String()) })

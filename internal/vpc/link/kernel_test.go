@@ -52,6 +52,9 @@ func newCloud(t *testing.T) *cloud {
 	c := &cloud{T: t, supply: supplyOf(2), pods: map[string]*netns.NS{}}
 	c.node, c.here = c.space()
 	c.router, c.there = c.space()
+	for _, ns := range []*netns.NS{c.node, c.router} { // nobody else can have an address: no need to wait for an answer
+		c.write(ns, "/proc/sys/net/ipv6/conf/default/accept_dad", "0")
+	}
 	c.tables = nft.Dial(c.node.FD())
 	t.Cleanup(func() { _ = c.tables.Close() })
 	for _, ns := range []*netns.NS{c.node, c.router} {
@@ -278,6 +281,62 @@ func TestNoNATWhereSomebodyElseDoesIt(t *testing.T) {
 			}
 			c.checked()
 		})
+	}
+}
+
+// With both families each interface has a prefix of IPv6, and the cloud checks the source of that, too.
+func TestDualStack(t *testing.T) {
+	c := newCloud(t)
+	const elsewhere = "fd00:192:168:2::11"
+	all := netip.MustParsePrefix("::/0")
+	for _, ns := range []*netns.NS{c.node, c.router} {
+		c.write(ns, "/proc/sys/net/ipv6/conf/all/forwarding", "1")
+	}
+	c.must(c.there.Ensure(link.Device{Name: "lo", Addresses: []netip.Prefix{netip.MustParsePrefix(elsewhere + "/128")}}))
+	pods := map[string]string{podA: "fd00:192:168:1:1:0:c0a8:10b", podB: "fd00:192:168:1:2:0:c0a8:115"}
+	far := netip.MustParseAddr("fe80::2") // stands for the node: nobody is asked for its hardware address
+	for n := range c.supply.Interfaces {
+		i := &c.supply.Interfaces[n]
+		i.IPv6Prefix = netip.MustParsePrefix(fmt.Sprintf("fd00:192:168:1:%d::/80", n+1))
+		mac, _ := link.ParseMAC(i.MAC)
+		c.must(c.there.Ensure(link.Device{
+			Name: fmt.Sprint("port", n), Addresses: []netip.Prefix{netip.PrefixFrom(router, 64)},
+			Neighbours: []link.Neighbour{{Address: far, MAC: mac}}, Routes: []link.Route{{To: i.IPv6Prefix, Via: far}},
+		}))
+	}
+	c.must(c.here.Ensure(link.Device{Name: "eth0", Routes: []link.Route{{To: all, Via: router}}}))
+	c.run(c.router, `table ip6 check { chain check { type filter hook prerouting priority -300;
+		iifname "port0" ip6 saddr fd00::/16 ip6 saddr != fd00:192:168:1:1::/80 counter drop
+		iifname "port1" ip6 saddr fd00::/16 ip6 saddr != fd00:192:168:1:2::/80 counter drop
+	}; }`, "nft", "-f", "-")
+	var l vpc.Leases
+	for four, six := range pods {
+		lease := c.lease(four)
+		lease.IPv6 = netip.MustParseAddr(six)
+		l.Held = append(l.Held, lease)
+		ns, n := c.space()
+		w := Plan(lease, 1500)
+		w.Rules = PodRules(c.supply, lease)
+		c.must(Setup(c.here, n, ns, w))
+		c.pods[four] = ns
+		c.serve(ns, "["+six+"]:80")
+	}
+	c.serve(c.router, "["+elsewhere+"]:80")
+	for range 2 {
+		c.must(Apply(c.here, c.tables, PlanHost(c.supply, l, 1500)))
+	}
+	for four, six := range pods {
+		c.sees(six+" to a pod elsewhere", c.pods[four], "", "["+elsewhere+"]:80", six)
+		c.sees("a pod elsewhere to "+six, c.router, elsewhere, "["+six+"]:80", elsewhere)
+	}
+	c.sees("from one interface to the other", c.pods[podB], "", "["+pods[podA]+"]:80", pods[podB])
+	c.sees("and back", c.pods[podA], "", "["+pods[podB]+"]:80", pods[podA])
+	if rules := c.run(c.router, "", "nft", "list", "table", "ip6", "check"); strings.Count(rules, "counter packets 0 ") != 2 {
+		t.Errorf("dropped by the cloud: %s", rules)
+	}
+	c.must(Apply(c.here, c.tables, Host{}))
+	if left := c.run(c.node, "", "ip", "-6", "rule"); strings.Contains(left, "proto 90") {
+		t.Errorf("off: %s", left)
 	}
 }
 

@@ -102,7 +102,8 @@ func ensureRules(host Net, w Wiring) error {
 		}
 	}
 	for _, r := range have {
-		if pod := podOf(r); pod.IsValid() && pod == podOf(w.Rules[0]) && !slices.Contains(w.Rules, r) {
+		ours := slices.ContainsFunc(w.Rules, func(o link.Rule) bool { return podOf(o) == podOf(r) })
+		if ours && !slices.Contains(w.Rules, r) {
 			if err := host.DeleteRule(r); err != nil {
 				return err
 			}

@@ -13,8 +13,7 @@ import (
 	"github.com/zonewise/zonewise/internal/vpc"
 )
 
-// table is ours alone. IPv6 has none: nothing of it is translated, and all of it goes by the primary
-// interface.
+// table is ours alone. IPv6 has none: nothing of it is translated.
 var table = nft.Table{Family: nft.IPv4, Name: "zonewise-vpc"}
 
 // primaryMark is the bit of packets and of flows which says that a flow goes by the primary interface,
