@@ -440,6 +440,11 @@ func TestTermination(t *testing.T) {
 	if _, err := r.Attach(r.a.ID, stays.ID, 1, 0); code(err) != "IncorrectState" {
 		t.Errorf("attach to what is terminated: %v", err)
 	}
+	for range 20 { // more than there is room for before the node's address
+		if slices.Contains(r.create(subnetA, 0).Addresses, netip.MustParseAddr("192.168.1.10")) {
+			t.Fatal("the address of a node that is away was given to another")
+		}
+	}
 	next := r.launch("a1", "t3.medium", subnetA, "192.168.1.10")
 	if next.ID == r.a.ID {
 		t.Error("an instance that was terminated runs again")

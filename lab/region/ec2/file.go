@@ -43,6 +43,9 @@ func parse(data []byte) (*Records, error) {
 	if d.Schema != schema {
 		return nil, fmt.Errorf("schema is %q, not %q", d.Schema, schema)
 	}
+	if d.Homes == nil {
+		d.Homes = map[string]netip.Addr{}
+	}
 	return d.Records, d.check()
 }
 

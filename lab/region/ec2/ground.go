@@ -1,7 +1,9 @@
 package ec2
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 )
 
 // Lengths of the prefixes that interfaces are given.
@@ -16,13 +18,14 @@ type ground struct {
 	cidr    netip.Prefix
 	bits    int // of a block
 	kept    []Reservation
+	homes   []netip.Addr
 	singles map[netip.Addr]string   // whose
 	mixed   map[netip.Prefix]int    // how many singles are in a block
 	blocks  map[netip.Prefix]string // whose
 }
 
 func (r *Records) ground(s *Subnet) *ground {
-	g := &ground{cidr: s.CIDR, bits: prefixBits, kept: s.Reservations}
+	g := &ground{cidr: s.CIDR, bits: prefixBits, kept: s.Reservations, homes: slices.Collect(maps.Values(r.Homes))}
 	g.clear()
 	for _, n := range r.Interfaces {
 		if n.Subnet == s.ID {
@@ -45,7 +48,7 @@ func (r *Records) groundIPv6(s *Subnet) *ground {
 
 func (g *ground) clear() {
 	g.singles, g.mixed, g.blocks = map[netip.Addr]string{}, map[netip.Prefix]int{}, map[netip.Prefix]string{}
-	for _, a := range reserved(g.cidr) {
+	for _, a := range slices.Concat(reserved(g.cidr), g.homes) {
 		g.mixed[g.block(a)]++
 	}
 }
@@ -77,12 +80,7 @@ func (g *ground) holder(a netip.Addr) string {
 func (g *ground) block(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, g.bits).Masked() }
 
 func (g *ground) reserved(a netip.Addr) bool {
-	for _, r := range reserved(g.cidr) {
-		if a == r {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(reserved(g.cidr), a)
 }
 
 // reservation is the one that an address is in.
@@ -129,7 +127,7 @@ func (g *ground) take(who string, count int) ([]netip.Addr, error) {
 			return nil, refuse("InsufficientFreeAddressesInSubnet",
 				"The specified subnet does not have enough free addresses to satisfy the request.")
 		}
-		if _, kept := g.reservation(a); kept || g.reserved(a) || g.holder(a) != "" {
+		if _, kept := g.reservation(a); kept || g.reserved(a) || slices.Contains(g.homes, a) || g.holder(a) != "" {
 			continue
 		}
 		out = append(out, a)

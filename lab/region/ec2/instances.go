@@ -33,7 +33,7 @@ func newRecords(b Blueprint, seed string) (*Records, error) {
 	r := &Records{
 		Region: b.Region, Seed: seed, Kept: b.Kept,
 		Subnets: map[string]*Subnet{}, Groups: map[string]*SecurityGroup{},
-		Instances: map[string]*Instance{}, Interfaces: map[string]*Interface{},
+		Instances: map[string]*Instance{}, Interfaces: map[string]*Interface{}, Homes: map[string]netip.Addr{},
 	}
 	owned := func(name string) Tags {
 		return Tags{"Name": name, "kubernetes.io/cluster/" + b.Name: "owned"}
@@ -114,7 +114,7 @@ func (r *Records) launch(want Launch, now time.Time) (*Instance, error) {
 		ID: r.identify("i"), Node: want.Node, Type: want.Type, Zone: subnet.Zone, Subnet: subnet.ID,
 		DNSName: want.DNSName, Launched: now, Tags: want.Tags,
 	}
-	r.Instances[i.ID] = i
+	r.Instances[i.ID], r.Homes[i.Node] = i, want.Address
 	n, err := r.createInterface(NewInterface{
 		Subnet: subnet.ID,
 		Groups: r.groupsNamed("eks-cluster-sg-", "-ng1-"),

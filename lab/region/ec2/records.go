@@ -27,6 +27,9 @@ type Records struct {
 	Groups     map[string]*SecurityGroup
 	Instances  map[string]*Instance
 	Interfaces map[string]*Interface
+	// Homes are the addresses of nodes. While a node has no instance, nobody else gets its address by
+	// chance, so that it can come back.
+	Homes map[string]netip.Addr
 }
 
 // Credentials sign requests.
@@ -151,7 +154,7 @@ func (r *Records) clone() *Records {
 	c := *r
 	c.VPC.CIDRs, c.VPC.Tags = slices.Clone(r.VPC.CIDRs), maps.Clone(r.VPC.Tags)
 	c.Subnets, c.Groups = maps.Clone(r.Subnets), maps.Clone(r.Groups)
-	c.Instances, c.Interfaces = maps.Clone(r.Instances), maps.Clone(r.Interfaces)
+	c.Instances, c.Interfaces, c.Homes = maps.Clone(r.Instances), maps.Clone(r.Interfaces), maps.Clone(r.Homes)
 	return &c
 }
 
