@@ -84,7 +84,7 @@ func newCloud(t *testing.T) *cloud {
 	}
 	c.run(c.router, `
 		table ip check {
-			set port0 { type ipv4_addr; flags interval; elements = { 192.168.1.10-192.168.1.15 } }
+			set port0 { type ipv4_addr; flags interval; elements = { 192.168.1.10-192.168.1.15, 198.51.100.1 } }
 			set port1 { type ipv4_addr; flags interval; elements = { 192.168.1.20-192.168.1.25 } }
 			chain check {
 				type filter hook prerouting priority -300;
@@ -348,18 +348,20 @@ func TestNodePort(t *testing.T) {
 			chain postrouting { type nat hook postrouting priority 100;
 				meta mark & 0x4000 == 0x4000 meta mark set mark xor 0x4000 masquerade fully-random; }
 		}`
+	external := "ip daddr 198.51.100.1 tcp dport 30080 dnat to " + podB + ":80"
 	local := "fib daddr type local tcp dport 30080 dnat to " + podB + ":80"
 	cluster := "fib daddr type local tcp dport 30080 meta mark set mark or 0x4000 dnat to " + podB + ":80"
 	for name, v := range map[string]struct {
-		load func(c *cloud)
-		sees string
+		load     func(c *cloud)
+		to, sees string
 	}{
-		"nft, local":       {func(c *cloud) { c.run(c.node, fmt.Sprintf(nat, local), "nft", "-f", "-") }, outside},
-		"nft, masqueraded": {func(c *cloud) { c.run(c.node, fmt.Sprintf(nat, cluster), "nft", "-f", "-") }, nodeIP},
+		"nft, local":       {func(c *cloud) { c.run(c.node, fmt.Sprintf(nat, local), "nft", "-f", "-") }, nodeIP, outside},
+		"nft, masqueraded": {func(c *cloud) { c.run(c.node, fmt.Sprintf(nat, cluster), "nft", "-f", "-") }, nodeIP, nodeIP},
 		"iptables, local": {func(c *cloud) {
 			c.run(c.node, "", "iptables", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "30080",
 				"-m", "addrtype", "--dst-type", "LOCAL", "-j", "DNAT", "--to-destination", podB+":80")
-		}, outside},
+		}, nodeIP, outside},
+		"external address": {func(c *cloud) { c.run(c.node, fmt.Sprintf(nat, external), "nft", "-f", "-") }, "198.51.100.1", outside},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCloud(t)
@@ -367,7 +369,8 @@ func TestNodePort(t *testing.T) {
 			c.serve(c.pods[podB], podB+":80")
 			v.load(c)
 			c.apply()
-			c.sees("the pod", c.router, outside, nodeIP+":30080", v.sees)
+			c.must(c.there.Ensure(link.Device{Name: "port0", Routes: []link.Route{{To: netip.MustParsePrefix("198.51.100.1/32"), Via: netip.MustParseAddr(nodeIP)}}}))
+			c.sees("the pod", c.router, outside, v.to+":30080", v.sees)
 			if flow := c.flow("dport=30080"); !strings.Contains(flow, "mark=128") {
 				t.Errorf("connection: %s", flow)
 			}

@@ -37,27 +37,27 @@ type chain struct {
 // program is the table of a node whose primary interface is the device with the address.
 //
 // Two kinds of flow go by the primary interface though a pod of another one is at their end: those that
-// came in by it for an address of the node, a NodePort for example, since they are known there by that
+// came in by it for an address that is no pod's, a NodePort for example, since they are known there by that
 // address; and those to the outside, which leave with the node's address. Both are marked when they begin,
 // and each packet that a pod sends gets the mark of its flow before it is routed.
 func program(primary string, address netip.Addr, s vpc.Supply) []chain {
 	hook := func(t nft.Type, p nft.Point, priority int32) *nft.Hook {
 		return &nft.Hook{Type: t, Point: p, Priority: priority}
 	}
-	late := []nft.Rule{
+	outside := []nft.Rule{
 		rule("others than packets of pods: done", byPod(expr.CmpOpNeq), accept()),
 		rule("others than first packets: done", state(expr.CtStateBitNEW, expr.CmpOpEq), accept()),
 		rule("not to one host elsewhere: done", addressType(unix.RTN_UNICAST, false, expr.CmpOpNeq), accept()),
 	}
 	for _, p := range slices.Concat(s.VPC, s.Excluded) {
 		if p.Addr().Is4() {
-			late = append(late, rule("to "+p.Masked().String()+": done", within(p), accept()))
+			outside = append(outside, rule("to "+p.Masked().String()+": done", within(p), accept()))
 		}
 	}
-	late = append(late, rule("to the outside: by "+primary, markFlow(), markPacket()))
+	outside = append(outside, rule("to the outside: by "+primary, markFlow(), markPacket()))
 	snat := []nft.Rule{rule(fmt.Sprintf("to the outside: as %s, from random ports", address), packetMarked(), translate(address))}
 	if s.ExternalSNAT {
-		late, snat = nil, nil
+		outside, snat = nil, nil
 	}
 	return []chain{
 		{nft.Chain{Name: "marks", Hook: hook(nft.Filter, nft.Prerouting, priorityMark)}, []nft.Rule{
@@ -65,7 +65,10 @@ func program(primary string, address netip.Addr, s vpc.Supply) []chain {
 				by(primary), addressType(unix.RTN_LOCAL, true, expr.CmpOpEq), markFlow()),
 			rule("packets of pods have their flow's mark", byPod(expr.CmpOpEq), flowMarked(), markPacket()),
 		}},
-		{nft.Chain{Name: "outside", Hook: hook(nft.Filter, nft.Prerouting, priorityLate)}, late},
+		{nft.Chain{Name: "services", Hook: hook(nft.Filter, nft.Prerouting, priorityLate)}, []nft.Rule{
+			rule("who comes by "+primary+" to a Service is answered by it", by(primary), state(expr.CtStateBitNEW, expr.CmpOpNeq), translated(), markFlow()),
+		}},
+		{nft.Chain{Name: "outside", Hook: hook(nft.Filter, nft.Prerouting, priorityLate)}, outside},
 		{nft.Chain{Name: "snat", Hook: hook(nft.NAT, nft.Postrouting, prioritySNAT)}, snat},
 	}
 }
@@ -168,6 +171,12 @@ func within(p netip.Prefix) []nft.Expr {
 // state is for packets of flows in the state (CmpOpNeq), or in another.
 func state(bit uint32, op expr.CmpOp) []nft.Expr {
 	return append(plain(&expr.Ct{Key: expr.CtKeySTATE, Register: register}), bits(bit, op)...)
+}
+
+// translated is for packets of flows whose destination is not the one they were sent to.
+func translated() []nft.Expr {
+	const destinationTranslated = 1 << 5 // IPS_DST_NAT
+	return append(plain(&expr.Ct{Key: expr.CtKeySTATUS, Register: register}), bits(destinationTranslated, expr.CmpOpNeq)...)
 }
 
 func flowMarked() []nft.Expr {
