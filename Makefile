@@ -67,6 +67,7 @@ test: test-fast test-kernel test-story ## run every test: fast ones, those again
 .PHONY: test-fast
 test-fast: ## run the tests that need neither root nor a kernel, in seconds
 	go test ./... ./lab/...
+	GOWORK=off go test -C lab/tools/vpccni ./...
 
 # An agent that lays out and names its tables otherwise: what an upgrade is tried with.
 OTHER := -X github.com/zonewise/zonewise/internal/service/nft.layoutChain=layout-other \

@@ -16,10 +16,11 @@ type survey struct {
 	elsewhere int // such that pods may not have anew: of the primary in custom networking, or of no interface
 	cooling   int
 	free      int
-	coming    int       // free ones of interfaces that are not in the node yet
-	waiting   int       // pods
-	lost      []Lease   // whose address no interface has
-	later     time.Time // the first time at which something changes by itself
+	coming    int                   // free ones of interfaces that are not in the node yet
+	waiting   int                   // pods
+	found     map[netip.Prefix]bool // addresses and prefixes of interfaces, of which pods have some
+	lost      []Lease               // whose address no interface has
+	later     time.Time             // the first time at which something changes by itself
 }
 
 // port is an interface, counted.
@@ -38,7 +39,7 @@ type use struct{ held, cooling int }
 
 // look counts. It makes Interfaces and Memory its own, and may change them.
 func look(in Input) *survey {
-	s := &survey{Input: in}
+	s := &survey{Input: in, found: map[netip.Prefix]bool{}}
 	s.Memory = in.Memory.forget(in.Now)
 	for _, t := range in.Leases.Waiting {
 		if t.Until.After(in.Now) {
@@ -60,7 +61,7 @@ func look(in Input) *survey {
 		return cmp.Or(cmp.Compare(b.held, a.held), cmp.Compare(a.Index, b.Index), cmp.Compare(a.ID, b.ID))
 	})
 	for _, h := range in.Leases.Held {
-		if !slices.ContainsFunc(s.ports, func(p *port) bool { return p.Has(h.Address) }) {
+		if !s.found[netip.PrefixFrom(h.Address, h.Address.BitLen())] && !s.found[prefixOf(h.Address)] && !s.behind6(h.Address) {
 			s.lost = append(s.lost, h)
 		}
 	}
@@ -72,6 +73,10 @@ func look(in Input) *survey {
 		}
 	}
 	return s
+}
+
+func (s *survey) behind6(a netip.Addr) bool {
+	return a.Is6() && slices.ContainsFunc(s.ports, func(p *port) bool { return p.Has(a) })
 }
 
 // behindPrefix tells whether pods can have addresses of the primary's IPv6 prefix.
@@ -123,6 +128,9 @@ func (s *survey) count(i *Interface, addresses map[netip.Addr]use, prefixes map[
 		u := addresses[a]
 		p.held += u.held
 		cooling += u.cooling
+		if u.held > 0 {
+			s.found[netip.PrefixFrom(a, a.BitLen())] = true
+		}
 		if u == (use{}) {
 			p.singles = append(p.singles, a)
 		}
@@ -132,6 +140,7 @@ func (s *survey) count(i *Interface, addresses map[netip.Addr]use, prefixes map[
 		u := prefixes[x]
 		p.held += u.held
 		cooling += u.cooling
+		s.found[x] = true
 		p.free += prefixSize - u.held - u.cooling
 		if u == (use{}) {
 			p.whole = append(p.whole, x)
