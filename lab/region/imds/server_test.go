@@ -208,3 +208,21 @@ func TestAttachingIsNotSeen(t *testing.T) {
 		t.Errorf("when it is attached: %q", got)
 	}
 }
+
+// No text but one that the server made is a token.
+func FuzzToken(f *testing.F) {
+	now := time.Now()
+	cloud, err := ec2.Open(ec2.Blueprint{Name: "lab", Region: "ap-northeast-2", VPC: netip.MustParsePrefix("192.168.0.0/16")}, ec2.Options{Now: func() time.Time { return now }})
+	if err != nil {
+		f.Fatal(err)
+	}
+	s := New(cloud, "i-1", 0)
+	good := s.token(now.Add(time.Minute))
+	f.Add(good)
+	f.Add("")
+	f.Fuzz(func(t *testing.T, token string) {
+		if s.valid(token) != (token == good) {
+			t.Errorf("%q is valid: %v", token, s.valid(token))
+		}
+	})
+}

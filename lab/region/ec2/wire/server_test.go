@@ -569,3 +569,54 @@ func bareCloud(t *testing.T) *ec2.Cloud {
 	}
 	return cloud
 }
+
+// Clients that ask at the same time are given different addresses.
+func TestManyAtOnce(t *testing.T) {
+	s := newService(t, ec2.Options{})
+	subnet := s.subnet(t, subnetA)
+	owners, mu := map[string]string{}, sync.Mutex{}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 4 {
+				made, err := s.CreateNetworkInterface(t.Context(), &sdk.CreateNetworkInterfaceInput{SubnetId: &subnet, SecondaryPrivateIpAddressCount: aws.Int32(2)})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				for _, a := range made.NetworkInterface.PrivateIpAddresses {
+					if other, ok := owners[*a.PrivateIpAddress]; ok {
+						t.Errorf("%s: given to %s and %s", *a.PrivateIpAddress, other, *made.NetworkInterface.NetworkInterfaceId)
+					}
+					owners[*a.PrivateIpAddress] = *made.NetworkInterface.NetworkInterfaceId
+				}
+				mu.Unlock()
+				s.cloud.Delivery()
+			}
+		})
+	}
+	all.Wait()
+	if len(owners) != 8*4*3 {
+		t.Errorf("%d addresses were given", len(owners))
+	}
+}
+
+// No head of a request breaks the server, and none that AWS's signer did not make gets in.
+func FuzzAuthorization(f *testing.F) {
+	f.Add("AWS4-HMAC-SHA256 Credential=AKIA/20260101/ap-northeast-2/ec2/aws4_request, SignedHeaders=host;x-amz-date, Signature=00", "20260101T000000Z", "")
+	f.Add("AWS4-HMAC-SHA256 Credential=/////,SignedHeaders=;;,Signature", "x", "token")
+	s := newService(f, ec2.Options{})
+	records := s.cloud.Records()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, authorization, date, token string) {
+		r := httptest.NewRequest(http.MethodPost, "/", nil)
+		// With a key that is known the rest of the head counts.
+		r.Header.Set("Authorization", strings.Replace(authorization, "AKIA", records.Credentials.AccessKeyID, 1))
+		r.Header.Set("X-Amz-Date", date)
+		r.Header.Set("X-Amz-Security-Token", token)
+		if who, err := verify(r, nil, records, now); err == nil {
+			t.Errorf("%q got in as %v", authorization, who)
+		}
+	})
+}
