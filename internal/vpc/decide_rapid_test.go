@@ -124,11 +124,15 @@ func TestDecideInAnyOrder(t *testing.T) {
 				}
 			},
 			"work": func(*rapid.T) { x.work() },
-			"die":  func(*rapid.T) { x.pending = nil },
+			"die": func(*rapid.T) {
+				x.pending = nil
+				x.restart()
+			},
 			"die with the work done": func(*rapid.T) {
 				if d := x.pending; d != nil {
 					x.cloud.Do(d.Action)
 					x.pending = nil
+					x.restart()
 				}
 			},
 			"fail": func(t *rapid.T) {

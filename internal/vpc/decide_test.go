@@ -579,7 +579,11 @@ func TestAttaching(t *testing.T) {
 	if len(n.cloud.Calls) != 3 || len(n.leases.Waiting) != 1 || !strings.Contains(n.last.Next.Waits, "being attached") {
 		t.Errorf("six pods make three interfaces: %v\n%s", n.cloud.Calls, n.last)
 	}
-	if n.decide(); len(n.leases.Waiting) != 0 {
+	n.start(9)
+	if n.exhausted > 0 {
+		t.Error("a pod is sent away though an interface is on its way")
+	}
+	if n.settle(); len(n.leases.Waiting) != 0 {
 		t.Errorf("%v\n%s", n.leases.Waiting, n.last)
 	}
 }

@@ -2,19 +2,20 @@ package vpc
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // next says what the next pod waits for, and what ends the pool's growth.
 func (s *survey) next(d Decision) Next {
 	n := Next{Free: max(s.free-s.waiting, 0), Waiting: s.waiting, Room: s.room()}
-	n.Grows = n.Room > 0
+	n.Grows = n.Room > 0 || s.unfinished()
 	n.Limit, n.Mend = s.limit(n)
 	if n.Free > 0 {
 		return n
 	}
 	switch {
-	case s.coming > s.urgent():
+	case s.coming > 0:
 		n.Waits = "an interface that is being attached"
 	case d.Action.Verb != None:
 		n.Waits = "the cloud: " + d.Action.String()
@@ -28,6 +29,13 @@ func (s *survey) next(d Decision) Next {
 		n.Waits = "another pod to go"
 	}
 	return n
+}
+
+// unfinished tells whether an interface that is there already will give addresses.
+func (s *survey) unfinished() bool {
+	return slices.ContainsFunc(s.ports, func(p *port) bool {
+		return p.free > 0 && !p.Draining && (p.Device == "" || s.Targets.Family == Dual && !p.IPv6Prefix.IsValid())
+	})
 }
 
 // room is how many addresses more the interfaces could have, and those that can still be made.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"testing"
 	"time"
 )
 
@@ -19,16 +18,17 @@ type tester interface {
 // node is a node with a cloud: the daemon and the plugin, without what they do to the world.
 type node struct {
 	tester
-	now     time.Time
-	cloud   *Fake
-	in      Input // what does not change
-	leases  Leases
-	supply  Supply
-	pods    []Key
-	waiting []Key
-	started int
-	blind   bool // the cloud does not say how full its subnets are
-	last    Decision
+	now       time.Time
+	cloud     *Fake
+	in        Input // what does not change
+	leases    Leases
+	supply    Supply
+	pods      []Key
+	waiting   []Key
+	started   int
+	exhausted int  // so often was a pod told that there will be nothing
+	blind     bool // the cloud does not say how full its subnets are
+	last      Decision
 }
 
 func newNode(t tester, instanceType string, targets Targets, subnets ...string) *node {
@@ -133,6 +133,9 @@ func (n *node) assign(k Key) bool {
 		n.leases = next
 		return true
 	case errors.Is(err, ErrWait), errors.Is(err, ErrExhausted):
+		if errors.Is(err, ErrExhausted) {
+			n.exhausted++
+		}
 		n.leases = Wait(n.leases, k, Owner{}, n.now, n.now.Add(10000*time.Hour))
 		return false
 	}
@@ -160,12 +163,12 @@ func (n *node) stopAll() {
 }
 
 // restart is a daemon that ends and comes back with what is in its files.
-func (n *node) restart(t *testing.T) {
-	t.Helper()
+func (n *node) restart() {
+	n.Helper()
 	for _, v := range []any{&n.supply, &n.leases} {
 		data, err := json.Marshal(v)
 		if err != nil {
-			t.Fatal(err)
+			n.Fatalf("%v", err)
 		}
 		switch v := v.(type) {
 		case *Supply:
@@ -176,7 +179,7 @@ func (n *node) restart(t *testing.T) {
 			err = json.Unmarshal(data, v)
 		}
 		if err != nil {
-			t.Fatal(err)
+			n.Fatalf("%v", err)
 		}
 	}
 }
