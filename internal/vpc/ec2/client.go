@@ -40,7 +40,25 @@ type Options struct {
 type door struct {
 	options  Options
 	settings aws.Config
-	api      *ec2.Client
+	api      *calls // nil: the region is not known yet
+}
+
+// operation is one call of EC2.
+type operation[In, Out any] func(context.Context, *In, ...func(*ec2.Options)) (*Out, error)
+
+// calls are those that we make. The client itself has some 700 methods, and the linker keeps all of those whose type is
+// to be found in what goes into an interface: that would be a third of the program.
+type calls struct {
+	describeInterfaces operation[ec2.DescribeNetworkInterfacesInput, ec2.DescribeNetworkInterfacesOutput]
+	describeSubnets    operation[ec2.DescribeSubnetsInput, ec2.DescribeSubnetsOutput]
+	createInterface    operation[ec2.CreateNetworkInterfaceInput, ec2.CreateNetworkInterfaceOutput]
+	attachInterface    operation[ec2.AttachNetworkInterfaceInput, ec2.AttachNetworkInterfaceOutput]
+	modifyInterface    operation[ec2.ModifyNetworkInterfaceAttributeInput, ec2.ModifyNetworkInterfaceAttributeOutput]
+	detachInterface    operation[ec2.DetachNetworkInterfaceInput, ec2.DetachNetworkInterfaceOutput]
+	deleteInterface    operation[ec2.DeleteNetworkInterfaceInput, ec2.DeleteNetworkInterfaceOutput]
+	assign             operation[ec2.AssignPrivateIpAddressesInput, ec2.AssignPrivateIpAddressesOutput]
+	assignIPv6         operation[ec2.AssignIpv6AddressesInput, ec2.AssignIpv6AddressesOutput]
+	unassign           operation[ec2.UnassignPrivateIpAddressesInput, ec2.UnassignPrivateIpAddressesOutput]
 }
 
 func (o Options) open(ctx context.Context) (door, error) {
@@ -78,15 +96,22 @@ func (o Options) open(ctx context.Context) (door, error) {
 // connect makes the client, when the region is known.
 func (d *door) connect(region string) {
 	d.settings.Region = region
-	d.api = ec2.NewFromConfig(d.settings, func(e *ec2.Options) {
+	c := ec2.NewFromConfig(d.settings, func(e *ec2.Options) {
 		if d.options.Endpoint != "" {
 			e.BaseEndpoint = aws.String(d.options.Endpoint)
 		}
 	})
+	d.api = &calls{
+		describeInterfaces: c.DescribeNetworkInterfaces, describeSubnets: c.DescribeSubnets,
+		createInterface: c.CreateNetworkInterface, attachInterface: c.AttachNetworkInterface,
+		modifyInterface: c.ModifyNetworkInterfaceAttribute, detachInterface: c.DetachNetworkInterface,
+		deleteInterface: c.DeleteNetworkInterface, assign: c.AssignPrivateIpAddresses,
+		assignIPv6: c.AssignIpv6Addresses, unassign: c.UnassignPrivateIpAddresses,
+	}
 }
 
 // call makes one call of EC2. Credentials are asked for first, so that their lack is told from an answer of EC2.
-func call[In, Out any](ctx context.Context, d *door, action string, do func(context.Context, *In, ...func(*ec2.Options)) (*Out, error), in *In) (*Out, error) {
+func call[In, Out any](ctx context.Context, d *door, action string, do operation[In, Out], in *In) (*Out, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if _, err := d.settings.Credentials.Retrieve(ctx); err != nil {

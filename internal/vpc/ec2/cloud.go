@@ -120,7 +120,7 @@ func (d *door) describe(ctx context.Context, self string, filters ...types.Filte
 	in := &ec2.DescribeNetworkInterfacesInput{Filters: filters, MaxResults: aws.Int32(page)}
 	var out []eni
 	for {
-		answer, err := call(ctx, d, "DescribeNetworkInterfaces", d.api.DescribeNetworkInterfaces, in)
+		answer, err := call(ctx, d, "DescribeNetworkInterfaces", d.api.describeInterfaces, in)
 		if err != nil {
 			return nil, err
 		}
@@ -153,7 +153,7 @@ func (c *Cloud) SubnetsHere(ctx context.Context) ([]Subnet, error) {
 func (c *Cloud) subnets(ctx context.Context, in *ec2.DescribeSubnetsInput) ([]Subnet, error) {
 	var out []Subnet
 	for {
-		answer, err := call(ctx, &c.door, "DescribeSubnets", c.api.DescribeSubnets, in)
+		answer, err := call(ctx, &c.door, "DescribeSubnets", c.api.describeSubnets, in)
 		if err != nil {
 			return nil, err
 		}

@@ -41,7 +41,7 @@ func (a *Account) Leaked(ctx context.Context) ([]string, error) {
 	}}
 	var out []string
 	for {
-		answer, err := call(ctx, &a.door, "DescribeNetworkInterfaces", a.api.DescribeNetworkInterfaces, in)
+		answer, err := call(ctx, &a.door, "DescribeNetworkInterfaces", a.api.describeInterfaces, in)
 		if err != nil {
 			return nil, err
 		}

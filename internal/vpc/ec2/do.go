@@ -59,7 +59,7 @@ func (c *Cloud) create(ctx context.Context, a vpc.Action) ([]netip.Prefix, error
 	if err != nil {
 		return nil, err
 	}
-	answer, err := call(ctx, &c.door, "AttachNetworkInterface", c.api.AttachNetworkInterface, &ec2.AttachNetworkInterfaceInput{
+	answer, err := call(ctx, &c.door, "AttachNetworkInterface", c.api.attachInterface, &ec2.AttachNetworkInterfaceInput{
 		InstanceId: aws.String(c.self.ID), NetworkInterfaceId: aws.String(made.ID), DeviceIndex: aws.Int32(int32(a.Index)),
 	})
 	if err != nil {
@@ -104,7 +104,7 @@ func (c *Cloud) make(ctx context.Context, a vpc.Action) (eni, error) {
 	default:
 		in.SecondaryPrivateIpAddressCount = aws.Int32(int32(a.Count))
 	}
-	answer, err := call(ctx, &c.door, "CreateNetworkInterface", c.api.CreateNetworkInterface, in)
+	answer, err := call(ctx, &c.door, "CreateNetworkInterface", c.api.createInterface, in)
 	if err != nil {
 		return eni{}, err
 	}
@@ -136,7 +136,7 @@ func (c *Cloud) tags() []types.Tag {
 
 // bind makes an attached interface end with its instance.
 func (c *Cloud) bind(ctx context.Context, i eni) error {
-	_, err := call(ctx, &c.door, "ModifyNetworkInterfaceAttribute", c.api.ModifyNetworkInterfaceAttribute, &ec2.ModifyNetworkInterfaceAttributeInput{
+	_, err := call(ctx, &c.door, "ModifyNetworkInterfaceAttribute", c.api.modifyInterface, &ec2.ModifyNetworkInterfaceAttributeInput{
 		NetworkInterfaceId: aws.String(i.ID),
 		Attachment:         &types.NetworkInterfaceAttachmentChanges{AttachmentId: aws.String(i.attachment), DeleteOnTermination: aws.Bool(true)},
 	})
@@ -153,7 +153,7 @@ func (c *Cloud) bind(ctx context.Context, i eni) error {
 
 func (c *Cloud) assign(ctx context.Context, id string, in *ec2.AssignPrivateIpAddressesInput) (got []netip.Prefix, err error) {
 	in.NetworkInterfaceId = aws.String(id)
-	answer, err := call(ctx, &c.door, "AssignPrivateIpAddresses", c.api.AssignPrivateIpAddresses, in)
+	answer, err := call(ctx, &c.door, "AssignPrivateIpAddresses", c.api.assign, in)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +176,7 @@ func (c *Cloud) assign(ctx context.Context, id string, in *ec2.AssignPrivateIpAd
 }
 
 func (c *Cloud) assignIPv6(ctx context.Context, id string) (got []netip.Prefix, err error) {
-	answer, err := call(ctx, &c.door, "AssignIpv6Addresses", c.api.AssignIpv6Addresses, &ec2.AssignIpv6AddressesInput{
+	answer, err := call(ctx, &c.door, "AssignIpv6Addresses", c.api.assignIPv6, &ec2.AssignIpv6AddressesInput{
 		NetworkInterfaceId: aws.String(id), Ipv6PrefixCount: aws.Int32(1)})
 	if err != nil {
 		return nil, err
@@ -205,7 +205,7 @@ func (c *Cloud) unassign(ctx context.Context, a vpc.Action) error {
 	if len(gone) == 0 {
 		return nil
 	}
-	_, err := call(ctx, &c.door, "UnassignPrivateIpAddresses", c.api.UnassignPrivateIpAddresses, in)
+	_, err := call(ctx, &c.door, "UnassignPrivateIpAddresses", c.api.unassign, in)
 	if err != nil && !notThere(err) {
 		return err
 	}
@@ -225,7 +225,7 @@ func (c *Cloud) detach(ctx context.Context, id string) error {
 	if !known {
 		return nil // it is not here any more
 	}
-	_, err := call(ctx, &c.door, "DetachNetworkInterface", c.api.DetachNetworkInterface, &ec2.DetachNetworkInterfaceInput{
+	_, err := call(ctx, &c.door, "DetachNetworkInterface", c.api.detachInterface, &ec2.DetachNetworkInterfaceInput{
 		AttachmentId: aws.String(i.attachment)})
 	if err != nil && Classify(err) != vpc.Gone {
 		return err
@@ -239,7 +239,7 @@ func (c *Cloud) detach(ctx context.Context, id string) error {
 
 // delete removes an interface that is attached to nothing; one that is gone already is fine.
 func (d *door) delete(ctx context.Context, id string) error {
-	_, err := call(ctx, d, "DeleteNetworkInterface", d.api.DeleteNetworkInterface, &ec2.DeleteNetworkInterfaceInput{
+	_, err := call(ctx, d, "DeleteNetworkInterface", d.api.deleteInterface, &ec2.DeleteNetworkInterfaceInput{
 		NetworkInterfaceId: aws.String(id)})
 	if err != nil && Classify(err) != vpc.Gone {
 		return err

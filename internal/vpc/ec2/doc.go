@@ -3,7 +3,4 @@
 //
 // EC2 is the truth, not the metadata service of the instance (IMDS), which lags behind by seconds to minutes. IMDS
 // tells only what hardly ever changes: which instance this is, and the ranges of its VPC.
-//
-// The client is used as it is, never through an interface of Go: it has some 700 methods, and the linker keeps all of
-// those whose type goes into an interface.
 package ec2
