@@ -176,7 +176,7 @@ func TestResolverKnowsTheNodes(t *testing.T) {
 		!strings.Contains(hosts, "203.0.113.10 outside.lab ipinfo.io\n") {
 		t.Errorf("hosts:\n%s", hosts)
 	}
-	for _, part := range []string{"bind 192.168.0.2", "hosts /lab/resolver/hosts", "NXDOMAIN"} {
+	for _, part := range []string{"bind 192.168.0.2", "hosts /lab/resolver/hosts", "fallthrough", "file /lab/resolver/nothing . {"} {
 		if !strings.Contains(corefile, part) {
 			t.Errorf("no %s in:\n%s", part, corefile)
 		}

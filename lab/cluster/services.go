@@ -54,7 +54,7 @@ func (l *Lab) startResolver(running context.Context) error {
 		return err
 	}
 	corefile, hosts := resolverFiles(l.topo, dir)
-	for name, text := range map[string]string{"Corefile": corefile, "hosts": hosts} {
+	for name, text := range map[string]string{"Corefile": corefile, "hosts": hosts, "nothing": nothing} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return err
 		}
@@ -62,6 +62,9 @@ func (l *Lab) startResolver(running context.Context) error {
 	l.launch(running, "resolver", []string{filepath.Join(l.binDir, "coredns"), "-conf", filepath.Join(dir, "Corefile")})
 	return nil
 }
+
+// nothing is a zone of all names, none of which exists.
+const nothing = ". 3600 IN SOA resolver.lab. nobody.lab. 1 3600 3600 3600 5\n"
 
 func resolverFiles(t topology.Topology, dir string) (corefile, hosts string) {
 	var b strings.Builder
@@ -84,11 +87,11 @@ func resolverFiles(t topology.Topology, dir string) (corefile, hosts string) {
         reload 0
         fallthrough
     }
-    template ANY ANY {
-        rcode NXDOMAIN
+    file %s . {
+        reload 0
     }
 }
-`, t.Resolver, filepath.Join(dir, "hosts"))
+`, t.Resolver, filepath.Join(dir, "hosts"), filepath.Join(dir, "nothing"))
 	return corefile, b.String()
 }
 
