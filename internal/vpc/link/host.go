@@ -34,16 +34,18 @@ type Host struct {
 // hold their addresses. MTU, in bytes, is that of the primary interface.
 //
 // Interfaces that are draining are as good as others here: they have pods, or had until lately. Of those
-// of other people nothing is known.
+// of other people nothing is known, and one without an address of IPv4 or a table of its own gets nothing: a
+// rule for no address would be one for all.
 func PlanHost(s vpc.Supply, l vpc.Leases, mtu int) Host {
 	var h Host
 	for _, i := range s.Interfaces {
 		switch {
+		case i.Unmanaged || !i.Address.Is4():
 		case i.Primary:
 			h.Primary = i.Device
 			h.chains = program(i.Device, i.Address, s)
 			h.Rules = append(h.Rules, link.Rule{Priority: marked, Mark: primaryMark, Mask: primaryMark})
-		case !i.Unmanaged:
+		case i.Gateway.Is4() && i.Table > 0:
 			h.Rules = append(h.Rules, link.Rule{Priority: fromInterface, From: single(i.Address), Table: i.Table})
 			if i.Device != "" {
 				h.Devices = append(h.Devices, device(i, mtu))
@@ -95,7 +97,7 @@ func PodRules(s vpc.Supply, l vpc.Lease) []link.Rule {
 			continue
 		}
 		rules = append(rules, link.Rule{Priority: toPod, To: single(a)})
-		if i, ok := s.Find(a); ok && !i.Primary {
+		if i, ok := s.Find(a); ok && !i.Primary && i.Table > 0 {
 			rules = append(rules, link.Rule{Priority: fromPod, From: single(a), Table: i.Table})
 		}
 	}

@@ -62,10 +62,13 @@ func TestHostPlans(t *testing.T) {
 	outside.ExternalSNAT = true
 	excluded := two
 	excluded.Excluded = []netip.Prefix{netip.MustParsePrefix("10.8.0.0/16"), netip.MustParsePrefix("fd00::/8")}
-	odd := supplyOf(4)
+	odd := supplyOf(7)
 	odd.Interfaces[1].Device = ""      // not in the node yet
 	odd.Interfaces[2].Unmanaged = true // somebody else's
 	odd.Interfaces[3].Draining = true
+	odd.Interfaces[4].Address = netip.Addr{}
+	odd.Interfaces[5].Gateway = netip.Addr{}
+	odd.Interfaces[6].Table = 0
 	both := leasesOf("192.168.1.11", "192.168.1.21")
 	dual := supplyOf(2)
 	for n := range dual.Interfaces {
