@@ -61,13 +61,18 @@ bin/coredns: lab/tools/coredns/go.mod lab/tools/coredns/go.sum
 	$(TOOL)/coredns -tags grpcnotrace -ldflags '-s -w -X github.com/coredns/coredns/coremain.GitCommit=$(COREDNS)' \
 		-o $(CURDIR)/bin/coredns github.com/coredns/coredns
 
+# A real one, for tests of what is asked of it.
+bin/prometheus bin/promtool &: lab/tools/prometheus/go.mod lab/tools/prometheus/go.sum
+	$(TOOL)/prometheus -tags remove_all_sd,netgo,osusergo -ldflags '-s -w' -o $(CURDIR)/bin/ \
+		github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
+
 .PHONY: test
 test: test-fast test-kernel test-story ## run every test: fast ones, those against the kernel, stories in a lab
 
 .PHONY: test-fast
 test-fast: ## run the tests that need neither root nor a kernel, in seconds
 	go test ./... ./lab/...
-	GOWORK=off go test -C lab/tools/vpccni ./...
+	AWS_VPC_K8S_CNI_LOG_FILE=stderr AWS_VPC_K8S_CNI_LOGLEVEL=fatal GOWORK=off go test -C lab/tools/vpccni ./...
 
 # An agent that lays out and names its tables otherwise: what an upgrade is tried with.
 OTHER := -X github.com/zonewise/zonewise/internal/service/nft.layoutChain=layout-other \
@@ -78,7 +83,7 @@ build-other:
 	go build -ldflags '$(STAMP) $(OTHER)' -o bin/other/ ./cmd/zonewise
 
 .PHONY: test-kernel
-test-kernel: build build-other ## run the tests against the real kernel, as root, in namespaces of their own
+test-kernel: build build-other bin/prometheus ## run the tests against the real kernel, as root, in namespaces of their own
 	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region/... ./lab/machine ./lab/images ./lab/rig/... ./lab/bench/... ./lab/conformance ./lab/unbroken
 
 .PHONY: test-story

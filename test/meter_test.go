@@ -40,7 +40,7 @@ func TestMeterTruth(t *testing.T) {
 	l.must("up", "--offline", "--ip-family", "dual", "--set", "agent.meter=require")
 	l.must("load", l.otherImage())
 	passing := (1 - steady) * *meterBytes / 6 // for each client that comes and goes: three pods, three of the host network
-	l.apply(strings.NewReplacer("TIME", meterFor.String(), "BYTES", fmt.Sprintf("%.0f", passing)).Replace(mixed))
+	l.apply(echoes(6, "kubernetes.io/hostname") + mixed + comers("churn", false, passing, *meterFor) + comers("host", true, passing, *meterFor))
 	for _, what := range []string{"deployment/web", "deployment/direct", "daemonset/client"} {
 		if _, err := l.kubectl("rollout", "status", what, "--timeout=90s"); err != nil {
 			t.Fatal(err)

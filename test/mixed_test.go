@@ -162,27 +162,59 @@ func archive(fatal func(...any), files ...file) []byte {
 	return out.Bytes()
 }
 
-// mixed is who serves and who asks: BYTES and TIME are for each client that comes and goes.
-const mixed = `
+// echoes is the Deployment web of echo servers, spread over what a label of nodes tells apart.
+func echoes(replicas int, over string) string {
+	return fmt.Sprintf(`
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web}
 spec:
-  replicas: 6
+  replicas: %d
   selector: {matchLabels: {app: web}}
   template:
     metadata: {labels: {app: web}}
     spec:
       topologySpreadConstraints:
-      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
+      - {maxSkew: 1, topologyKey: %s, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
       containers:
       - name: web
         image: registry.k8s.io/echoserver:1.5
         # A pod that ends goes on answering until every node knows.
         lifecycle: {preStop: {sleep: {seconds: 2}}}
         readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
-      terminationGracePeriodSeconds: 4
+      terminationGracePeriodSeconds: 5
+---`, replicas, over)
+}
+
+// comers is a Deployment of clients that come and go: each moves so many bytes in a time.
+func comers(name string, host bool, bytes float64, in time.Duration) string {
+	return fmt.Sprintf(`
 ---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec:
+      hostNetwork: %[2]t
+      dnsPolicy: ClusterFirstWithHostNet
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: %[1]s}}}
+      containers:
+      - name: %[1]s
+        image: nicolaka/netshoot
+        command: [/lab/bin/load, mix, -for, %[3]s, -bytes, "%.0[4]f", -tcp, "web:80,headless:8080", -udp, "web:80", -names, "web,headless"]
+        volumeMounts: [{name: programs, mountPath: /lab/bin, readOnly: true}]
+      volumes: [{name: programs, hostPath: {path: /lab/bin}}]
+      terminationGracePeriodSeconds: 2
+`, name, host, in, bytes)
+}
+
+// mixed is who serves and who asks, beside the echoes and those that come and go.
+const mixed = `
 apiVersion: v1
 kind: Service
 metadata: {name: web}
@@ -228,42 +260,4 @@ spec:
         volumeMounts: [{name: programs, mountPath: /lab/bin, readOnly: true}]
       volumes: [{name: programs, hostPath: {path: /lab/bin}}]
       terminationGracePeriodSeconds: 0
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: churn}
-spec:
-  replicas: 0
-  selector: {matchLabels: {app: churn}}
-  template:
-    metadata: {labels: {app: churn}}
-    spec:
-      topologySpreadConstraints:
-      - {maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: churn}}}
-      containers:
-      - name: churn
-        image: nicolaka/netshoot
-        command: [/lab/bin/load, mix, -for, TIME, -bytes, "BYTES", -tcp, "web:80,headless:8080", -udp, "web:80", -names, "web,headless"]
-        volumeMounts: [{name: programs, mountPath: /lab/bin, readOnly: true}]
-      volumes: [{name: programs, hostPath: {path: /lab/bin}}]
-      terminationGracePeriodSeconds: 2
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: host}
-spec:
-  replicas: 0
-  selector: {matchLabels: {app: host}}
-  template:
-    metadata: {labels: {app: host}}
-    spec:
-      hostNetwork: true
-      dnsPolicy: ClusterFirstWithHostNet
-      containers:
-      - name: host
-        image: nicolaka/netshoot
-        command: [/lab/bin/load, mix, -for, TIME, -bytes, "BYTES", -tcp, "web:80,headless:8080", -udp, "web:80", -names, "web,headless"]
-        volumeMounts: [{name: programs, mountPath: /lab/bin, readOnly: true}]
-      volumes: [{name: programs, hostPath: {path: /lab/bin}}]
-      terminationGracePeriodSeconds: 2
 `

@@ -32,7 +32,7 @@ const most = 24
 func TestWalk(t *testing.T) {
 	l := newLab(t, "walk")
 	l.must("up", "--offline")
-	l.apply(walkers)
+	l.apply(echoes(1, "topology.kubernetes.io/zone") + walkers)
 	await(t, "the first pod serves", func() error { return l.walked(1) })
 	seen := l.watchWalk(t)
 	load := l.load(t)
@@ -350,25 +350,6 @@ func (w *walkWatch) stop() []string {
 }
 
 const walkers = `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      topologySpreadConstraints:
-      - {maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
-      containers:
-      - name: web
-        image: registry.k8s.io/echoserver:1.5
-        # A pod that ends goes on answering until every node knows.
-        lifecycle: {preStop: {sleep: {seconds: 2}}}
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
-      terminationGracePeriodSeconds: 5
----
 apiVersion: v1
 kind: Service
 metadata: {name: ours}

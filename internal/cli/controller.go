@@ -8,12 +8,12 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/zonewise/zonewise/internal/agent/ask"
 	"github.com/zonewise/zonewise/internal/controller"
+	"github.com/zonewise/zonewise/internal/controller/metering/past"
 	"github.com/zonewise/zonewise/internal/controller/view"
 	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/model"
@@ -33,6 +33,8 @@ type controllerFlags struct {
 	metered, perService                bool
 	collect                            bool
 	clusterName                        string
+	prometheus                         past.Options
+	otlp                               string
 	conn                               kube.Options
 }
 
@@ -50,7 +52,7 @@ func controllerCommand() *cobra.Command {
 	f.StringVar(&o.identity, "identity", cmp.Or(os.Getenv("POD_NAME"), host), "this replica's name (env POD_NAME)")
 	f.StringVar(&o.listen, "listen", ":9471", "address of /healthz, /livez and /metrics")
 	f.StringVar(&o.mode, "default-mode", string(model.Observe), "of Services of which neither ZoneRoute nor namespace says more: Optimal, Observe or Off")
-	f.StringVar(&o.prices, "prices", "aws", "price of traffic between zones: aws, azure, gcp, or a file, which the meter reads anew each minute")
+	f.StringVar(&o.prices, "prices", "aws", "price of traffic between zones: aws, azure, gcp, or a file, which is read anew each minute")
 	f.BoolVar(&o.hints, "hints", true, "put hints on the EndpointSlices of Optimal Services, by a webhook")
 	f.StringVar(&o.webhook, "webhook-listen", ":9472", "address of that webhook")
 	f.StringVar(&o.meterDir, "meter-dir", "", "where flows are kept; empty: nothing is metered")
@@ -60,6 +62,11 @@ func controllerCommand() *cobra.Command {
 	f.BoolVar(&o.perService, "metrics-per-service", false, "metrics of traffic for each Service and pair of zones")
 	f.BoolVar(&o.collect, "collect-interfaces", false, "delete elastic interfaces of the cluster that are attached to nothing; needs --cluster-name and AWS credentials")
 	f.StringVar(&o.clusterName, "cluster-name", os.Getenv("CLUSTER_NAME"), "name of the cluster in the tags of its interfaces (env CLUSTER_NAME)")
+	f.StringVar(&o.prometheus.URL, "meter-prometheus", "", "URL of a Prometheus that scrapes the controllers: it is asked for what is older than an hour, which is then not kept here")
+	f.StringToStringVar(&o.prometheus.Labels, "meter-prometheus-labels", nil, "labels that this cluster's series have there, such as cluster=prod")
+	f.StringVar(&o.prometheus.TokenFile, "meter-prometheus-token-file", "", "file of the token that it wants")
+	f.StringVar(&o.prometheus.CAFile, "meter-prometheus-ca-file", "", "file of the authorities that sign its certificate; empty: the system's")
+	f.StringVar(&o.otlp, "otlp-endpoint", "", "URL of a collector that is sent all metrics each minute by OTLP over gRPC, such as http://collector:4317; https for TLS")
 	connectionFlags(f, &o.conn, &o.level)
 	c.AddCommand(sweepCommand())
 	return c
@@ -103,11 +110,7 @@ func (o controllerFlags) settings() (outlook.Settings, error) {
 	if !slices.Contains([]model.Mode{model.Optimal, model.Observe, model.Off}, mode) {
 		return outlook.Settings{}, usagef("--default-mode %q: must be Optimal, Observe or Off", o.mode)
 	}
-	books, err := readSeries(o.prices)
-	if err != nil {
-		return outlook.Settings{}, err
-	}
-	return outlook.Settings{Default: mode, Prices: books.At(time.Now()), Stability: route.DefaultStability()}, nil
+	return outlook.Settings{Default: mode, Stability: route.DefaultStability()}, nil
 }
 
 func (o controllerFlags) run(ctx context.Context) error {
@@ -130,6 +133,7 @@ func (o controllerFlags) run(ctx context.Context) error {
 	c := controller.Config{
 		Client: clients, Routes: clients.ZoneRoutes, Ask: ask.Forwarder{Config: config}.Get,
 		Namespace: o.namespace, Identity: o.identity, Settings: settings, Log: log,
+		Prices: func() (meter.Series, error) { return readSeries(o.prices) }, OTLP: o.otlp,
 	}
 	if o.hints {
 		c.Webhook = o.webhook
@@ -141,14 +145,16 @@ func (o controllerFlags) run(ctx context.Context) error {
 		c.Collect = o.leaks
 	}
 	if o.meterDir != "" {
-		c.Meter = &controller.Metering{Dir: o.meterDir, Listen: o.meterListen, PodIP: o.podIP, PerService: o.perService,
-			Prices: func() (meter.Series, error) { return readSeries(o.prices) }}
+		c.Meter = &controller.Metering{Dir: o.meterDir, Listen: o.meterListen, PodIP: o.podIP, PerService: o.perService}
+		if o.prometheus.URL != "" {
+			c.Meter.Past = &o.prometheus
+		}
 	}
 	run, err := controller.New(c)
 	if err != nil {
 		return usageError{err}
 	}
-	log.Info("controller", "pod", o.identity, "version", version.Version, "mode", settings.Default, "prices", settings.Prices.Name, "hints", o.hints, "meter", o.meterDir != "")
+	log.Info("controller", "pod", o.identity, "version", version.Version, "mode", settings.Default, "prices", o.prices, "hints", o.hints, "meter", o.meterDir != "")
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -26,6 +26,8 @@ import (
 
 	"github.com/zonewise/zonewise/internal/agent/ask"
 	"github.com/zonewise/zonewise/internal/controller/metering"
+	"github.com/zonewise/zonewise/internal/controller/metering/past"
+	"github.com/zonewise/zonewise/internal/controller/otlp"
 	"github.com/zonewise/zonewise/internal/controller/routes"
 	"github.com/zonewise/zonewise/internal/loop"
 	"github.com/zonewise/zonewise/internal/meter"
@@ -43,12 +45,14 @@ const Lease = "zonewise-controller"
 type Config struct {
 	Client    kubernetes.Interface
 	Routes    kube.ZoneRoutes
-	Ask       ask.Get          // nil: agents are not asked what they counted
-	Namespace string           // where the Lease lives, and agents run
-	Identity  string           // this replica's name, unique among the replicas
-	Settings  outlook.Settings // save for the namespaces', which come from the API
-	Webhook   string           // address at which the API server is told hints; empty: none are delivered
-	Meter     *Metering        // nil: nothing is metered
+	Ask       ask.Get                      // nil: agents are not asked what they counted
+	Namespace string                       // where the Lease lives, and agents run
+	Identity  string                       // this replica's name, unique among the replicas
+	Settings  outlook.Settings             // save for prices, and for the namespaces', which come from the API
+	Prices    func() (meter.Series, error) // asked each minute
+	Webhook   string                       // address at which the API server is told hints; empty: none are delivered
+	Meter     *Metering                    // nil: nothing is metered
+	OTLP      string                       // URL of the collector that is sent all metrics; empty: none
 	// Collect reaches the cloud, to delete interfaces that belong to no node any more; nil: nobody does.
 	Collect func(context.Context) (Leaks, error)
 	Log     *slog.Logger
@@ -56,17 +60,18 @@ type Config struct {
 
 // Metering is what the meter needs beyond what the controller has.
 type Metering struct {
-	Dir        string                       // where flows are kept
-	Listen     string                       // address for agents
-	PodIP      string                       // where agents reach this replica
-	Prices     func() (meter.Series, error) // asked each minute
-	PerService bool                         // metrics for each Service
+	Dir        string        // where flows are kept
+	Listen     string        // address for agents
+	PodIP      string        // where agents reach this replica
+	PerService bool          // metrics for each Service
+	Past       *past.Options // the Prometheus that has the past; nil: the store has
 }
 
 // Controller is one replica.
 type Controller struct {
 	config   Config
 	tables   *state.Tables
+	prices   *prices
 	watcher  *watcher
 	keeper   *routes.Keeper
 	traffic  *routes.Traffic // nil if agents are not asked
@@ -76,6 +81,7 @@ type Controller struct {
 	leader   atomic.Value    // the identity of who leads, a string
 	events   record.EventBroadcaster
 	metrics  *metrics
+	export   *otlp.Exporter // nil if metrics are only scraped
 }
 
 // New returns a controller that has not begun.
@@ -83,18 +89,27 @@ func New(c Config) (*Controller, error) {
 	if c.Namespace == "" || c.Identity == "" {
 		return nil, errors.New("namespace and identity: both are needed for the lease")
 	}
+	books, err := newPrices(c.Prices, c.Log)
+	if err != nil {
+		return nil, err
+	}
+	settings := func() outlook.Settings {
+		s := c.Settings
+		s.Prices = books.now()
+		return s
+	}
 	events := record.NewBroadcaster()
 	recorder := events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "zonewise-controller"})
-	out := &Controller{config: c, tables: state.New(reflect.ClusterSources...), events: events}
+	out := &Controller{config: c, tables: state.New(reflect.ClusterSources...), prices: books, events: events}
 	readers := &readers{tables: out.tables, seen: map[string]uint64{"watcher": 0, "keeper": 0}}
 	out.watcher = &watcher{tables: out.tables, log: c.Log, settle: settle, forget: readers.done("watcher")}
 	keep := routes.Config{
-		Tables: out.tables, Client: c.Client, Routes: c.Routes, Settings: c.Settings, Recorder: recorder,
+		Tables: out.tables, Client: c.Client, Routes: c.Routes, Settings: settings, Recorder: recorder,
 		Forget: readers.done("keeper"), Log: c.Log,
 	}
 	collectors := []prometheus.Collector{out.watcher}
 	if c.Webhook != "" {
-		out.delivery = newDelivery(c, routes.NewSource(out.tables, c.Settings), recorder)
+		out.delivery = newDelivery(c, routes.NewSource(out.tables, settings), recorder)
 		keep.Delivery = out.delivery
 		collectors = append(collectors, out.delivery.handler)
 	}
@@ -105,11 +120,19 @@ func New(c Config) (*Controller, error) {
 		keep.Traffic = out.traffic
 	}
 	if c.Meter != nil {
-		m, err := metering.New(metering.Config{
+		mc := metering.Config{
 			Tables: out.tables, Client: c.Client, Namespace: c.Namespace, PodIP: c.Meter.PodIP, Dir: c.Meter.Dir, Listen: c.Meter.Listen,
-			Prices: c.Meter.Prices, PerService: c.Meter.PerService, Leader: out.leads, Log: c.Log,
+			Prices: books, PerService: c.Meter.PerService, Leader: out.leads, Log: c.Log,
 			Known: func(svc model.Name, v6 bool) (routes.Known, bool) { return out.keeper.Known(svc, v6) },
-		})
+		}
+		if c.Meter.Past != nil {
+			p, err := past.Open(*c.Meter.Past)
+			if err != nil {
+				return nil, fmt.Errorf("meter: %w", err)
+			}
+			mc.Past = p
+		}
+		m, err := metering.New(mc)
 		if err != nil {
 			return nil, fmt.Errorf("meter: %w", err)
 		}
@@ -122,6 +145,12 @@ func New(c Config) (*Controller, error) {
 	}
 	out.keeper = routes.New(keep)
 	out.metrics = newMetrics(append(collectors, out.keeper)...)
+	if c.OTLP != "" {
+		out.export, err = otlp.New(otlp.Config{Endpoint: c.OTLP, Metrics: out.metrics.registry, Namespace: c.Namespace, Instance: c.Identity, Log: c.Log})
+		if err != nil {
+			return nil, err
+		}
+	}
 	return out, nil
 }
 
@@ -161,8 +190,12 @@ func (c *Controller) Run(ctx context.Context) error {
 	wg.Go(func() {
 		reflect.Run(ctx, c.config.Client, c.tables, reflect.Options{Routes: c.config.Routes, Pods: true, Namespaces: true})
 	})
+	wg.Go(func() { c.prices.run(ctx, c.keeper.Wake) })
 	if c.delivery != nil {
 		wg.Go(func() { c.delivery.serve(ctx) })
+	}
+	if c.export != nil {
+		wg.Go(func() { c.export.Run(ctx) })
 	}
 	wg.Go(func() {
 		for ctx.Err() == nil {

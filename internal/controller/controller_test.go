@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/zonewise/zonewise/internal/loop"
+	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/reflect/apitest"
 	"github.com/zonewise/zonewise/internal/state"
 )
@@ -67,12 +68,15 @@ ports: [{name: "", port: 8080, protocol: TCP}]
 endpoints: [{addresses: [192.168.1.11], zone: a, hints: %s}]`, hints)
 }
 
+// free is a book by which nothing costs.
+func free() (meter.Series, error) { return nil, nil }
+
 func TestLeaderSaysWhatChanges(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	api := apitest.New(nodeObject(t, "n1", "a"), nodeObject(t, "n2", ""), webObject(t), sliceObject(t, "{}"))
 	log := &lines{}
-	c, err := New(Config{Client: api, Routes: api.ZoneRoutes, Namespace: "kube-system", Identity: "one", Log: slog.New(slog.NewTextHandler(log, nil))})
+	c, err := New(Config{Client: api, Routes: api.ZoneRoutes, Namespace: "kube-system", Identity: "one", Prices: free, Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +147,7 @@ func TestLeaseIsGivenBack(t *testing.T) {
 	defer cancel()
 	api := apitest.New()
 	leads := func(identity string) (stop func()) {
-		c, err := New(Config{Client: api, Routes: api.ZoneRoutes, Namespace: "kube-system", Identity: identity, Log: slog.New(slog.DiscardHandler)})
+		c, err := New(Config{Client: api, Routes: api.ZoneRoutes, Namespace: "kube-system", Identity: identity, Prices: free, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -235,18 +235,18 @@ func TestPodsGather(t *testing.T) {
 	n := newNode(t, "t3.medium", DefaultTargets())
 	n.start(15)
 	n.settle()
-	for _, i := range []int{12, 8, 6, 5, 1} { // of all three interfaces
+	for _, i := range []int{12, 8, 6, 4, 2, 1} { // of all three interfaces
 		n.stop(i)
 	}
 	n.now = n.now.Add(time.Minute)
 	n.decide()
-	n.start(2)
+	n.start(4)
 	held := map[string]int{}
 	for _, h := range n.leases.Held {
 		i, _ := n.supply.Find(h.Address)
 		held[i.Device]++
 	}
-	if fmt.Sprint(held) != "map[eth0:5 eth1:2 eth2:5]" {
+	if fmt.Sprint(held) != "map[eth0:5 eth1:3 eth2:5]" {
 		t.Errorf("the primary is to be full, and then the fullest: %v", held)
 	}
 }
@@ -489,6 +489,27 @@ func TestTwoSteps(t *testing.T) {
 	n.settle()
 	if n.shape() != "3/15" || len(n.leases.Waiting) != 0 {
 		t.Errorf("%s\n%s", n.shape(), n.last)
+	}
+}
+
+// An interface stays until what it had has rested, however long that is.
+func TestInterfaceWithCoolingAddressStays(t *testing.T) {
+	targets := byIP(0, 5)
+	targets.Cooldown = 5 * time.Minute
+	n := newNode(t, "t3.medium", targets)
+	n.start(6)
+	n.settle()
+	for range 3 {
+		n.stop(0)
+	}
+	n.settle()
+	n.stop(2) // the one on the second interface
+	for range 120 {
+		n.decide()
+		n.now = n.now.Add(time.Second)
+	}
+	if n.shape() != "2/5" {
+		t.Errorf("%s: %v", n.shape(), n.cloud.Calls)
 	}
 }
 

@@ -38,8 +38,9 @@ type Status struct {
 	MemoryBytes uint64            `json:"memoryBytes"` // proportional set size of every process
 	Latency     string            `json:"crossZoneLatency"`
 	CrossZone   []region.Crossing `json:"crossZone"`
-	RegionNS    string            `json:"regionNetNS"` // path through which the VPC's network namespace can be entered
-	Traffic     []region.Crossing `json:"traffic"`     // crossZone, and what stayed in its zone
+	CrossPods   uint64            `json:"crossZonePodBytes"` // of these bytes, those from pods to pods
+	RegionNS    string            `json:"regionNetNS"`       // path through which the VPC's network namespace can be entered
+	Traffic     []region.Crossing `json:"traffic"`           // crossZone, and what stayed in its zone
 	NodePorts   []NodePort        `json:"nodePorts"`
 	Dropped     []region.Dropped  `json:"dropped"`         // by the fabric's source check
 	Cloud       *CloudStatus      `json:"cloud,omitempty"` // none with static addresses
@@ -98,6 +99,9 @@ func (l *Lab) status() (Status, error) {
 			return s, err
 		}
 		s.Cloud = &c
+	}
+	if s.CrossPods, err = l.fabric.BetweenPods(); err != nil {
+		return s, err
 	}
 	s.MemoryBytes, err = memory(l.paths.Cgroup())
 	return s, err

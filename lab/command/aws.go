@@ -46,11 +46,12 @@ func newAWS() *cobra.Command {
 }
 
 // withoutAWS is an environment without what would lead the client to another cloud, or to an account of
-// the user's: only how it shows its answers is left.
+// the user's: only how it shows its answers, and how often it tries, is left.
 func withoutAWS(environment []string) []string {
+	harmless := []string{"AWS_PAGER", "AWS_DEFAULT_OUTPUT", "AWS_MAX_ATTEMPTS"}
 	out := slices.DeleteFunc(slices.Clone(environment), func(v string) bool {
 		key, _, _ := strings.Cut(v, "=")
-		return strings.HasPrefix(key, "AWS_") && key != "AWS_PAGER" && key != "AWS_DEFAULT_OUTPUT"
+		return strings.HasPrefix(key, "AWS_") && !slices.Contains(harmless, key)
 	})
 	return append(out, "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true")
 }

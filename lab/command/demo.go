@@ -98,8 +98,11 @@ func experiment(ctx context.Context, name string, f demoFlags, out io.Writer, co
 		Setup:    fmt.Sprintf("export PATH=%s:$PATH KUBECONFIG=%s", bin, s.Kubeconfig),
 		Manifest: filepath.Join(cluster.PathsOf(name).Dir, "demo.yaml"),
 		Requests: f.requests, Rate: f.rate, Out: out, Color: color,
-		Shell:   shell(bin, s.Kubeconfig),
-		Crossed: func(ctx context.Context) (uint64, error) { return crossed(ctx, name) },
+		Shell: shell(bin, s.Kubeconfig),
+		Crossed: func(ctx context.Context) (uint64, error) {
+			s, err := status(ctx, name)
+			return s.CrossPods, err
+		},
 	}
 	for _, z := range s.Zones {
 		zone := demo.Zone{Name: z.Name}
@@ -133,14 +136,6 @@ func shell(bin, kubeconfig string) demo.Shell {
 		}
 		return out.String(), nil
 	}
-}
-
-func crossed(ctx context.Context, name string) (bytes uint64, err error) {
-	s, err := status(ctx, name)
-	for _, c := range s.CrossZone {
-		bytes += c.Bytes
-	}
-	return bytes, err
 }
 
 // endDemo removes what the demo made: the lab if it is ours, else the demo's namespace. It does so

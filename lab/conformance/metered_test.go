@@ -3,11 +3,15 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/meter/bpf"
@@ -62,6 +66,24 @@ func (m *metered) since(t *testing.T) (out []meter.Delta) {
 		}
 	}
 	return out
+}
+
+// begin leaves behind what was before. A UDP socket may get the port of an earlier one, and for the kernel it
+// would go on with what that one began.
+func (m *metered) begin(t *testing.T) {
+	t.Helper()
+	filter := &netlink.ConntrackFilter{}
+	err := filter.AddProtocol(unix.IPPROTO_UDP)
+	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+		err = errors.Join(err, m.world.Node.Do(func() error {
+			_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, filter)
+			return err
+		}))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.since(t)
 }
 
 // counted fails unless all that a host began since is to one address, so many connections.
@@ -127,11 +149,11 @@ func TestMeteredByWhatWasDialled(t *testing.T) {
 									continue // its loopback
 								}
 								what := fmt.Sprintf("%s to %s %v", from, to.what, to.addr(v6))
-								m.since(t)
+								m.begin(t)
 								m.ask(t, from, to, v6, times, patienceForAnswers)
 								m.counted(t, what, m.host(from).addr(v6), to.addr(v6), times)
 								if to.protocol == udp {
-									m.since(t)
+									m.begin(t)
 									c := m.client(t, from, to, v6, false)
 									c.say(patienceForAnswers)
 									c.say(patienceForAnswers)
@@ -166,7 +188,7 @@ func TestMeteredLater(t *testing.T) {
 				if i == j {
 					continue
 				}
-				m.since(t)
+				m.begin(t)
 				c := m.client(t, "pod0", to, v6, true)
 				m.ask(t, "pod1", other, v6, 1, patienceForAnswers)
 				c.say(patienceForAnswers)

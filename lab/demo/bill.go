@@ -21,7 +21,7 @@ type Step struct {
 	Name       string
 	ClientZone string
 	Spread     Spread
-	Crossed    uint64 // bytes of IP packets that went from one zone to another, both ways
+	Crossed    uint64 // bytes of IP packets that went from pods of one zone to those of another, both ways
 }
 
 // InZone is the share of answered requests that stayed in the client's zone, 0..1.

@@ -36,7 +36,7 @@ type Options struct {
 	Out      io.Writer
 	Color    bool
 	Shell    Shell
-	Crossed  func(context.Context) (uint64, error) // bytes that have crossed zones so far
+	Crossed  func(context.Context) (uint64, error) // bytes that have crossed zones so far, from pods to pods
 }
 
 // Patience for what Kubernetes and the agents do on their own.
@@ -80,7 +80,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	r.tell.output(bill.String())
-	r.tell.say("Crossed: bytes of IP packets between zones, counted by the lab's network while the requests ran; what nodes report to the controller is in it.")
+	r.tell.say("Crossed: bytes of IP packets between pods of different zones, counted by the lab's network while the requests ran.")
 	r.tell.say("USD: a month (730 h) of %s such requests a second, at %.2f USD per GB and direction.", thousands(o.Rate, 0), usdPerGB)
 	r.tell.title(len(steps)+2, "The same, as Zonewise's own meter tells it")
 	return r.metered(ctx, steps)
@@ -142,20 +142,7 @@ func (r *run) asItComes(ctx context.Context, name string) (Step, error) {
 	if _, err := r.settled(ctx, len(r.Zones), false); err != nil {
 		return Step{}, err
 	}
-	// Agents that get their certificates and report for the first time cross zones as well, more than the requests do.
-	if err := r.until(ctx, r.reported); ctx.Err() != nil {
-		return Step{}, err
-	}
 	return r.requests(ctx, name, func(s Spread) error { return wantZones(s, len(r.Zones)) })
-}
-
-// reported says what is missing until every node's agent has told what its node sent, which is something always.
-func (r *run) reported(ctx context.Context) error {
-	text, err := r.Shell(ctx, "zonewise", "flows", "--since", meteredSince, "-o", "json")
-	if err != nil {
-		return err
-	}
-	return wantReported(text, len(r.zoneOf))
 }
 
 func (r *run) zoneHints(ctx context.Context, name string) (Step, error) {

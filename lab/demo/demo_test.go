@@ -75,11 +75,6 @@ func (f *fake) shell(_ context.Context, argv ...string) (string, error) {
 		} else {
 			out.WriteString(`{"notes": ["3 of 3 nodes have not reported"]}`)
 		}
-	case strings.HasPrefix(line, "zonewise flows") && !f.blind:
-		for _, z := range fakeZones {
-			fmt.Fprintf(&out, `{"client": {"node": %q}}`+"\n", z.Nodes[0])
-		}
-	case strings.HasPrefix(line, "zonewise flows"):
 	case strings.HasPrefix(line, "zonewise top"), strings.HasPrefix(line, "zonewise cost"):
 		out.WriteString("(what was counted)\n")
 	case strings.HasSuffix(line, "-o json"):

@@ -20,7 +20,12 @@ func TestChartOfTheMeter(t *testing.T) {
 		there, absent []string
 	}{
 		{map[string]any{}, []string{`"--meter-dir=/var/lib/zonewise/meter"`, `"--metrics-per-service=false"`, `"status.podIP"`, `{"emptyDir":{},"name":"meter"}`,
-			`{"mountPath":"/var/lib/zonewise","name":"meter"}`, `"containerPort":9473`, `"fsGroup":65532`, `"kind":"Service"`, `["approve","sign"]`}, []string{"prices.yaml\""}},
+			`{"mountPath":"/var/lib/zonewise","name":"meter"}`, `"containerPort":9473`, `"fsGroup":65532`, `"kind":"Service"`, `["approve","sign"]`}, []string{"prices.yaml\"", "prometheus", "otlp"}},
+		{map[string]any{"meter": map[string]any{"prometheus": map[string]any{"url": "https://prometheus:9090", "labels": map[string]any{"cluster": "prod"}, "secret": "access",
+			"tokenFile": "/etc/zonewise-prometheus/token", "caFile": "/etc/zonewise-prometheus/ca.crt"}}, "otlp": map[string]any{"endpoint": "http://collector:4317"}},
+			[]string{`"--meter-prometheus=https://prometheus:9090","--meter-prometheus-labels=cluster=prod","--meter-prometheus-token-file=/etc/zonewise-prometheus/token",` +
+				`"--meter-prometheus-ca-file=/etc/zonewise-prometheus/ca.crt","--otlp-endpoint=http://collector:4317"`,
+				`{"mountPath":"/etc/zonewise-prometheus","name":"prometheus","readOnly":true}`, `{"name":"prometheus","secret":{"secretName":"access"}}`}, nil},
 		{map[string]any{"prices": book, "meter": map[string]any{"perService": true, "volume": map[string]any{"persistentVolumeClaim": map[string]any{"claimName": "meter"}}}},
 			[]string{`"--metrics-per-service=true"`, `{"name":"meter","persistentVolumeClaim":{"claimName":"meter"}}`, `"--prices=/etc/zonewise/prices.yaml"`,
 				`{"configMap":{"name":"zonewise-prices"},"name":"prices"}`, `2026-06-01`}, []string{"emptyDir"}},
@@ -55,7 +60,8 @@ func TestChartOfTheMeter(t *testing.T) {
 		}
 	}
 	two := map[string]any{"emptyDir": map[string]any{}, "hostPath": map[string]any{"path": "/x"}}
-	for _, values := range []map[string]any{{"volume": two}, {"enabled": "yes"}, {"dir": "/x"}} {
+	for _, values := range []map[string]any{{"volume": two}, {"enabled": "yes"}, {"dir": "/x"}, {"prometheus": map[string]any{"url": "prometheus:9090"}},
+		{"prometheus": map[string]any{"labels": map[string]any{"a": 1}}}} {
 		if _, err := Chart(chart, map[string]any{"controller": map[string]any{"meter": values}}); err == nil {
 			t.Errorf("%v is taken", values)
 		}

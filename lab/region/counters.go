@@ -3,11 +3,14 @@ package region
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/zonewise/zonewise/lab/topology"
 )
 
 // Crossing is the traffic from one zone to another (or between nodes of one) since the fabric was made,
@@ -22,22 +25,24 @@ type Crossing struct {
 }
 
 const (
-	tableName = "fabric"
-	crossMark = 1 // on packets between zones: the latency's filter looks for it
+	tableName   = "fabric"
+	podsCounter = "pods"
+	crossMark   = 1 // on packets between zones: the latency's filter and the count of pods look for it
 )
 
-// family is how one IP version is counted and checked: its table, the type of its addresses, and where its
-// header has the source.
+// family is how one IP version is counted and checked: its table, the type of its addresses, those of nodes, and
+// where its header has the source and the destination.
 type family struct {
-	table   nftables.TableFamily
-	address nftables.SetDatatype
-	source  uint32
+	table               nftables.TableFamily
+	address             nftables.SetDatatype
+	node                func(topology.Node) netip.Addr
+	source, destination uint32
 }
 
 func (f *Fabric) families() []family {
-	all := []family{{nftables.TableFamilyIPv4, nftables.TypeIPAddr, 12}}
+	all := []family{{nftables.TableFamilyIPv4, nftables.TypeIPAddr, func(n topology.Node) netip.Addr { return n.Address }, 12, 16}}
 	if f.topo.IPv6 != nil {
-		all = append(all, family{nftables.TableFamilyIPv6, nftables.TypeIP6Addr, 8})
+		all = append(all, family{nftables.TableFamilyIPv6, nftables.TypeIP6Addr, func(n topology.Node) netip.Addr { return n.AddressIPv6 }, 8, 24})
 	}
 	return all
 }
@@ -55,6 +60,9 @@ func (f *Fabric) setupRules() error {
 			return fmt.Errorf("nf_tables: %w", err)
 		}
 		f.countZones(conn, table)
+		if err := f.countPods(conn, table, v); err != nil {
+			return fmt.Errorf("nf_tables: %w", err)
+		}
 	}
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("nf_tables: %w", err)
@@ -91,6 +99,36 @@ func (f *Fabric) countZones(conn *nftables.Conn, table *nftables.Table) {
 	}
 }
 
+// countPods counts what goes between zones and neither from nor to a node's own address: what pods say to each other.
+func (f *Fabric) countPods(conn *nftables.Conn, table *nftables.Table, v family) error {
+	nodes := &nftables.Set{Table: table, Name: "nodes", KeyType: v.address}
+	var addresses []nftables.SetElement
+	for _, z := range f.topo.Zones {
+		for _, n := range z.Nodes {
+			addresses = append(addresses, nftables.SetElement{Key: v.node(n).AsSlice()})
+		}
+	}
+	if err := conn.AddSet(nodes, addresses); err != nil {
+		return err
+	}
+	conn.AddObj(&nftables.NamedObj{Table: table, Name: podsCounter, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
+	chain := conn.AddChain(&nftables.Chain{
+		Name: "pods", Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityFilter + 1), // after the mark
+	})
+	rule := []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.NativeEndian.AppendUint32(nil, crossMark)},
+	}
+	for _, offset := range []uint32{v.source, v.destination} {
+		rule = append(rule,
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: v.address.Bytes},
+			&expr.Lookup{SourceRegister: 1, SetName: nodes.Name, SetID: nodes.ID, Invert: true})
+	}
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(rule, &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: podsCounter})})
+	return nil
+}
+
 func matchGroup(key expr.MetaKey, zone int) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: 1},
@@ -107,6 +145,25 @@ func (f *Fabric) Crossings() ([]Crossing, error) {
 			out = append(out, Crossing{From: from.Name, To: to.Name})
 		}
 	}
+	counters, err := f.counters()
+	zones := len(f.topo.Zones)
+	for i := range out {
+		c := counters[counterName(i/zones, i%zones)]
+		out[i].Bytes, out[i].Packets = c.Bytes, c.Packets
+	}
+	return out, err
+}
+
+// BetweenPods tells how many bytes went between zones from pods to pods: nodes' own traffic, such as what agents report,
+// is not in it.
+func (f *Fabric) BetweenPods() (uint64, error) {
+	counters, err := f.counters()
+	return counters[podsCounter].Bytes, err
+}
+
+// counters reads all named counters, each the sum over the families.
+func (f *Fabric) counters() (map[string]expr.Counter, error) {
+	out := map[string]expr.Counter{}
 	for _, v := range f.families() {
 		var counters map[string]*expr.Counter
 		if err := f.Thread.Do(func() (err error) {
@@ -115,15 +172,11 @@ func (f *Fabric) Crossings() ([]Crossing, error) {
 		}); err != nil {
 			return nil, fmt.Errorf("fabric counters: %w", err)
 		}
-		zones := len(f.topo.Zones)
-		for i := range out {
-			name := counterName(i/zones, i%zones)
-			c, ok := counters[name]
-			if !ok {
-				return nil, fmt.Errorf("fabric counters: %s is gone", name)
-			}
-			out[i].Bytes += c.Bytes
-			out[i].Packets += c.Packets
+		if want := len(f.topo.Zones)*len(f.topo.Zones) + 1; len(counters) != want {
+			return nil, fmt.Errorf("fabric counters: there are %d, not %d", len(counters), want)
+		}
+		for name, c := range counters {
+			out[name] = expr.Counter{Bytes: out[name].Bytes + c.Bytes, Packets: out[name].Packets + c.Packets}
 		}
 	}
 	return out, nil

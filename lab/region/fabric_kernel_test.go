@@ -166,6 +166,8 @@ func TestFabricCountsByZonePair(t *testing.T) {
 		packets, size int
 	}{
 		{a1, a1.Address, b1, b1.Address, 3, 100},   // node to node, to another zone
+		{a1, a1.Address, b1, b1.Pool[2], 4, 100},   // node to pod
+		{b1, b1.Pool[2], a1, a1.Address, 4, 200},   // and back
 		{a1, a1.Pool[0], b1, b1.Pool[16], 5, 8900}, // pod to pod, jumbo frames
 		{b1, b1.Pool[1], a2, a2.Pool[2], 2, 1},     // and back to another node
 		{a1, a1.Pool[3], a2, a2.Pool[3], 7, 1000},  // within the zone
@@ -179,6 +181,9 @@ func TestFabricCountsByZonePair(t *testing.T) {
 			c.Packets += uint64(flow.packets)
 			want[pair] = c
 		}
+	}
+	if got, err := f.BetweenPods(); err != nil || got != 5*(8900+headers)+2*(1+headers) {
+		t.Errorf("%d bytes between pods, %v", got, err)
 	}
 	got, err := f.Crossings()
 	if err != nil || len(got) != 4 {
@@ -269,6 +274,9 @@ func TestFabricOfBothFamilies(t *testing.T) {
 	again := attach(t, f, "b1")                                        // a node that died
 	send(t, again, podIPv6(again.Node), a2, podIPv6(a2.Node), 1, 1000) // and is back, at once
 	const header4, header6 = 28, 48                                    // IP and UDP
+	if got, err := f.BetweenPods(); err != nil || got != 5*(8900+header6)+7*(500+header4)+1000+header6 {
+		t.Errorf("%d bytes between pods, %v", got, err)
+	}
 	got, err := f.Crossings()
 	if err != nil {
 		t.Fatal(err)

@@ -93,7 +93,11 @@ func (f *Fabric) lead(wanted map[string]attachment, links map[string]netlink.Lin
 		gw    string
 	}
 	have := map[string]netlink.Route{}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+	families := []int{netlink.FAMILY_V4}
+	if f.topo.IPv6 != nil {
+		families = append(families, netlink.FAMILY_V6)
+	}
+	for _, family := range families {
 		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Protocol: unix.RTPROT_STATIC}, netlink.RT_FILTER_PROTOCOL)
 		if err != nil {
 			return fmt.Errorf("routes: %w", err)

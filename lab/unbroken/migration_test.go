@@ -61,7 +61,7 @@ func migrate(t *testing.T, from, to peer.Kind) {
 	agent.stop()
 	settle()
 	s.note("what it programmed is removed")
-	s.cleanUp(to)
+	s.cleanUp()
 	if err := s.nothingOfOurs(); err != nil {
 		t.Error(err)
 	}
@@ -130,13 +130,11 @@ func (s *stage) removeRules(p *program) {
 	s.Logf("kube-proxy --cleanup: %s", said)
 }
 
-func (s *stage) cleanUp(k peer.Kind) {
+// cleanUp takes an agent out of the world, and of nothing else: a machine may have an agent of its own.
+func (s *stage) cleanUp() {
 	s.Helper()
-	args := []string{"agent", "--cleanup"}
-	if k == peer.Zonewise {
-		args = append(args, "--bpffs="+s.world.BPF, "--cgroup="+s.world.Cgroup, "--netns-dir="+s.world.Namespaces)
-	}
-	s.onNode(filepath.Join(s.bin, "zonewise"), args...)
+	s.onNode(filepath.Join(s.bin, "zonewise"), "agent", "--cleanup", "--state-dir="+s.dir,
+		"--bpffs="+s.world.BPF, "--cgroup="+s.world.Cgroup, "--netns-dir="+s.world.Namespaces)
 }
 
 // nothingOfOurs tells what is left of an agent.

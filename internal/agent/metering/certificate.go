@@ -29,6 +29,10 @@ const (
 	authorityKey = "ca.crt"
 	// lifetime of a certificate. The manager renews it when some four fifths of that are over.
 	lifetime = 24 * time.Hour
+	// A certificate that is refused is given up at once, the next one after again, and so on, ever more slowly: where
+	// a controller refuses all, not all nodes may ask all the time.
+	again   = time.Minute
+	slowest = time.Hour
 )
 
 // credentials are who we are, and whom we trust: a certificate of our own, which the controller signs on
@@ -41,15 +45,20 @@ type credentials struct {
 	log       *slog.Logger
 	ready     chan struct{} // closed when there is a certificate
 	once      sync.Once
+	doubt     func() // asks for a pass
 
 	mu      sync.Mutex
 	pem     string // of the authority
 	roots   *x509.CertPool
 	manager certificate.Manager
 	stop    context.CancelFunc // of the manager
+	shown   *tls.Certificate   // the last time that we were asked who we are
+	refused *tls.Certificate   // by the controller
+	next    time.Time          // before that a certificate that is refused is not given up
+	wait    time.Duration      // from one such time to the next
 }
 
-// pass looks whom we trust. Whoever has another authority signs anew.
+// pass looks whom we trust. Whoever has another authority signs anew, and so does who refuses what was signed.
 func (c *credentials) pass(ctx context.Context) error {
 	m, err := c.client.CoreV1().ConfigMaps(c.namespace).Get(ctx, authority, metav1.GetOptions{})
 	if err != nil {
@@ -63,8 +72,32 @@ func (c *credentials) pass(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if text == c.pem {
-		return nil
+		if c.refused == nil || c.manager.Current() != c.refused {
+			return nil
+		}
+		if err := c.giveUp(time.Now()); err != nil {
+			return err
+		}
 	}
+	return c.manage(ctx, text, roots)
+}
+
+// giveUp throws away the certificate that was refused, if it is time to.
+func (c *credentials) giveUp(now time.Time) error {
+	if now.Before(c.next) {
+		return fmt.Errorf("the controller refuses this node's certificate; another is asked for at %s", c.next.UTC().Format(time.RFC3339))
+	}
+	if err := os.Remove(c.file); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("certificate that is refused: %w", err)
+	}
+	c.log.Warn("meter: the controller refuses this node's certificate; another is asked for")
+	c.wait = min(max(2*c.wait, again), slowest)
+	c.next = now.Add(c.wait)
+	return nil
+}
+
+// manage has a certificate got and renewed from now on.
+func (c *credentials) manage(ctx context.Context, text string, roots *x509.CertPool) error {
 	if c.stop != nil {
 		c.stop()
 	}
@@ -77,7 +110,7 @@ func (c *credentials) pass(ctx context.Context) error {
 		SignerName:                   signer,
 		RequestedCertificateLifetime: &period,
 		Usages:                       []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
-		CertificateStore:             &certificateFile{c.file, roots, c.have},
+		CertificateStore:             &certificateFile{c.file, roots, c.have, c.doubt},
 	})
 	if err != nil {
 		stop()
@@ -90,19 +123,42 @@ func (c *credentials) pass(ctx context.Context) error {
 
 func (c *credentials) have() { c.once.Do(func() { close(c.ready) }) }
 
+// refuse hears that the controller does not take what it was shown.
+func (c *credentials) refuse() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused = c.shown
+}
+
 var errNoCertificate = errors.New("the controller has not signed this node's certificate yet (kubectl get csr)")
 
-func (c *credentials) current() (*tls.Certificate, *x509.CertPool, error) {
+func (c *credentials) noAuthority() error {
+	return fmt.Errorf("the controller's authority is not known yet (ConfigMap %s/%s)", c.namespace, authority)
+}
+
+// show returns who we are, for the controller.
+func (c *credentials) show() (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.manager == nil {
-		return nil, nil, errors.New("the controller's authority is not known yet (ConfigMap " + c.namespace + "/" + authority + ")")
+		return nil, c.noAuthority()
 	}
 	certificate := c.manager.Current()
 	if certificate == nil {
-		return nil, nil, errNoCertificate
+		return nil, errNoCertificate
 	}
-	return certificate, c.roots, nil
+	c.shown = certificate
+	return certificate, nil
+}
+
+// trusted returns whom we trust.
+func (c *credentials) trusted() (*x509.CertPool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.roots == nil {
+		return nil, c.noAuthority()
+	}
+	return c.roots, nil
 }
 
 // tls is for connections to a controller of that name. Certificate and authority are those of the moment of
@@ -110,13 +166,10 @@ func (c *credentials) current() (*tls.Certificate, *x509.CertPool, error) {
 func (c *credentials) tls(controller string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, ServerName: controller,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			certificate, _, err := c.current()
-			return certificate, err
-		},
-		InsecureSkipVerify: true, // VerifyConnection does the same, by the authority of now
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.show() },
+		InsecureSkipVerify:   true, // VerifyConnection does the same, by the authority of now
 		VerifyConnection: func(s tls.ConnectionState) error {
-			_, roots, err := c.current()
+			roots, err := c.trusted()
 			if err != nil {
 				return err
 			}
@@ -135,6 +188,7 @@ type certificateFile struct {
 	path  string
 	roots *x509.CertPool
 	have  func()
+	doubt func() // hears of a certificate that another authority signed
 }
 
 // Current is as certificate.Store's.
@@ -155,6 +209,7 @@ func (f *certificateFile) Current() (*tls.Certificate, error) {
 func (f *certificateFile) Update(cert, key []byte) (*tls.Certificate, error) {
 	pair, err := f.parse(cert, key)
 	if err != nil {
+		f.doubt()
 		return nil, fmt.Errorf("what the controller signed: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {

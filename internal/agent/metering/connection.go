@@ -100,6 +100,9 @@ func Clean(stateDir string) error {
 // authority's.
 func (m *Meter) troubled(err error) {
 	text := err.Error()
+	if strings.Contains(text, "remote error: tls: ") && strings.Contains(text, "certificate") {
+		m.papers.refuse()
+	}
 	if strings.Contains(text, "tls: ") || strings.Contains(text, "x509: ") {
 		m.renew.Wake()
 	}

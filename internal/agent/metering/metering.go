@@ -92,6 +92,7 @@ func New(o Options, site Site) *Meter {
 	m.names = newNames(site, o, state.New(reflect.ResidentSources...))
 	m.loop = loop.New(m.pass, loop.Options{RetryMin: time.Second, RetryMax: o.Every, Failed: m.failed})
 	m.papers = &credentials{client: site.Client, namespace: o.Namespace, node: site.Node, file: m.file("meter.pem"), log: site.Log, ready: make(chan struct{})}
+	m.papers.doubt = func() { m.renew.Wake() }
 	m.renew = loop.New(m.papers.pass, loop.Options{RetryMin: time.Second, RetryMax: time.Minute, Failed: func(err error, _ time.Duration) { m.troubled(err) }})
 	return m
 }

@@ -28,6 +28,7 @@ import (
 	grpccredentials "google.golang.org/grpc/credentials"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	k8stesting "k8s.io/client-go/testing"
@@ -76,16 +77,20 @@ func (a *authorityOf) sign(public any, subject pkix.Name, use x509.ExtKeyUsage, 
 func (a *authorityOf) serve(api *apitest.API) {
 	api.PrependReactor("create", "certificatesigningrequests", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		request := action.(k8stesting.CreateAction).GetObject().(*certificatesv1.CertificateSigningRequest).DeepCopy()
-		request.Name, request.UID = "csr-of-"+request.Spec.SignerName, "uid"
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.requests = append(a.requests, request.Spec)
+		request.Name, request.UID = "csr", "uid"
 		block, _ := pem.Decode(request.Spec.Request)
 		asked := must(x509.ParseCertificateRequest(block.Bytes))
 		der := a.sign(asked.PublicKey, asked.Subject, x509.ExtKeyUsageClientAuth)
 		request.Status = certificatesv1.CertificateSigningRequestStatus{
 			Conditions:  []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue}},
 			Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
-		a.mu.Lock()
-		a.requests = append(a.requests, request.Spec)
-		a.mu.Unlock()
+		// who waits for one is shown all: this API server looks at no field selectors
+		if err := api.Tracker().Delete(certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"), "", request.Name); err != nil && !apierrors.IsNotFound(err) {
+			return true, nil, err
+		}
 		return true, request, api.Tracker().Add(request)
 	})
 }
@@ -128,11 +133,22 @@ func (s *taken) Applied(node string, _ uint64) uint64 {
 
 // leads is a controller at an address of its own.
 func leads(t *testing.T, a *authorityOf, s *taken) netip.AddrPort {
+	return leadsUnless(t, a, s, func(*x509.Certificate) bool { return false })
+}
+
+// leadsUnless is one that refuses some certificates, though the authority has signed them.
+func leadsUnless(t *testing.T, a *authorityOf, s *taken, refuses func(*x509.Certificate) bool) netip.AddrPort {
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	der := a.sign(key.Public(), pkix.Name{CommonName: "controller"}, x509.ExtKeyUsageServerAuth, "zonewise-meter")
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
-	config := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if refuses(s.PeerCertificates[0]) {
+				return errors.New("refused")
+			}
+			return nil
+		}}
 	server := stream.NewServer(s, stream.ServerOptions{Gather: time.Millisecond, Interval: time.Second})
 	g := grpc.NewServer(stream.GRPCOptions(grpccredentials.NewTLS(config))...)
 	stream.RegisterMeterServer(g, server)
@@ -244,8 +260,8 @@ func TestReportsArrive(t *testing.T) {
 	w.run(w.open)
 	w.kernel.send(k, 1)
 	w.until("the next agent's", s.has("pod/p", 13))
-	if len(first.requests) != 1 {
-		t.Errorf("%d certificates were asked for", len(first.requests))
+	if first.count() != 1 {
+		t.Errorf("%d certificates were asked for", first.count())
 	}
 
 	// The authority's Secret was deleted: another one leads.
@@ -254,16 +270,13 @@ func TestReportsArrive(t *testing.T) {
 	if err := w.api.Tracker().Update(corev1.SchemeGroupVersion.WithResource("configmaps"), second.configMap(), "kube-system"); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.api.Tracker().Delete(certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"), "", "csr-of-zonewise.io/agent"); err != nil {
-		t.Fatal(err)
-	}
 	w.stop()
 	w.lead(leads(t, second, s))
 	w.run(w.open)
 	w.kernel.send(k, 1)
 	w.until("under another authority", s.has("pod/p", 14))
-	if len(second.requests) != 1 {
-		t.Errorf("%d certificates were asked for of the second authority", len(second.requests))
+	if second.count() != 1 {
+		t.Errorf("%d certificates were asked for of the second authority", second.count())
 	}
 	w.until("confirmed", func() bool { s := w.meter.stats(); return s.Waiting+s.Flying == 0 })
 	if got := w.metric("zonewise_meter_reports_confirmed"); got < 3 {
@@ -300,18 +313,93 @@ func TestAnotherAuthorityWhileTheAgentLives(t *testing.T) {
 	}
 	w.run(w.open)
 	s := &taken{applied: map[string]uint64{}, bytes: map[string]uint64{}, news: make(chan struct{}, 1)}
-	w.until("a certificate", func() bool { _, _, err := w.meter.papers.current(); return err == nil })
+	w.until("a certificate", func() bool { _, err := w.meter.papers.show(); return err == nil })
 	second.serve(w.api)
 	if err := w.api.Tracker().Update(corev1.SchemeGroupVersion.WithResource("configmaps"), second.configMap(), "kube-system"); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.api.Tracker().Delete(certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"), "", "csr-of-zonewise.io/agent"); err != nil {
 		t.Fatal(err)
 	}
 	w.lead(leads(t, second, s))
 	w.until("the kernel counts", func() bool { return w.meter.Status().On })
 	w.kernel.send(key("10.0.1.7", "10.0.2.1:80"), 3)
 	w.until("under another authority", s.has("pod/p", 3))
+}
+
+// count tells how many certificates were asked for.
+func (a *authorityOf) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.requests)
+}
+
+// Who is refused by the authority that he trusts asks for another certificate: at once, but not again and again.
+func TestARefusedCertificateIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for refused, name := range []string{"", "the first one", "each"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newSite(t)
+			ours, s := newAuthority(t), &taken{applied: map[string]uint64{}, bytes: map[string]uint64{}, news: make(chan struct{}, 1)}
+			ours.serve(w.api)
+			if err := w.api.Tracker().Add(ours.configMap()); err != nil {
+				t.Fatal(err)
+			}
+			var mu sync.Mutex
+			known := map[string]bool{} // serial numbers
+			w.lead(leadsUnless(t, ours, s, func(c *x509.Certificate) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				known[c.SerialNumber.String()] = true
+				return refused == 2 || refused == 1 && len(known) == 1
+			}))
+			w.run(w.open)
+			w.until("the kernel counts", func() bool { return w.meter.Status().On })
+			w.kernel.send(key("10.0.1.7", "10.0.2.1:80"), 3)
+			if refused < 2 {
+				w.until("it arrives", s.has("pod/p", 3))
+			} else {
+				w.until("it says so", func() bool {
+					w.meter.mu.Lock()
+					defer w.meter.mu.Unlock()
+					return strings.Contains(w.meter.trouble, "the controller refuses this node's certificate; another is asked for at ")
+				})
+			}
+			if got, want := ours.count(), 1+min(refused, 1); got != want {
+				t.Errorf("asked for %d certificates, want %d", got, want)
+			}
+		})
+	}
+}
+
+// The longer certificates are refused the less often another is asked for.
+func TestRefusedAgainAndAgain(t *testing.T) {
+	c := &credentials{file: filepath.Join(t.TempDir(), "meter.pem"), log: slog.New(slog.DiscardHandler)}
+	var at []time.Duration
+	for d := time.Duration(0); d < 4*time.Hour; d += 10 * time.Second {
+		if c.giveUp(noon.Add(d)) == nil {
+			at = append(at, d)
+		}
+	}
+	m := time.Minute
+	if want := []time.Duration{0, m, 3 * m, 7 * m, 15 * m, 31 * m, 63 * m, 123 * m, 183 * m}; !slices.Equal(at, want) {
+		t.Errorf("given up at %v, want %v", at, want)
+	}
+}
+
+// What another authority has signed than the one that we knew makes us look for another one.
+func TestSignedByAnotherAuthority(t *testing.T) {
+	t.Parallel()
+	w := newSite(t)
+	first, second := newAuthority(t), newAuthority(t)
+	second.serve(w.api)
+	if err := w.api.Tracker().Add(first.configMap()); err != nil {
+		t.Fatal(err)
+	}
+	w.run(w.open)
+	w.until("a certificate is asked for", func() bool { return second.count() > 0 })
+	if err := w.api.Tracker().Update(corev1.SchemeGroupVersion.WithResource("configmaps"), second.configMap(), "kube-system"); err != nil {
+		t.Fatal(err)
+	}
+	w.until("a certificate", func() bool { _, err := w.meter.papers.show(); return err == nil })
 }
 
 // Whoever answers at the leader's address without the authority's certificate hears nothing.

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/zonewise/zonewise/internal/controller/metering/past"
 	"github.com/zonewise/zonewise/internal/controller/routes"
 	"github.com/zonewise/zonewise/internal/controller/view"
 	"github.com/zonewise/zonewise/internal/meter"
@@ -36,7 +38,9 @@ func (m *Meter) Handler() http.Handler {
 			if err == nil {
 				err = do(t, w, r, q)
 			}
-			if err != nil {
+			if away := (*past.Error)(nil); errors.As(err, &away) {
+				http.Error(w, err.Error(), http.StatusBadGateway)
+			} else if err != nil {
 				http.Error(w, err.Error(), http.StatusBadRequest)
 			}
 		})
@@ -136,7 +140,7 @@ func (t *term) answerTraffic(w http.ResponseWriter, r *http.Request, q question)
 		}, why)
 	}
 	detail := q.by == "flows" || q.filter.node != ""
-	interval, notes, err := t.scan(q, detail, now, func(p piece) error {
+	interval, notes, err := t.scan(r.Context(), q, detail, now, func(p piece) error {
 		if sums == nil {
 			zones.Add(p.flows, p.tariff)
 		} else {

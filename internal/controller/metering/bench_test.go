@@ -32,7 +32,7 @@ func BenchmarkMinute(b *testing.B) {
 		tx.Initialised(state.Nodes)
 	})
 	aws, _ := route.Book("aws")
-	m, err := New(Config{Tables: tables, PodIP: "127.0.0.1", Prices: func() (meter.Series, error) { return meter.Series{{Prices: aws}}, nil },
+	m, err := New(Config{Tables: tables, PodIP: "127.0.0.1", Prices: &book{series: meter.Series{{Prices: aws}}},
 		PerService: true, Log: slog.New(slog.DiscardHandler)})
 	must(b, err)
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

@@ -53,7 +53,7 @@ func (t *term) answerCost(w http.ResponseWriter, r *http.Request, q question) er
 		out.observed = k.Mode == model.Observe
 		return out
 	}}
-	interval, notes, err := t.scan(q, false, now, func(p piece) error {
+	interval, notes, err := t.scan(r.Context(), q, false, now, func(p piece) error {
 		for i := range p.flows {
 			if f := &p.flows[i]; payer == "" || pays(q.by, f.FlowKey) == payer {
 				b.add(f, p)
@@ -65,7 +65,7 @@ func (t *term) answerCost(w http.ResponseWriter, r *http.Request, q question) er
 		return err
 	}
 	d := interval.To.Sub(interval.From)
-	out := view.Cost{Schema: view.CostSchema, Interval: interval, By: q.by, Prices: books(t.prices.series(), interval), Lines: []view.CostLine{},
+	out := view.Cost{Schema: view.CostSchema, Interval: interval, By: q.by, Prices: books(t.Prices.Series(), interval), Lines: []view.CostLine{},
 		Total: b.total.line("total", d), Notes: append(t.notes(now), notes...)}
 	for name, one := range b.of {
 		out.Lines = append(out.Lines, one.line(name, d))

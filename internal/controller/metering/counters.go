@@ -1,54 +1,75 @@
 package metering
 
 import (
+	"maps"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/zonewise/zonewise/internal/controller/metering/past"
 	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/model"
 )
 
 // counters is what went since this replica leads, for Prometheus.
 type counters struct {
+	began    time.Time
 	zones    map[model.ZonePair]uint64
-	services map[served]uint64 // nil unless asked for
+	services map[past.Key]*served // nil unless asked for
 	usd      float64
 }
 
-// served is a Service and what went for it from a zone to another, that way only.
+// served is what went between two zones for a Service, or for none.
 type served struct {
-	model.Name
-	model.ZonePair
+	began, changed time.Time
+	model.FlowCount
 }
 
-func newCounters(perService bool) *counters {
-	c := &counters{zones: map[model.ZonePair]uint64{}}
+const (
+	// heldBack is for how long a new series is told as 0. Who reads it from time to time takes the first value that he
+	// sees for what was there before, and it would be in no sum: all read a 0 first.
+	heldBack = 2 * time.Minute
+	// idle is after how long without a change a series is forgotten; if it comes back it begins anew.
+	idle = 24 * time.Hour
+)
+
+func newCounters(perService bool, now time.Time) *counters {
+	c := &counters{began: now, zones: map[model.ZonePair]uint64{}}
 	if perService {
-		c.services = map[served]uint64{}
+		c.services = map[past.Key]*served{}
 	}
 	return c
 }
 
-func (c *counters) add(flows []model.Flow, p model.Prices) {
+func (c *counters) add(flows []model.Flow, p model.Prices, now time.Time) {
 	for i := range flows {
 		f := &flows[i]
 		client, server := meter.Zone(f.Client), meter.Zone(f.Server)
-		there, back := model.ZonePair{From: client, To: server}, model.ZonePair{From: server, To: client}
-		for _, way := range []struct {
-			model.ZonePair
-			bytes uint64
-		}{{there, f.RequestBytes}, {back, f.ResponseBytes}} {
-			if way.bytes == 0 {
-				continue
+		if f.RequestBytes > 0 {
+			c.zones[model.ZonePair{From: client, To: server}] += f.RequestBytes
+		}
+		if f.ResponseBytes > 0 {
+			c.zones[model.ZonePair{From: server, To: client}] += f.ResponseBytes
+		}
+		if c.services != nil {
+			k := past.KeyOf(&f.FlowKey)
+			s := c.services[k]
+			if s == nil {
+				s = &served{began: now}
+				c.services[k] = s
 			}
-			c.zones[way.ZonePair] += way.bytes
-			if c.services != nil && f.Service != (model.Name{}) {
-				c.services[served{f.Service, way.ZonePair}] += way.bytes
-			}
+			s.Add(f.FlowCount)
+			s.changed = now
 		}
 		if meter.Crosses(f.FlowKey) {
 			c.usd += float64(f.Bytes()) * p.Of(f.Client.Zone, f.Server.Zone) / 1e9
 		}
 	}
+}
+
+// forget drops the series of which nothing came for long.
+func (c *counters) forget(now time.Time) {
+	maps.DeleteFunc(c.services, func(_ past.Key, s *served) bool { return now.Sub(s.changed) > idle })
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -58,8 +79,10 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	descZones = desc("zonewise_zone_traffic_bytes_total", "Bytes of IP packets from a zone to another, or within one, since this replica leads.",
 		"source_zone", "destination_zone")
-	descService = desc("zonewise_service_zone_traffic_bytes_total", "Bytes of IP packets of connections to a Service, from a zone to another or within one, since this replica leads.",
-		"namespace", "service", "source_zone", "destination_zone")
+	descBytes = desc(past.Bytes, "Bytes of IP packets of connections to a Service, or directly to a pod or node (no service), from a zone to another or within one, since this replica leads.",
+		past.BytesLabels...)
+	descConnections = desc(past.Connections, "Connections opened to a Service, or directly (no service), from the client's zone to the server's, since this replica leads.",
+		past.Labels...)
 	descCost     = desc("zonewise_cross_zone_cost_usd_total", "Price of all bytes between zones since this replica leads, in USD.")
 	descLocality = desc("zonewise_locality_ratio", "Share of the bytes between known zones that stayed in one, in the last minute or two.")
 
@@ -83,7 +106,7 @@ var (
 
 // Describe is part of prometheus.Collector.
 func (m *Meter) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descZones, descService, descCost, descLocality, descNodes, descStreams, descWaiting, descBatches, descLeft, descReports,
+	for _, d := range []*prometheus.Desc{descZones, descBytes, descConnections, descCost, descLocality, descNodes, descStreams, descWaiting, descBatches, descLeft, descReports,
 		descMoved, descFailures, descFailing, descDamaged, descFiles, descGaps, descMissed, descFlows, descPrices, descFollowers} {
 		out <- d
 	}
@@ -95,13 +118,22 @@ func (m *Meter) Collect(out chan<- prometheus.Metric) {
 	if t == nil {
 		return
 	}
-	emit := func(kind prometheus.ValueType) func(*prometheus.Desc, float64, ...string) {
-		return func(d *prometheus.Desc, v float64, labels ...string) {
-			out <- prometheus.MustNewConstMetric(d, kind, v, labels...)
-		}
+	began := t.counters.began
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetricWithCreatedTimestamp(d, prometheus.CounterValue, v, began, labels...)
 	}
-	counter, gauge := emit(prometheus.CounterValue), emit(prometheus.GaugeValue)
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
 	t.traffic(counter, gauge)
+	for _, s := range t.services(time.Now()) {
+		tell := func(d *prometheus.Desc, v uint64, way string) {
+			out <- prometheus.MustNewConstMetricWithCreatedTimestamp(d, prometheus.CounterValue, float64(v), s.began, s.Values(way)...)
+		}
+		tell(descBytes, s.RequestBytes, past.Request)
+		tell(descBytes, s.ResponseBytes, past.Response)
+		tell(descConnections, s.Connections, "")
+	}
 	st := t.server.Stats()
 	gauge(descStreams, float64(st.Streams))
 	gauge(descWaiting, float64(st.Waiting))
@@ -121,7 +153,7 @@ func (m *Meter) Collect(out chan<- prometheus.Metric) {
 	gauge(descFiles, float64(kept.Commits), "commit")
 	gauge(descFiles, float64(kept.MinuteRows), "minute")
 	gauge(descFiles, float64(kept.HourRows), "hour")
-	gauge(descPrices, one(m.prices.trouble() != ""))
+	gauge(descPrices, one(m.Prices.Trouble() != ""))
 }
 
 // traffic tells what is under the lock.
@@ -130,9 +162,6 @@ func (t *term) traffic(counter, gauge func(*prometheus.Desc, float64, ...string)
 	defer t.mu.Unlock()
 	for pair, bytes := range t.counters.zones {
 		counter(descZones, float64(bytes), pair.From, pair.To)
-	}
-	for s, bytes := range t.counters.services {
-		counter(descService, float64(bytes), s.Namespace, s.Name.Name, s.From, s.To)
 	}
 	counter(descCost, t.counters.usd)
 	if share, ok := t.recent.locality(); ok {
@@ -146,6 +175,26 @@ func (t *term) traffic(counter, gauge func(*prometheus.Desc, float64, ...string)
 	gauge(descFlows, float64(t.recent.rows))
 	gauge(descFollowers, float64(len(t.followers)))
 	gauge(descFailing, one(t.failing != nil))
+}
+
+// told is a series as it is told now.
+type told struct {
+	past.Key
+	served
+}
+
+func (t *term) services(now time.Time) []told {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]told, 0, len(t.counters.services))
+	for k, s := range t.counters.services {
+		one := told{k, *s}
+		if now.Sub(s.began) < heldBack {
+			one.FlowCount = model.FlowCount{}
+		}
+		out = append(out, one)
+	}
+	return out
 }
 
 func one(is bool) float64 {

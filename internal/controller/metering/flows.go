@@ -62,7 +62,7 @@ func (t *term) answerFlows(w http.ResponseWriter, r *http.Request, q question) e
 	}
 	out := &lines{w: w, why: t.reasons()}
 	if q.since > 0 {
-		_, _, err := t.scan(q, true, now, func(p piece) error {
+		_, _, err := t.scan(r.Context(), q, true, now, func(p piece) error {
 			out.piece(p)
 			if out.err != nil {
 				return out.err
@@ -71,6 +71,9 @@ func (t *term) answerFlows(w http.ResponseWriter, r *http.Request, q question) e
 		})
 		if err != nil && !out.begun {
 			return err
+		}
+		if err != nil {
+			panic(http.ErrAbortHandler) // or what was told would be taken for all
 		}
 	}
 	out.begin()
@@ -93,8 +96,10 @@ func (t *term) answerFlows(w http.ResponseWriter, r *http.Request, q question) e
 					flows = append(flows, a.flows[i])
 				}
 			}
-			out.piece(piece{a.covers, flows, t.prices.series().Tariff(a.covers.from, a.covers.to)})
+			out.piece(piece{a.covers, flows, t.Prices.Series().Tariff(a.covers.from, a.covers.to)})
 			out.flush()
+		case <-t.over: // the next leader tells what comes
+			return nil
 		case <-r.Context().Done():
 			return nil
 		}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/zonewise/zonewise/internal/controller/metering/past"
 	"github.com/zonewise/zonewise/internal/controller/metering/trust"
 	"github.com/zonewise/zonewise/internal/controller/routes"
 	"github.com/zonewise/zonewise/internal/loop"
@@ -34,17 +35,28 @@ type Config struct {
 	PodIP      string // where agents reach this replica
 	Dir        string // of the store
 	Listen     string // address for agents
-	Prices     func() (meter.Series, error)
+	Prices     Prices
 	PerService bool // metrics for each Service
+	Past       Past // where the past is asked for; nil: all of it is in the store
 	Known      func(svc model.Name, v6 bool) (routes.Known, bool)
 	Leader     func() string // the replica that leads, as far as this one knows
 	Log        *slog.Logger
 }
 
+// Prices are the price books of now.
+type Prices interface {
+	Series() meter.Series
+	Trouble() string // why these are not the books that were given last; empty if they are
+}
+
+// Past knows of longer ago than the store; see past.Prometheus.
+type Past interface {
+	Scan(ctx context.Context, from, to time.Time, f past.Filter, visit func(from, to time.Time, flows []model.Flow) error) (time.Time, []string, error)
+}
+
 // Meter is one replica's. What it tells is empty while another replica leads.
 type Meter struct {
 	Config
-	prices *prices
 	labels labels
 
 	mu  sync.Mutex
@@ -56,11 +68,8 @@ func New(c Config) (*Meter, error) {
 	if c.PodIP == "" {
 		return nil, errors.New("pod IP: it is needed for agents to reach the meter")
 	}
-	p, err := newPrices(c.Prices, c.Log)
-	if err != nil {
-		return nil, err
-	}
-	m := &Meter{Config: c, prices: p}
+	c.PerService = c.PerService || c.Past != nil // that is what it is asked for
+	m := &Meter{Config: c}
 	m.labels.client = c.Client
 	return m, nil
 }
@@ -85,7 +94,7 @@ func (m *Meter) lead(ctx context.Context) (err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	t := newTerm(m, time.Now())
-	t.store, err = store.Open(m.Dir, store.Options{Notice: t.notice})
+	t.store, err = store.Open(m.Dir, m.keeps(t.notice))
 	if err != nil {
 		return err
 	}
@@ -111,6 +120,7 @@ func (m *Meter) lead(ctx context.Context) (err error) {
 	stream.RegisterMeterServer(serving, t.server)
 	t.look(time.Now())
 	m.set(t)
+	defer close(t.over)
 	defer m.set(nil)
 
 	var wg sync.WaitGroup
@@ -128,6 +138,18 @@ func (m *Meter) lead(ctx context.Context) (err error) {
 		err = nil
 	}
 	return err
+}
+
+// keeps is how much the store keeps. Who asks somebody else for the past needs it to take each report once, and to make
+// demand when it begins.
+func (m *Meter) keeps(notice func(error)) store.Options {
+	o := store.Options{Minutes: kept, Notice: notice}
+	if m.Past != nil {
+		// Hours are there until their minutes are gone, and as small as can be: nobody reads them.
+		o.Minutes, o.Hours = keptBriefly, 2*keptBriefly
+		o.HourParty = func(p model.Party) model.Party { return model.Party{Kind: p.Kind, Zone: p.Zone} }
+	}
+	return o
 }
 
 func (m *Meter) set(t *term) {
@@ -180,7 +202,7 @@ func (m *Meter) Lately(svc model.Name, v6 bool) (routes.Lately, bool) {
 	if !ok {
 		return routes.Lately{}, false
 	}
-	return routes.Lately{Flows: flows, For: now.Sub(from), Tariff: m.prices.series().Tariff(from, now)}, true
+	return routes.Lately{Flows: flows, For: now.Sub(from), Tariff: m.Prices.Series().Tariff(from, now)}, true
 }
 
 // Nodes is part of routes.Metered.

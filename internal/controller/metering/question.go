@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/zonewise/zonewise/internal/controller/metering/past"
 	"github.com/zonewise/zonewise/internal/controller/view"
 	"github.com/zonewise/zonewise/internal/meter"
 	"github.com/zonewise/zonewise/internal/meter/store"
@@ -126,18 +127,24 @@ type piece struct {
 	tariff meter.Tariff
 }
 
-// kept is for how long minutes are kept.
-const kept = 24 * time.Hour
+const (
+	// kept is for how long minutes are kept, and keptBriefly where somebody else has the past.
+	kept        = 24 * time.Hour
+	keptBriefly = time.Hour
+)
 
 // scan shows all flows that are asked for, bit by bit, and tells what time they are of: that of which something is
 // known, whole minutes or hours where it is long ago. Nodes' names matter in detail.
-func (t *term) scan(q question, detail bool, now time.Time, visit func(piece) error) (view.Interval, []string, error) {
+func (t *term) scan(ctx context.Context, q question, detail bool, now time.Time, visit func(piece) error) (view.Interval, []string, error) {
 	from, to := now.Add(-q.since), now.Add(-q.until)
 	var notes []string
 	if q.until == 0 && q.since <= window {
 		if slots, begin, ok := t.lately(from, detail); ok {
 			return view.Interval{From: begin.UTC(), To: now.UTC()}, nil, t.scanSlots(slots, q.filter, begin, now, visit)
 		}
+	}
+	if t.before(q, detail, from) {
+		return t.scanPast(ctx, q, detail, from, to, visit)
 	}
 	unit, by := time.Minute, store.Minute
 	if q.since > kept {
@@ -158,7 +165,7 @@ func (t *term) scan(q question, detail bool, now time.Time, visit func(piece) er
 			from = to
 		}
 	}
-	series, tariff, at, times := t.prices.series(), meter.Tariff{}, span{}, 0
+	series, tariff, at, times := t.Prices.Series(), meter.Tariff{}, span{}, 0
 	flows := make([]model.Flow, 0, 4096)
 	err := t.store.Scan(from, end, by, func(begin time.Time, all []model.Flow) error {
 		if !begin.Equal(at.from) {
@@ -183,6 +190,45 @@ func (t *term) scan(q question, detail bool, now time.Time, visit func(piece) er
 	return view.Interval{From: from.UTC(), To: to.UTC()}, notes, err
 }
 
+// before tells whether somebody else is to be asked: for what is older than what is kept, and for what another leader
+// kept, as far as it can be told.
+func (t *term) before(q question, detail bool, from time.Time) bool {
+	if t.Past == nil || q.since > keptBriefly {
+		return t.Past != nil
+	}
+	oldest, ok := t.store.Oldest()
+	return q.untold(detail) == "" && (!ok || oldest.Sub(from) > past.Step(0))
+}
+
+// untold names what of a question can only be told of what is in the store; empty if there is nothing.
+func (q question) untold(detail bool) string {
+	switch {
+	case q.filter.node != "":
+		return "nodes"
+	case q.filter.workload != "" || q.by == "workloads":
+		return "workloads"
+	case detail:
+		return "flows"
+	case q.order == meter.ByPackets:
+		return "packets"
+	}
+	return ""
+}
+
+// scanPast is scan of what somebody else remembers.
+func (t *term) scanPast(ctx context.Context, q question, detail bool, from, to time.Time, visit func(piece) error) (view.Interval, []string, error) {
+	if what := q.untold(detail); what != "" {
+		return view.Interval{}, nil, fmt.Errorf("%s are kept for %v, with since=1h or less; what is older is in Prometheus, by Services, namespaces and zones", what, keptBriefly)
+	}
+	series := t.Prices.Series()
+	f := past.Filter{Namespace: q.filter.namespace, Service: q.filter.service, Zone: q.filter.zone}
+	begin, notes, err := t.Past.Scan(ctx, from, to, f, func(from, to time.Time, flows []model.Flow) error {
+		flows = slices.DeleteFunc(flows, func(f model.Flow) bool { return !q.filter.has(&f.FlowKey) })
+		return visit(piece{span{from, to}, flows, series.Tariff(from, to)})
+	})
+	return view.Interval{From: begin.UTC(), To: to.UTC()}, append(notes, "from Prometheus, which has no packets"), err
+}
+
 func unitName(unit time.Duration) string {
 	if unit == time.Hour {
 		return "hour"
@@ -202,7 +248,7 @@ func (t *term) lately(from time.Time, detail bool) ([]*slot, time.Time, bool) {
 }
 
 func (t *term) scanSlots(slots []*slot, f filter, begin, now time.Time, visit func(piece) error) error {
-	tariff := t.prices.series().Tariff(begin, now)
+	tariff := t.Prices.Series().Tariff(begin, now)
 	flows := make([]model.Flow, 0, 4096)
 	for _, s := range slots {
 		end := s.to
@@ -247,7 +293,7 @@ func (t *term) notes(now time.Time) []string {
 	for _, trouble := range t.troubles {
 		out = append(out, "a damaged file, without which the figures are: "+trouble)
 	}
-	if trouble := t.prices.trouble(); trouble != "" {
+	if trouble := t.Prices.Trouble(); trouble != "" {
 		out = append(out, trouble)
 	}
 	return out

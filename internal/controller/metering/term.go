@@ -21,7 +21,8 @@ type term struct {
 	store   *store.Store
 	server  *stream.Server
 	metered atomic.Pointer[meter.Metered]
-	every   atomic.Int64 // time between an agent's reports
+	every   atomic.Int64  // time between an agent's reports
+	over    chan struct{} // closed at its end
 
 	mu        sync.Mutex
 	fleet     *fleet
@@ -35,8 +36,8 @@ type term struct {
 }
 
 func newTerm(m *Meter, now time.Time) *term {
-	t := &term{Meter: m, fleet: newFleet(now), tally: newTally(now), recent: newRecent(now), counters: newCounters(m.PerService),
-		followers: map[*follower]bool{}, said: map[string]time.Time{}}
+	t := &term{Meter: m, fleet: newFleet(now), tally: newTally(now), recent: newRecent(now), counters: newCounters(m.PerService, now),
+		followers: map[*follower]bool{}, over: make(chan struct{}), said: map[string]time.Time{}}
 	t.every.Store(int64(intervalFor(0)))
 	t.metered.Store(&meter.Metered{})
 	return t
@@ -96,13 +97,13 @@ func (t *term) fresh(reports []store.Report) []store.Report {
 
 // take remembers a report.
 func (t *term) take(r *store.Report, interval time.Duration, now time.Time) {
-	prices := t.prices.series().At(r.At)
+	prices := t.Prices.Series().At(r.At)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	covers := t.fleet.hear(r.Node, r.At, interval, now)
 	t.tally.add(covers, r.Flows)
 	t.recent.add(r.At, interval, r.Flows)
-	t.counters.add(r.Flows, prices)
+	t.counters.add(r.Flows, prices, now)
 	for f := range t.followers {
 		f.offer(arrival{covers, r.Flows})
 	}
@@ -149,13 +150,13 @@ func (t *term) look(now time.Time) {
 	t.metered.Store(&metered)
 	t.tally.close(now, t.interval(), t.fleet)
 	t.recent.forget(now)
+	t.counters.forget(now)
 }
 
 // minutes does what is to be done each minute.
 func (t *term) minutes(ctx context.Context) {
 	loop.New(func(context.Context) error {
 		t.server.SetInterval(t.interval())
-		t.prices.read()
 		if err := t.store.Roll(time.Now()); err != nil {
 			t.notice(err)
 		}

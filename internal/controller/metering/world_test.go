@@ -39,10 +39,18 @@ type world struct {
 	term     *term
 	log      *bytes.Buffer
 	known    map[model.Name]routes.Known
-	prices   meter.Series
-	priceErr error
+	prices   *book
 	sequence map[string]uint64 // by node
 }
+
+// book is the prices of now.
+type book struct {
+	series  meter.Series
+	trouble string
+}
+
+func (b *book) Series() meter.Series { return b.series }
+func (b *book) Trouble() string      { return b.trouble }
 
 var nodes = []string{"a1", "a2", "b1", "b2", "c1", "c2"}
 
@@ -50,7 +58,7 @@ func newWorld(t *testing.T, dir string) *world {
 	t.Helper()
 	w := &world{T: t, log: &bytes.Buffer{}, known: map[model.Name]routes.Known{}, sequence: map[string]uint64{}}
 	aws, _ := route.Book("aws")
-	w.prices = meter.Series{{Prices: aws}}
+	w.prices = &book{series: meter.Series{{Prices: aws}}}
 	tables := state.New(state.Nodes, state.Pods)
 	tables.Update(time.Now(), func(tx *state.Tx) {
 		for _, n := range nodes {
@@ -65,7 +73,7 @@ func newWorld(t *testing.T, dir string) *world {
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "stock", Labels: map[string]string{"team": "back"}}})
 	m, err := New(Config{
 		Tables: tables, Client: api, Namespace: "kube-system", PodIP: "127.0.0.1", Dir: dir,
-		Prices: func() (meter.Series, error) { return w.prices, w.priceErr },
+		Prices: w.prices,
 		Known: func(svc model.Name, _ bool) (routes.Known, bool) {
 			k, ok := w.known[svc]
 			return k, ok
@@ -82,7 +90,7 @@ func newWorld(t *testing.T, dir string) *world {
 func (w *world) begin() {
 	w.Helper()
 	t := newTerm(w.meter, time.Now())
-	s, err := store.Open(w.meter.Dir, store.Options{Notice: t.notice})
+	s, err := store.Open(w.meter.Dir, w.meter.keeps(t.notice))
 	must(w, err)
 	t.store = s
 	must(w, t.replay(time.Now()))
@@ -95,6 +103,7 @@ func (w *world) begin() {
 func (w *world) end() {
 	w.Helper()
 	w.meter.set(nil)
+	close(w.term.over)
 	must(w, w.term.store.Close())
 }
 
@@ -107,7 +116,6 @@ func (w *world) wait(d time.Duration) {
 		w.term.look(now)
 		if now.Second() == 0 {
 			must(w, w.term.store.Roll(now))
-			w.meter.prices.read()
 		}
 	}
 }

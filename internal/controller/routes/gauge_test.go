@@ -121,7 +121,7 @@ func TestMeasuredDemandOutlivesItsLeader(t *testing.T) {
 		// hints of every replica follow the plan that stands in the status
 		m.blind = false
 		w.follow(m, 5*time.Minute, 2000)
-		source := NewSource(w.keeper.Tables, w.settings)
+		source := NewSource(w.keeper.Tables, w.keeper.Settings)
 		target, ok, err := source.Target(webName, false, w.keeper.Tables.Snapshot().Slices(webName))
 		if err != nil || !ok || target.Plan.Demand.Source != model.Measured || len(target.Plan.Zones[0].Weights) != 3 {
 			t.Errorf("%+v, %v, %v", target.Plan.Demand, ok, err)

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -64,7 +65,7 @@ type Config struct {
 	Tables   *state.Tables
 	Client   kubernetes.Interface // for the owner of a ZoneRoute
 	Routes   kube.ZoneRoutes
-	Settings outlook.Settings // save for the namespaces', which are in the tables
+	Settings func() outlook.Settings // of now, save for the namespaces', which are in the tables
 	Recorder record.EventRecorder
 	Delivery Delivery // nil: hints are not delivered
 	Traffic  *Traffic // nil: agents are not asked
@@ -92,6 +93,7 @@ type Keeper struct {
 type memory struct {
 	seen     *state.Snapshot          // nil before the first pass
 	nodes    []model.Node             // all Services were planned for
+	prices   model.Prices             // the same
 	all      time.Time                // when that was
 	dirty    map[model.Name]bool      // to be planned; true: before the others
 	due      map[model.Name]time.Time // when to look again though nothing changes
@@ -213,8 +215,9 @@ func (k *Keeper) gather(snap *state.Snapshot, now time.Time) {
 	if !everything && now.Sub(k.all) >= k.calm() {
 		everything = !slices.EqualFunc(k.nodes, slices.Collect(snap.Nodes()), sameNode)
 	}
-	if everything {
-		k.nodes, k.all, k.sweeping = slices.Collect(snap.Nodes()), now, true
+	prices := k.Settings().Prices
+	if everything = everything || !reflect.DeepEqual(k.prices, prices); everything {
+		k.nodes, k.prices, k.all, k.sweeping = slices.Collect(snap.Nodes()), prices, now, true
 		for s := range snap.Services() {
 			k.later(s.Name)
 		}
@@ -251,7 +254,7 @@ func (k *Keeper) plan(snap *state.Snapshot, now time.Time) {
 	if len(k.dirty) == 0 {
 		return
 	}
-	o := Look(snap, k.Settings, k.measured(snap, now), now)
+	o := Look(snap, k.Settings(), k.measured(snap, now), now)
 	for _, first := range []bool{true, false} {
 		for name, changed := range k.dirty {
 			if changed != first {

@@ -352,3 +352,25 @@ func TestAClusterWithoutTheDefinition(t *testing.T) {
 		}
 	})
 }
+
+// A change of prices is planned with at the next pass, not at the next look at everything.
+func TestPricesChange(t *testing.T) {
+	story(t, settings(""), web(), func(w *world) {
+		before := w.route("web").Status.Plans[0].CostPerTB
+		w.writes()
+		w.settings.Prices = model.Prices{Name: "dear", PerGB: 0.06}
+		w.keeper.Wake()
+		w.pass(time.Second)
+		if now := w.route("web").Status.Plans[0].CostPerTB; before.Before <= 0 || now.Before < 2.9*before.Before || now.Before > 3.1*before.Before {
+			t.Errorf("%+v, was %+v", now, before)
+		}
+		if got := w.writes(); got != "patch status 1" {
+			t.Errorf("%s", got)
+		}
+		w.keeper.Wake()
+		w.pass(time.Minute)
+		if got := w.writes(); got != "" {
+			t.Errorf("the same prices: %s", got)
+		}
+	})
+}

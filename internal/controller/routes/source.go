@@ -17,7 +17,7 @@ import (
 // plan in force stands, so that every replica answers alike.
 type Source struct {
 	tables   *state.Tables
-	settings outlook.Settings
+	settings func() outlook.Settings
 
 	mu   sync.Mutex
 	last *outlook.Outlook // on the snapshot
@@ -25,8 +25,10 @@ type Source struct {
 	at   time.Time
 }
 
-// NewSource returns a source that answers from the tables.
-func NewSource(t *state.Tables, s outlook.Settings) *Source { return &Source{tables: t, settings: s} }
+// NewSource returns a source that answers from the tables, by the settings of the moment.
+func NewSource(t *state.Tables, s func() outlook.Settings) *Source {
+	return &Source{tables: t, settings: s}
+}
 
 // Any tells whether a plan is in force; it is not known before the tables are complete.
 func (s *Source) Any() (wanted, known bool) {
@@ -68,7 +70,7 @@ func (s *Source) Target(name model.Name, v6 bool, all []model.Slice) (kube.Targe
 	}
 	svc, exists := snap.Service(name)
 	zr, has := snap.Route(name)
-	if !exists || !has || zr.Invalid != "" || !mayBeOptimal(snap, zr, s.settings) {
+	if !exists || !has || zr.Invalid != "" || !mayBeOptimal(snap, zr, s.settings()) {
 		return kube.Target{}, false, nil
 	}
 	v := s.look(snap).Service(svc, all, &zr)
@@ -103,7 +105,7 @@ func (s *Source) look(snap *state.Snapshot) *outlook.Outlook {
 			zr, _ := snap.Route(svc)
 			return standing(zr.Status, v6)
 		}
-		s.last, s.of, s.at = Look(snap, s.settings, measured, now), snap, now
+		s.last, s.of, s.at = Look(snap, s.settings(), measured, now), snap, now
 	}
 	return s.last
 }

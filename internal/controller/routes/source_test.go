@@ -8,8 +8,14 @@ import (
 
 	"github.com/zonewise/zonewise/internal/hints/kube"
 	"github.com/zonewise/zonewise/internal/model"
+	"github.com/zonewise/zonewise/internal/outlook"
 	"github.com/zonewise/zonewise/internal/state"
 )
+
+// always are settings that do not change.
+func always(mode model.Mode) func() outlook.Settings {
+	return func() outlook.Settings { return settings(mode) }
+}
 
 // source answers from tables with one Service, web, of two pods in each of three zones.
 func source(defaultMode model.Mode, zr *model.ZoneRoute) (*Source, *state.Tables, model.Slice) {
@@ -33,7 +39,7 @@ func source(defaultMode model.Mode, zr *model.ZoneRoute) (*Source, *state.Tables
 			tx.PutRoute(*zr)
 		}
 	})
-	return NewSource(tables, settings(defaultMode)), tables, slice
+	return NewSource(tables, always(defaultMode)), tables, slice
 }
 
 func TestOnlyOptimalServicesGetHints(t *testing.T) {
@@ -65,7 +71,7 @@ func TestOnlyOptimalServicesGetHints(t *testing.T) {
 }
 
 func TestSourceWaitsForTheTables(t *testing.T) {
-	s := NewSource(state.New(state.Nodes), settings(model.Optimal))
+	s := NewSource(state.New(state.Nodes), always(model.Optimal))
 	if _, known := s.Any(); known {
 		t.Error("known before the tables are complete")
 	}

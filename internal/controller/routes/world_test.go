@@ -51,7 +51,7 @@ func (w *world) begin() {
 	tables := state.New(reflect.ClusterSources...)
 	w.events = record.NewFakeRecorder(10_000)
 	w.keeper = New(Config{
-		Tables: tables, Client: w.api, Routes: w.api.ZoneRoutes, Settings: w.settings, Recorder: w.events,
+		Tables: tables, Client: w.api, Routes: w.api.ZoneRoutes, Settings: func() outlook.Settings { return w.settings }, Recorder: w.events,
 		Traffic: w.traffic, Metered: w.metered, Delivery: w.delivery, Forget: tables.Forget, Writes: w.rate, Log: slog.New(slog.DiscardHandler),
 	})
 	var wg sync.WaitGroup

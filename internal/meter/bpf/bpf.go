@@ -192,30 +192,16 @@ func (c *Counter) Attach() error {
 	return nil
 }
 
-// Detach takes the programs from their hooks. What was counted stays, and is counted on after Attach.
+// Detach takes the programs from their hooks, as to measure what they cost. What was counted stays, and is counted on after Attach.
 func (c *Counter) Detach() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.detach(); err != nil {
-		return fmt.Errorf("meter: %w", err)
-	}
-	return nil
-}
-
-func (c *Counter) detach() error {
 	var errs []error
 	for name, l := range c.links {
 		errs = append(errs, os.RemoveAll(c.linkPin(name)), l.Close())
 		delete(c.links, name)
 	}
-	return errors.Join(errs...)
-}
-
-// Remove takes programs and counters away.
-func (c *Counter) Remove() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := errors.Join(c.detach(), os.RemoveAll(c.options.Pins)); err != nil {
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("meter: %w", err)
 	}
 	return nil

@@ -3,10 +3,8 @@
 package store_test
 
 import (
-	"bytes"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -14,29 +12,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/zonewise/zonewise/internal/kernel/disktest"
 	"github.com/zonewise/zonewise/internal/meter/store"
 )
 
-const diskVariable = "ZONEWISE_TEST_FULL_DISK"
-
-// TestFullDisk runs TestOnSmallDisk in a mount namespace of its own.
-func TestFullDisk(t *testing.T) {
-	c := exec.Command(os.Args[0], "-test.run=^TestOnSmallDisk$", "-test.v")
-	c.Env = append(os.Environ(), diskVariable+"="+t.TempDir())
-	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	if out, err := c.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: TestOnSmallDisk")) {
-		t.Fatalf("%v\n%s", err, out)
-	}
-}
-
-// TestOnSmallDisk fills a disk of 2 MB: what does not fit is refused, all before it stays, and it goes on as soon
+// TestFullDisk fills a disk of 2 MB: what does not fit is refused, all before it stays, and it goes on as soon
 // as there is room.
-func TestOnSmallDisk(t *testing.T) {
-	dir := os.Getenv(diskVariable)
-	if dir == "" {
-		return // only TestFullDisk starts it
-	}
-	must(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"))
+func TestFullDisk(t *testing.T) {
+	dir := disktest.Small(t)
 	ballast := filepath.Join(dir, "ballast")
 	must(t, os.WriteFile(ballast, make([]byte, 1<<20), 0o600))
 	home := filepath.Join(dir, "store")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -145,6 +146,23 @@ func TestEnded(t *testing.T) {
 	}
 	if err := p.Stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEndedBeforeItIsCounted has a program end before its memory can be counted: that is no failure to start.
+func TestEndedBeforeItIsCounted(t *testing.T) {
+	cmd := exec.Command("true")
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := countMemory(filepath.Join(t.TempDir(), fmt.Sprintf("zonewise-ended-%d", os.Getpid()), "peer"), cmd.Process.Pid)
+	if err != nil {
+		t.Error(err)
+	}
+	if dir != "" {
+		if err := removeMemory(dir); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

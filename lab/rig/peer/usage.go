@@ -103,7 +103,11 @@ func countMemory(cgroup string, pid int) (string, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return "", err
 	}
-	return dir, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+	err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+	if errors.Is(err, unix.ESRCH) { // it has ended already, which is told by Ended
+		err = nil
+	}
+	return dir, err
 }
 
 // removeMemory removes a cgroup of version 1, whose processes may be on their way out.

@@ -234,6 +234,29 @@ func TestAuthorityStays(t *testing.T) {
 	}
 }
 
+// Where the authority was deleted another one is made; agents are told of the one by which they are asked from then on.
+func TestALostAuthority(t *testing.T) {
+	client := fake.NewClientset()
+	k := newKeys(client)
+	must(t, k.ensure(t.Context()))
+	old, _, err := k.Source()
+	must(t, err)
+	must(t, client.CoreV1().Secrets("ns").Delete(t.Context(), Name, metav1.DeleteOptions{}))
+	must(t, k.ensure(t.Context()))
+	now, pool, err := k.Source()
+	must(t, err)
+	told, err := client.CoreV1().ConfigMaps("ns").Get(t.Context(), ConfigMap, metav1.GetOptions{})
+	must(t, err)
+	known := x509.NewCertPool()
+	known.AppendCertsFromPEM([]byte(told.Data[certificateKey]))
+	if _, err := now.Leaf.Verify(x509.VerifyOptions{Roots: known, DNSName: Name}); err != nil || !known.Equal(pool) {
+		t.Errorf("agents do not know the leader: %v", err)
+	}
+	if _, err := old.Leaf.Verify(x509.VerifyOptions{Roots: known, DNSName: Name}); err == nil {
+		t.Error("it is the same authority")
+	}
+}
+
 // The leader says where it is, mends what others change, and leaves what it does not speak of.
 func TestLeaderIsFound(t *testing.T) {
 	client := fake.NewClientset(&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: Name}, AddressType: discoveryv1.AddressTypeIPv6})
