@@ -24,7 +24,6 @@ type node struct {
 	leases    Leases
 	supply    Supply
 	pods      []Key
-	waiting   []Key
 	started   int
 	exhausted int  // so often was a pod told that there will be nothing
 	blind     bool // the cloud does not say how full its subnets are

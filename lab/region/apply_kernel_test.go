@@ -3,6 +3,7 @@
 package region
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -597,7 +598,7 @@ func TestOutside(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		client := http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return conn, nil }}}
+		client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}}
 		answer, err := client.Get("http://ipinfo.io/ip")
 		if err != nil {
 			t.Fatal(err)

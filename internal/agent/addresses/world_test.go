@@ -131,7 +131,6 @@ type world struct {
 	client  *fake.Clientset
 	config  Config
 	daemon  *Daemon
-	pods    int
 }
 
 func newWorld(t tester, dir string, get map[string]string, subnets ...string) *world {
