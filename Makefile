@@ -72,6 +72,7 @@ test: test-fast test-kernel test-story ## run every test: fast ones, those again
 .PHONY: test-fast
 test-fast: ## run the tests that need neither root nor a kernel, in seconds
 	go test ./... ./lab/...
+	AWS_VPC_K8S_CNI_LOG_FILE=stderr AWS_VPC_K8S_CNI_LOGLEVEL=fatal GOWORK=off go test -C lab/tools/vpccni ./...
 
 # An agent that lays out and names its tables otherwise: what an upgrade is tried with.
 OTHER := -X github.com/zonewise/zonewise/internal/service/nft.layoutChain=layout-other \
@@ -83,7 +84,7 @@ build-other:
 
 .PHONY: test-kernel
 test-kernel: build build-other bin/prometheus ## run the tests against the real kernel, as root, in namespaces of their own
-	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region ./lab/machine ./lab/images ./lab/rig/... ./lab/bench/... ./lab/conformance ./lab/unbroken
+	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region/... ./lab/machine ./lab/images ./lab/rig/... ./lab/bench/... ./lab/conformance ./lab/unbroken
 
 .PHONY: test-story
 test-story: build build-other ## run the stories: what a user types in a lab, and what must come back

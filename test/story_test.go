@@ -42,6 +42,11 @@ func TestDualStack(t *testing.T) {
 	}
 }
 
+// TestCloud tells of a lab whose pods have addresses from the cloud's API.
+func TestCloud(t *testing.T) {
+	tell(t, "cloud", storyLab{"cloud", []string{"--cni", "zonewise"}})
+}
+
 // storyLab is where the stories of a folder happen.
 type storyLab struct {
 	name string

@@ -23,7 +23,8 @@ func checkCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Ask every node how it serves, and say what deserves a look",
 		Long: `Ask the agent of every node how it serves: by which paths, and why not by the other; what is wrong
-with which object; whether another proxy's rules are there, too. Each finding comes with what mends it.
+with which object; whether another proxy's rules are there, too; whether pods get addresses, and when a subnet will have
+none. Each finding comes with what mends it.
 
 It asks through the API server (pods/portforward). Exit code 3 if there are findings.`,
 		Example: "  zonewise check\n  zonewise check -o json",
@@ -40,8 +41,12 @@ It asks through the API server (pods/portforward). Exit code 3 if there are find
 		if err != nil {
 			return fmt.Errorf("kubeconfig: %w", err)
 		}
-		answers, err := gather(c.Context(), client, ask.Forwarder{Config: config}.Get)
+		forward := ask.Forwarder{Config: config}
+		answers, err := gather(c.Context(), client, forward.Get)
 		if err != nil {
+			return err
+		}
+		if err := gatherAddresses(c.Context(), client, forward.At(view.AddressesPort), &answers); err != nil {
 			return err
 		}
 		result := report.MakeCheck(answers)
@@ -58,7 +63,7 @@ It asks through the API server (pods/portforward). Exit code 3 if there are find
 
 // gather asks the cluster for its nodes, and each node's agent how it is.
 func gather(ctx context.Context, client kubernetes.Interface, get ask.Get) (report.Answers, error) {
-	out := report.Answers{Silent: map[string]string{}}
+	out := report.Answers{Silent: map[string]string{}, Now: time.Now()}
 	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return out, fmt.Errorf("nodes: %w", err)
@@ -88,6 +93,24 @@ func gather(ctx context.Context, client kubernetes.Interface, get ask.Get) (repo
 	var wrong []error
 	out.Faults, wrong = ask.All[view.Faults](ctx, faulty, "/v1/faults", get, limits)
 	return out, errors.Join(wrong...)
+}
+
+// gatherAddresses asks the daemons that get addresses for pods, where there are any.
+func gatherAddresses(ctx context.Context, client kubernetes.Interface, get ask.Get, into *report.Answers) error {
+	pods, err := ask.FindAddresses(ctx, client, "")
+	if err != nil {
+		return err
+	}
+	var silent []error
+	into.Addresses, silent = ask.All[view.Addresses](ctx, pods, "/v1/addresses", get, ask.Limits{Patience: 10 * time.Second, Crowd: 64})
+	into.NoAddresses = map[string]string{}
+	for _, pod := range pods {
+		if len(silent) > 0 && !slices.ContainsFunc(into.Addresses, func(v view.Addresses) bool { return v.Name == pod.Spec.NodeName }) {
+			into.NoAddresses[pod.Spec.NodeName] = oneLine(inner(silent[0]))
+			silent = silent[1:]
+		}
+	}
+	return nil
 }
 
 // inner is an error without the node in front of it.

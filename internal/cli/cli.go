@@ -98,7 +98,7 @@ Exit codes: 0 ok, 1 failed, 2 wrong use, 3 findings.`,
 		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl zonewise"}
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(planCommand(), explainCommand(), simulateCommand(), serviceCommand(), topCommand(), flowsCommand(), costCommand(), checkCommand(), labCommand(), agentCommand(), controllerCommand(), versionCommand())
+	root.AddCommand(planCommand(), explainCommand(), simulateCommand(), serviceCommand(), topCommand(), flowsCommand(), costCommand(), checkCommand(), nodeCommand(), labCommand(), agentCommand(), addressesCommand(), controllerCommand(), versionCommand())
 	return root
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/zonewise/zonewise/internal/reflect/kube"
 	"github.com/zonewise/zonewise/internal/route"
 	"github.com/zonewise/zonewise/internal/version"
+	"github.com/zonewise/zonewise/internal/vpc/ec2"
 )
 
 // controllerFlags are what the command line says of a controller.
@@ -30,6 +31,8 @@ type controllerFlags struct {
 	hints                              bool
 	meterDir, meterListen, api, podIP  string
 	metered, perService                bool
+	collect                            bool
+	clusterName                        string
 	prometheus                         past.Options
 	otlp                               string
 	conn                               kube.Options
@@ -57,6 +60,8 @@ func controllerCommand() *cobra.Command {
 	f.StringVar(&o.podIP, "pod-ip", os.Getenv("POD_IP"), "where agents reach this replica (env POD_IP)")
 	f.StringVar(&o.api, "api-listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(view.Port)), "address of the local API, which tells what goes where")
 	f.BoolVar(&o.perService, "metrics-per-service", false, "metrics of traffic for each Service and pair of zones")
+	f.BoolVar(&o.collect, "collect-interfaces", false, "delete elastic interfaces of the cluster that are attached to nothing; needs --cluster-name and AWS credentials")
+	f.StringVar(&o.clusterName, "cluster-name", os.Getenv("CLUSTER_NAME"), "name of the cluster in the tags of its interfaces (env CLUSTER_NAME)")
 	f.StringVar(&o.prometheus.URL, "meter-prometheus", "", "URL of a Prometheus that scrapes the controllers: it is asked for what is older than an hour, which is then not kept here")
 	f.StringToStringVar(&o.prometheus.Labels, "meter-prometheus-labels", nil, "labels that this cluster's series have there, such as cluster=prod")
 	f.StringVar(&o.prometheus.TokenFile, "meter-prometheus-token-file", "", "file of the token that it wants")
@@ -133,6 +138,12 @@ func (o controllerFlags) run(ctx context.Context) error {
 	if o.hints {
 		c.Webhook = o.webhook
 	}
+	if o.collect {
+		if o.clusterName == "" {
+			return usagef("controller: --collect-interfaces needs --cluster-name (or env CLUSTER_NAME): other clusters' interfaces are told from ours by it")
+		}
+		c.Collect = o.leaks
+	}
 	if o.meterDir != "" {
 		c.Meter = &controller.Metering{Dir: o.meterDir, Listen: o.meterListen, PodIP: o.podIP, PerService: o.perService}
 		if o.prometheus.URL != "" {
@@ -151,4 +162,12 @@ func (o controllerFlags) run(ctx context.Context) error {
 	wg.Go(func() { serve(ctx, o.listen, run.Handler(), log) })
 	wg.Go(func() { serve(ctx, o.api, run.API(), log) })
 	return run.Run(ctx)
+}
+
+func (o controllerFlags) leaks(ctx context.Context) (controller.Leaks, error) {
+	account, err := ec2.OpenAccount(ctx, ec2.Options{Endpoint: os.Getenv("AWS_EC2_ENDPOINT"), Cluster: o.clusterName, Agent: version.UserAgent("controller")})
+	if err != nil {
+		return nil, err // not a nil *ec2.Account
+	}
+	return account, nil
 }

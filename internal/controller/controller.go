@@ -53,7 +53,9 @@ type Config struct {
 	Webhook   string                       // address at which the API server is told hints; empty: none are delivered
 	Meter     *Metering                    // nil: nothing is metered
 	OTLP      string                       // URL of the collector that is sent all metrics; empty: none
-	Log       *slog.Logger
+	// Collect reaches the cloud, to delete interfaces that belong to no node any more; nil: nobody does.
+	Collect func(context.Context) (Leaks, error)
+	Log     *slog.Logger
 }
 
 // Metering is what the meter needs beyond what the controller has.
@@ -75,6 +77,7 @@ type Controller struct {
 	traffic  *routes.Traffic // nil if agents are not asked
 	delivery *delivery       // nil if hints are not delivered
 	meter    *metering.Meter // nil if nothing is metered
+	collect  *collector      // nil if nothing is collected
 	leader   atomic.Value    // the identity of who leads, a string
 	events   record.EventBroadcaster
 	metrics  *metrics
@@ -135,6 +138,10 @@ func New(c Config) (*Controller, error) {
 		}
 		out.meter, keep.Metered = m, m
 		collectors = append(collectors, m)
+	}
+	if c.Collect != nil {
+		out.collect = newCollector(c.Collect, c.Log)
+		collectors = append(collectors, out.collect.deleted)
 	}
 	out.keeper = routes.New(keep)
 	out.metrics = newMetrics(append(collectors, out.keeper)...)
@@ -237,6 +244,12 @@ func (c *Controller) lead(ctx context.Context) {
 	}
 	if c.meter != nil {
 		wg.Go(func() { c.meter.Run(ctx) })
+	}
+	if c.collect != nil {
+		l := loop.New(c.collect.pass, loop.Options{Resync: collectEvery, RetryMin: 10 * time.Second, RetryMax: collectEvery, Failed: func(err error, retry time.Duration) {
+			c.config.Log.Warn("leaked interfaces", "err", err, "retry", retry)
+		}})
+		wg.Go(func() { l.Run(ctx) })
 	}
 	wg.Wait()
 	c.watcher.rest()

@@ -50,8 +50,12 @@ var doors = map[string]map[string]string{
 		"github.com/google/nftables/expr": "a rule is a list of its expressions, which the door takes as they are",
 		"golang.org/x/sys/unix":           "numbers of protocols and hooks inside those expressions",
 	},
-	"internal/vpc/cni": {
-		"golang.org/x/sys/unix": "locks the file of leases",
+	"internal/vpc/files": {
+		"golang.org/x/sys/unix": "locks the files of leases and of the pool",
+	},
+	"internal/vpc/link": {
+		"github.com/google/nftables/expr": "a rule is a list of its expressions, which the door takes as they are",
+		"golang.org/x/sys/unix":           "numbers of kinds of addresses inside those expressions",
 	},
 }
 

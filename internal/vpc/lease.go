@@ -8,8 +8,23 @@ import (
 	"time"
 )
 
-// ErrExhausted says that every address of the pool is leased.
+// ErrExhausted says that every address of the pool is leased, and that it has as many as it can have.
 var ErrExhausted = errors.New("no free address")
+
+// ErrWait says that there is no address now, and will be one: *Waiting says when.
+var ErrWait = errors.New("no free address yet")
+
+// Waiting is the error of Assign when it is worth to wait.
+type Waiting struct {
+	Until time.Time // an address has rested enough then; zero: when the pool grows
+	Why   string    // what is waited for, and which limit is next
+}
+
+// Error says what is waited for.
+func (w *Waiting) Error() string { return ErrWait.Error() + ": " + w.Why }
+
+// Is makes it ErrWait.
+func (w *Waiting) Is(err error) bool { return err == ErrWait }
 
 // Key names one attachment of a container: the runtime calls with the same key again and again.
 type Key struct {
@@ -53,11 +68,26 @@ type Rest struct {
 	At      time.Time  `json:"at"`
 }
 
+// cools tells whether packets for the one who had the address may still be on their way, or another
+// node not know yet that it is gone. A rest that begins in the future is of a clock that was set back.
+func (r Rest) cools(now time.Time, cooldown time.Duration) bool {
+	return now.Sub(r.At).Abs() < cooldown
+}
+
+// Ticket is a pod that waits for an address: whoever makes the pool grow counts them.
+type Ticket struct {
+	Key
+	Owner
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"` // who waited gives up then
+}
+
 // Leases is who holds what. It is a value: the functions below return a new one and leave theirs
 // as it was, so that a caller who cannot write the new one down still has the old one.
 type Leases struct {
-	Held    []Lease `json:"held"`    // in the order in which they were given
-	Resting []Rest  `json:"resting"` // longest ago first; at most one for each address
+	Held    []Lease  `json:"held"`              // in the order in which they were given
+	Resting []Rest   `json:"resting"`           // longest ago first; at most one for each address
+	Waiting []Ticket `json:"waiting,omitempty"` // longest ago first; at most one for each key
 }
 
 // Find returns the lease of the key.
@@ -70,7 +100,7 @@ func (l Leases) Find(key Key) (Lease, bool) {
 }
 
 // Validate tells what is wrong with leases that were read from outside: an address without value,
-// or held twice, or a key that holds two.
+// or held twice, or a key that holds two or waits twice.
 func (l Leases) Validate() error {
 	keys, held := map[Key]bool{}, map[netip.Addr]bool{}
 	for _, h := range l.Held {
@@ -89,36 +119,64 @@ func (l Leases) Validate() error {
 			return errors.New("resting address without value")
 		}
 	}
+	for _, w := range l.Waiting {
+		if w.Container == "" || w.Interface == "" || keys[w.Key] {
+			return fmt.Errorf("ticket of %s: incomplete, or holds or waits already", w.Key)
+		}
+		keys[w.Key] = true
+	}
 	return nil
+}
+
+// Wait notes that the key waits for an address until then, and forgets those who have given up. Who
+// waits already keeps its place.
+func Wait(l Leases, key Key, owner Owner, now, until time.Time) Leases {
+	l.Waiting = slices.DeleteFunc(slices.Clone(l.Waiting), func(t Ticket) bool { return t.Key != key && !t.Until.After(now) })
+	if i := slices.IndexFunc(l.Waiting, func(t Ticket) bool { return t.Key == key }); i >= 0 {
+		l.Waiting[i].Until = until
+	} else {
+		l.Waiting = append(l.Waiting, Ticket{Key: key, Owner: owner, Since: now, Until: until})
+	}
+	return l
+}
+
+// GiveUp forgets that the key waits.
+func GiveUp(l Leases, key Key) Leases {
+	if i := slices.IndexFunc(l.Waiting, func(t Ticket) bool { return t.Key == key }); i >= 0 {
+		l.Waiting = slices.Delete(slices.Clone(l.Waiting), i, i+1)
+	}
+	return l
 }
 
 // Assign gives the key an address of the pool, and returns the leases with it.
 //
-// The same key gets the same lease again, even if the pool has changed since. Otherwise it is the
-// lowest address that nobody has had, else the one released longest ago. So an address rests as
-// long as the pool allows, and when nothing else is left, even one that was released a moment ago
-// is given: this pool cannot grow, and a pod that waits is worse than a peer that still has a
-// connection to the predecessor and now gets a reset.
+// The same key gets the same lease again, even if the pool has changed since. Otherwise it is one of
+// the interface that has the most pods already, so that the others empty and can be given back: the
+// lowest that nobody has had, else the one released longest ago.
 //
-// The error is ErrExhausted, with the size of the pool and the mend.
+// An address that was released rests for the pool's cooldown, and is not given in that time; the
+// error is a *Waiting then. The same if the pool can grow. A pool of the configuration has no
+// cooldown: it cannot grow, and a pod that waits is worse than a peer that still has a connection to
+// the predecessor and now gets a reset.
+//
+// Else the error is ErrExhausted, with the size of the pool and the mend.
 func Assign(pool Pool, l Leases, key Key, owner Owner, now time.Time) (Lease, Leases, error) {
 	if lease, ok := l.Find(key); ok {
 		return lease, l, nil
 	}
-	a, ok := pick(pool, l)
-	if !ok {
-		return Lease{}, l, fmt.Errorf("%w: all %d addresses of the pool %s are leased; "+
-			"remove a pod from this node, or add a range to pool.ranges", ErrExhausted, pool.Size(), pool)
+	a, err := pool.pick(l, now)
+	if err != nil {
+		return Lease{}, l, err
 	}
 	lease := Lease{Key: key, Owner: owner, Address: a, IPv6: pool.IPv6(a), Since: now}
-	return lease, l.with(lease), nil
+	return lease, l.with(lease, pool, now), nil
 }
 
-// Release ends the lease of the key and returns the leases without it. A key that holds nothing is
-// fine: it was released already.
+// Release ends the lease of the key, or its waiting, and returns the leases without it. A key that
+// has neither is fine: it was released already.
 func Release(l Leases, key Key, now time.Time) Leases {
 	next, _ := Collect(l, func(h Lease) bool { return h.Key != key }, now)
-	return next
+	return GiveUp(next, key)
 }
 
 // Collect ends every lease that is not to be kept, and returns the leases without them, and them.
@@ -138,37 +196,25 @@ func Collect(l Leases, keep func(Lease) bool, now time.Time) (Leases, []Lease) {
 	for _, h := range gone {
 		resting = append(without(resting, h.Address), Rest{Address: h.Address, At: now})
 	}
-	return Leases{Held: kept, Resting: resting}, gone
+	return Leases{Held: kept, Resting: resting, Waiting: l.Waiting}, gone
 }
 
-// pick goes by the order of releases, not by their times: a clock that is set back changes nothing.
-func pick(pool Pool, l Leases) (netip.Addr, bool) {
-	used := make(map[netip.Addr]bool, len(l.Held)+len(l.Resting))
-	for _, r := range l.Resting {
-		used[r.Address] = true
-	}
-	held := make(map[netip.Addr]bool, len(l.Held))
-	for _, h := range l.Held {
-		held[h.Address] = true
-	}
-	for a := range pool.All() {
-		if !held[a] && !used[a] {
-			return a, true
-		}
-	}
-	for _, r := range l.Resting {
-		if !held[r.Address] && pool.Contains(r.Address) {
-			return r.Address, true
-		}
-	}
-	return netip.Addr{}, false
-}
+// maxRests is how many released addresses are remembered, besides those that cool. No instance has so
+// many IPv4 addresses for pods; of an IPv6 prefix there would be no end.
+const maxRests = 1024
 
-func (l Leases) with(lease Lease) Leases {
-	return Leases{
-		Held:    append(slices.Clone(l.Held), lease),
-		Resting: without(slices.Clone(l.Resting), lease.Address),
+func (l Leases) with(lease Lease, pool Pool, now time.Time) Leases {
+	resting := without(slices.Clone(l.Resting), lease.Address)
+	old := len(resting) - maxRests
+	n := 0
+	for i, r := range resting {
+		if r.cools(now, pool.cooldown) || i >= old && pool.Contains(r.Address) {
+			resting[n] = r
+			n++
+		}
 	}
+	l = GiveUp(l, lease.Key)
+	return Leases{Held: append(slices.Clone(l.Held), lease), Resting: resting[:n], Waiting: l.Waiting}
 }
 
 func without(rests []Rest, a netip.Addr) []Rest {

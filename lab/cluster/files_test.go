@@ -37,7 +37,7 @@ func defaultLab(t *testing.T) (topology.Topology, Paths, *credentials) {
 func TestMachineSpec(t *testing.T) {
 	topo, p, c := defaultLab(t)
 	n, _ := topo.Node("b2")
-	spec, err := machineSpec(p, topo, n, "/bin/dir", "/template", c, time.Now())
+	spec, err := machineSpec(p, topo, n, "/bin/dir", "/template", instanceID(topo, n), c, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestMachineSpec(t *testing.T) {
 		t.Error("kube-proxy, without being asked for")
 	}
 	topo.Proxy = topology.ProxyKubeProxy
-	if spec, err = machineSpec(p, topo, n, "/bin/dir", "/template", c, time.Now()); err != nil || !strings.Contains(spec.Files["etc/kubernetes/kube-proxy.yaml"], "mode: nftables") {
+	if spec, err = machineSpec(p, topo, n, "/bin/dir", "/template", "i-0", c, time.Now()); err != nil || !strings.Contains(spec.Files["etc/kubernetes/kube-proxy.yaml"], "mode: nftables") {
 		t.Errorf("no kube-proxy, %v", err)
 	}
 }
@@ -92,7 +92,7 @@ func TestDual(t *testing.T) {
 		t.Fatal(err)
 	}
 	n, _ := topo.Node("b2")
-	spec, err := machineSpec(PathsOf("x"), topo, n, "/bin/dir", "/template", c, time.Now())
+	spec, err := machineSpec(PathsOf("x"), topo, n, "/bin/dir", "/template", "i-0", c, time.Now())
 	if err != nil || spec.Address != "192.168.2.28" || spec.IPv6 != "fd00:192:168:2::28" {
 		t.Errorf("spec %+v, %v", spec, err)
 	}
@@ -172,10 +172,11 @@ func TestKubeconfigFile(t *testing.T) {
 func TestResolverKnowsTheNodes(t *testing.T) {
 	topo, _, _ := defaultLab(t)
 	corefile, hosts := resolverFiles(topo, "/lab/resolver")
-	if !strings.Contains(hosts, "192.168.3.10 ip-192-168-3-10.ap-northeast-2.compute.internal\n") || strings.Count(hosts, "\n") != 6 {
+	if !strings.Contains(hosts, "192.168.3.10 ip-192-168-3-10.ap-northeast-2.compute.internal\n") || strings.Count(hosts, "\n") != 7 ||
+		!strings.Contains(hosts, "203.0.113.10 outside.lab ipinfo.io\n") {
 		t.Errorf("hosts:\n%s", hosts)
 	}
-	for _, part := range []string{"bind 192.168.0.2", "hosts /lab/resolver/hosts", "NXDOMAIN"} {
+	for _, part := range []string{"bind 192.168.0.2", "hosts /lab/resolver/hosts", "fallthrough", "file /lab/resolver/nothing . {"} {
 		if !strings.Contains(corefile, part) {
 			t.Errorf("no %s in:\n%s", part, corefile)
 		}

@@ -36,6 +36,7 @@ type Lab struct {
 	parent      *region.Thread // a steady parent for machines
 	fabric      *region.Fabric
 	credentials *credentials
+	cloud       *cloud // nil with static addresses
 	registry    *registry.Registry
 	client      *rest.Config
 	processes   []*process
@@ -147,7 +148,7 @@ func (l *Lab) start(ctx, running context.Context) error {
 		return err
 	}
 	l.started = time.Now() // unpacking happens once on a machine, not at each start
-	if err := l.step("Network fabric", l.makeFabric); err != nil {
+	if err := l.step("Network fabric", func() error { return l.makeFabric(running) }); err != nil {
 		return err
 	}
 	if l.credentials, err = makeCredentials(l.paths.PKI(), l.topo, l.now()); err != nil {
@@ -173,12 +174,14 @@ func (l *Lab) start(ctx, running context.Context) error {
 	return l.serve(running)
 }
 
-func (l *Lab) makeFabric() (err error) {
+func (l *Lab) makeFabric(running context.Context) (err error) {
 	if l.parent, err = region.HostThread(); err != nil {
 		return err
 	}
-	l.fabric, err = region.New(l.topo)
-	return err
+	if l.fabric, err = region.New(l.topo); err != nil {
+		return err
+	}
+	return l.makeCloud(running)
 }
 
 // stop ends everything that start began, in the reverse order of dependence, then the namespaces.

@@ -21,7 +21,7 @@ import (
 const registryPort = 5000
 
 // machineSpec works out all files of a node. Pure but for the certificates it is given.
-func machineSpec(p Paths, t topology.Topology, n topology.Node, binDir, template string, c *credentials, now time.Time) (machine.Spec, error) {
+func machineSpec(p Paths, t topology.Topology, n topology.Node, binDir, template, instance string, c *credentials, now time.Time) (machine.Spec, error) {
 	spec := machine.Spec{
 		Alias: n.Alias, Cgroup: p.NodeCgroup(n.Alias), Hostname: n.Name, Address: n.Address.String(), Resolver: t.Resolver.String(),
 		Dir: p.Node(n.Alias), Root: filepath.Join(p.Node(n.Alias), "root"), BinDir: binDir, Images: template,
@@ -43,15 +43,11 @@ func machineSpec(p Paths, t topology.Topology, n topology.Node, binDir, template
 		corev1.LabelInstanceTypeStable: n.Instance.Type,
 	}
 	kubelet, err := json.Marshal(component.KubeletSpec{
-		Node: n.Name, Addresses: texts(n.Addresses()), Labels: zoneOf, ProviderID: "aws:///" + n.Zone + "/" + instanceID(t, n),
-		ClusterDNS: t.ClusterDNS.String(), MaxPods: n.Instance.MaxPods(), CPUs: n.Instance.CPUs, MemoryMiB: n.Instance.MemoryMiB,
+		Node: n.Name, Addresses: texts(n.Addresses()), Labels: zoneOf, ProviderID: "aws:///" + n.Zone + "/" + instance,
+		ClusterDNS: t.ClusterDNS.String(), MaxPods: n.MaxPods, CPUs: n.Instance.CPUs, MemoryMiB: n.Instance.MemoryMiB,
 		Kubeconfig: "/etc/kubernetes/kubelet.conf", ClientCA: "/etc/kubernetes/pki/ca.crt",
 		ServingCert: "/etc/kubernetes/pki/kubelet.crt", ServingKey: "/etc/kubernetes/pki/kubelet.key",
 	})
-	if err != nil {
-		return spec, err
-	}
-	cni, err := cniConfig(n)
 	if err != nil {
 		return spec, err
 	}
@@ -63,7 +59,11 @@ func machineSpec(p Paths, t topology.Topology, n topology.Node, binDir, template
 		"etc/zonewise/kubelet.json":                  string(kubelet),
 		"etc/containerd/config.toml":                 containerdConfig,
 		"etc/containerd/certs.d/_default/hosts.toml": registryHosts(t),
-		"etc/cni/net.d/10-zonewise.conflist":         cni,
+	}
+	if t.CNI == topology.CNIStatic {
+		if spec.Files["etc/cni/net.d/10-zonewise.conflist"], err = cniConfig(n); err != nil {
+			return spec, err
+		}
 	}
 	if t.Proxy == topology.ProxyKubeProxy {
 		proxy, err := c.kubeconfig(apiURL(t), t.Name, "system:kube-proxy", c.users["kube-proxy"])
@@ -84,7 +84,7 @@ func texts(addresses []netip.Addr) []string {
 	return out
 }
 
-// instanceID is a stable made-up id, of the form that the cloud's have.
+// instanceID is a stable made-up id, of the form that the cloud's have, where there are no records of it.
 func instanceID(t topology.Topology, n topology.Node) string {
 	sum := sha256.Sum256([]byte(t.Name + "/" + n.Name))
 	return "i-0" + hex.EncodeToString(sum[:])[:16]

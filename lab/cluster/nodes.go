@@ -110,11 +110,11 @@ func pause(ctx context.Context, d time.Duration) bool {
 // is gone, as after a reboot with an empty image store, and comes back from the API server. Its
 // kubelet starts once it is booted.
 func (l *Lab) makeNode(n topology.Node, template string) (*machine.Machine, error) {
-	spec, err := machineSpec(l.paths, l.topo, n, l.binDir, template, l.credentials, l.now())
+	spec, err := machineSpec(l.paths, l.topo, n, l.binDir, template, l.instance(n), l.credentials, l.now())
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", n.Alias, err)
 	}
-	if err := fillDisk(spec.Root, template); err != nil {
+	if err := fillDisk(spec.Root, template, l.topo.CNI); err != nil {
 		return nil, fmt.Errorf("node %s: %w", n.Alias, err)
 	}
 	m, err := machine.Start(l.parent, l.program, spec)
@@ -125,12 +125,16 @@ func (l *Lab) makeNode(n topology.Node, template string) (*machine.Machine, erro
 		m.Stop(0)
 		return nil, fmt.Errorf("%w: %s", err, lastLine(m.LogPath()))
 	}
+	if err := l.serveMetadata(n, m); err != nil {
+		m.Stop(0)
+		return nil, fmt.Errorf("node %s: %w", n.Alias, err)
+	}
 	l.setMachine(n.Alias, m)
 	return m, nil
 }
 
-// fillDisk puts the images and the CNI plugin onto a node's disk.
-func fillDisk(root, template string) error {
+// fillDisk puts the images onto a node's disk, and the CNI plugin where nothing in the cluster does so.
+func fillDisk(root, template, cni string) error {
 	store := filepath.Join(root, "var/lib/containerd")
 	if err := os.RemoveAll(store); err != nil {
 		return err
@@ -148,6 +152,9 @@ func fillDisk(root, template string) error {
 	link := filepath.Join(plugins, "zonewise-cni")
 	if err := os.RemoveAll(link); err != nil {
 		return err
+	}
+	if cni != topology.CNIStatic {
+		return nil
 	}
 	return os.Symlink("/lab/bin/zonewise", link)
 }

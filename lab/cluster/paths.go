@@ -39,6 +39,8 @@ func (p Paths) Logs() string             { return filepath.Join(p.Dir, "logs") }
 func (p Paths) Images() string           { return filepath.Join(p.Dir, "images") }
 func (p Paths) Template() string         { return filepath.Join(p.Dir, "template") }
 func (p Paths) Kubeconfig() string       { return filepath.Join(p.Dir, "kubeconfig") }
+func (p Paths) Cloud() string            { return filepath.Join(p.Dir, "cloud.json") }
+func (p Paths) AWS() string              { return filepath.Join(p.Dir, "aws.env") }
 func (p Paths) Nodes() string            { return filepath.Join(p.Dir, "nodes") }
 func (p Paths) Node(alias string) string { return filepath.Join(p.Nodes(), alias) }
 func (p Paths) Log(name string) string   { return filepath.Join(p.Logs(), name+".log") }

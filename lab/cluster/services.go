@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,15 +46,15 @@ func (l *Lab) listen(network, address string) (net.Listener, error) {
 	return listener, err
 }
 
-// startResolver runs the VPC's own DNS: it knows the nodes' names, as the cloud's does, and that
-// nothing else exists here.
+// startResolver runs the VPC's own DNS: it knows the nodes' names, as the cloud's does, those of the one
+// server outside, and that nothing else exists here.
 func (l *Lab) startResolver(running context.Context) error {
 	dir := filepath.Join(l.paths.Dir, "resolver")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	corefile, hosts := resolverFiles(l.topo, dir)
-	for name, text := range map[string]string{"Corefile": corefile, "hosts": hosts} {
+	for name, text := range map[string]string{"Corefile": corefile, "hosts": hosts, "nothing": nothing} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return err
 		}
@@ -62,12 +63,22 @@ func (l *Lab) startResolver(running context.Context) error {
 	return nil
 }
 
+// nothing is a zone of all names, none of which exists.
+const nothing = ". 3600 IN SOA resolver.lab. nobody.lab. 1 3600 3600 3600 5\n"
+
 func resolverFiles(t topology.Topology, dir string) (corefile, hosts string) {
 	var b strings.Builder
 	for _, n := range t.Nodes() {
 		for _, a := range n.Addresses() {
 			fmt.Fprintf(&b, "%s %s\n", a, n.Name)
 		}
+	}
+	outside := []netip.Addr{topology.OutsideServer}
+	if t.IPv6 != nil {
+		outside = append(outside, topology.OutsideServerIPv6)
+	}
+	for _, a := range outside {
+		fmt.Fprintf(&b, "%s outside.lab ipinfo.io\n", a)
 	}
 	corefile = fmt.Sprintf(`.:53 {
     bind %s
@@ -76,11 +87,11 @@ func resolverFiles(t topology.Topology, dir string) (corefile, hosts string) {
         reload 0
         fallthrough
     }
-    template ANY ANY {
-        rcode NXDOMAIN
+    file %s . {
+        reload 0
     }
 }
-`, t.Resolver, filepath.Join(dir, "hosts"))
+`, t.Resolver, filepath.Join(dir, "hosts"), filepath.Join(dir, "nothing"))
 	return corefile, b.String()
 }
 
@@ -129,6 +140,13 @@ func chartValues(t topology.Topology, version string) map[string]any {
 			"blocks": map[string]any{"control-plane": []any{t.ControlPlane.String()}},
 		},
 		"controller": map[string]any{"replicas": 1}, // one machine has nothing to fail over to
+	}
+	if t.CNI == topology.CNIZonewise {
+		environment := map[string]any{"AWS_ENDPOINT_URL_EC2": ec2URL(t)} // the rest is in the nodes' metadata
+		if t.IPv6 != nil {
+			environment["ENABLE_IPv4"], environment["ENABLE_IPv6"] = "true", "true"
+		}
+		own["cni"] = map[string]any{"enabled": true, "clusterName": t.Name, "env": environment}
 	}
 	return install.Merge(own, t.Values)
 }

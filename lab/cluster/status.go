@@ -42,6 +42,8 @@ type Status struct {
 	RegionNS    string            `json:"regionNetNS"`       // path through which the VPC's network namespace can be entered
 	Traffic     []region.Crossing `json:"traffic"`           // crossZone, and what stayed in its zone
 	NodePorts   []NodePort        `json:"nodePorts"`
+	Dropped     []region.Dropped  `json:"dropped"`         // by the fabric's source check
+	Cloud       *CloudStatus      `json:"cloud,omitempty"` // none with static addresses
 }
 
 // ZoneStatus is one zone of a Status.
@@ -88,6 +90,16 @@ func (l *Lab) status() (Status, error) {
 			s.CrossZone = append(s.CrossZone, c)
 		}
 	}
+	if s.Dropped, err = l.fabric.Dropped(); err != nil {
+		return s, err
+	}
+	if l.cloud != nil {
+		c, err := l.cloudStatus()
+		if err != nil {
+			return s, err
+		}
+		s.Cloud = &c
+	}
 	if s.CrossPods, err = l.fabric.BetweenPods(); err != nil {
 		return s, err
 	}
@@ -105,7 +117,7 @@ func zoneStatus(t topology.Topology, pids map[string]int) []ZoneStatus {
 		for _, n := range z.Nodes {
 			node := NodeStatus{
 				Name: n.Name, Alias: n.Alias, Address: n.Address.String(), InstanceType: n.Instance.Type,
-				MaxPods: n.Instance.MaxPods(), PID: pids[n.Alias],
+				MaxPods: n.MaxPods, PID: pids[n.Alias],
 			}
 			if t.IPv6 != nil {
 				node.IPv6 = n.AddressIPv6.String()
@@ -160,6 +172,9 @@ func (l *Lab) serve(running context.Context) error {
 	mux.HandleFunc("POST /v1/images", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() (any, error) { return l.load(r.Context(), r.URL.Query().Get("path")) })
 	})
+	mux.HandleFunc("POST /v1/cloud/faults", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, func() (any, error) { return l.setFaults(r.Body) })
+	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	context.AfterFunc(running, func() { _ = server.Close() })
 	go func() { _ = server.Serve(listener) }()
@@ -182,15 +197,28 @@ var ErrNotRunning = errors.New("not running")
 // GetStatus asks a running lab.
 func GetStatus(ctx context.Context, name string) (Status, error) {
 	var s Status
-	return s, call(ctx, name, http.MethodGet, "/v1/status", &s)
+	return s, call(ctx, name, http.MethodGet, "/v1/status", nil, &s)
 }
 
 // LoadImage gives a running lab one more image archive, by path.
 func LoadImage(ctx context.Context, name, path string) (names []string, err error) {
-	return names, call(ctx, name, http.MethodPost, "/v1/images?path="+url.QueryEscape(path), &names)
+	return names, call(ctx, name, http.MethodPost, "/v1/images?path="+url.QueryEscape(path), nil, &names)
 }
 
-func call(ctx context.Context, name, method, path string, into any) error {
+// SetFaults makes the API of a running lab's cloud behave otherwise.
+func SetFaults(ctx context.Context, name string, f Faults) error {
+	c, err := LoadConfig(PathsOf(name))
+	if err != nil {
+		return err
+	}
+	if c.WithDefaults().CNI != topology.CNIZonewise {
+		return ErrNoCloud
+	}
+	var s CloudStatus
+	return call(ctx, name, http.MethodPost, "/v1/cloud/faults", f, &s)
+}
+
+func call(ctx context.Context, name, method, path string, body, into any) error {
 	p := PathsOf(name)
 	if _, err := LoadConfig(p); err != nil {
 		return err
@@ -198,7 +226,11 @@ func call(ctx context.Context, name, method, path string, into any) error {
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", p.Socket())
 	}}}
-	request, err := http.NewRequestWithContext(ctx, method, "http://lab"+path, nil)
+	data, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://lab"+path, bytes.NewReader(data))
 	if err != nil {
 		return err
 	}

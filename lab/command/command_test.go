@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ func configOf(t *testing.T, args ...string) (c topology.Config, err error) {
 	f.perZone, _ = flags.GetInt("nodes-per-zone")
 	f.instanceType, _ = flags.GetString("instance-type")
 	f.ipFamily, _ = flags.GetString("ip-family")
+	f.cni, _ = flags.GetString("cni")
 	f.proxy, _ = flags.GetString("proxy")
 	f.set, _ = flags.GetStringArray("set")
 	f.wait, _ = flags.GetDuration("wait")
@@ -47,6 +49,10 @@ func TestFlagsToConfig(t *testing.T) {
 	if err := os.WriteFile(dual, []byte("ipFamily: dual\nvpcIPv6: 2001:db8::/56\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	cloud := filepath.Join(t.TempDir(), "cloud.yaml")
+	if err := os.WriteFile(cloud, []byte("cni: zonewise\ncloud: {attachTime: 2s}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		want topology.Config
@@ -57,6 +63,9 @@ func TestFlagsToConfig(t *testing.T) {
 		{[]string{"--instance-type", "m5.large", "--proxy", "kube-proxy", "--offline"},
 			topology.Config{InstanceType: "m5.large", Proxy: "kube-proxy", Offline: true}},
 		{[]string{"--ip-family", "dual"}, topology.Config{IPFamily: "dual", VPCIPv6: "fd00:192:168::/56", ServiceCIDRIPv6: "fd00:10:100::/108"}},
+		{[]string{"--cni", "zonewise"}, topology.Config{CNI: "zonewise"}},
+		{[]string{"-f", cloud}, topology.Config{CNI: "zonewise", Cloud: topology.CloudConfig{AttachTime: "2s"}}},
+		{[]string{"-f", cloud, "--cni", "static"}, topology.Config{}},
 		{[]string{"-f", dual}, topology.Config{IPFamily: "dual", VPCIPv6: "2001:db8::/56"}},
 		{[]string{"-f", dual, "--ip-family", "ipv4"}, topology.Config{}},
 		{[]string{"--set", "agent.honour=hints", "--set", "controller.replicas=2"},
@@ -104,6 +113,7 @@ func TestWrongUse(t *testing.T) {
 		{[]string{"--wait", "soon"}, "--wait"},
 		{[]string{"--instance-type", "t9"}, `instance type "t9" is not known here`},
 		{[]string{"--ip-family", "ipv6"}, `ipFamily "ipv6": use ipv4 or dual`},
+		{[]string{"--cni", "cilium"}, `cni "cilium": use static or zonewise`},
 		{[]string{"--proxy", "ipvs"}, `proxy "ipvs": use zonewise or kube-proxy`},
 		{[]string{"--set", "agent"}, "--set agent: "},
 		{[]string{"--colour"}, "unknown flag: --colour"},
@@ -169,6 +179,7 @@ func TestStatusTable(t *testing.T) {
 			{Name: "ip-2", Alias: "a2", InstanceType: "t3.medium", MaxPods: 17},
 		}}},
 		CrossZone: []region.Crossing{{From: "z-a", To: "z-b", Bytes: 84, Packets: 1}},
+		Dropped:   []region.Dropped{{Node: "a1", Interface: "eth0", Source: "192.168.1.99", Bytes: 120, Packets: 2}},
 		NodePorts: []cluster.NodePort{{Namespace: "default", Service: "web", Protocol: "TCP", Port: 30080, Node: "a1", Listen: "127.0.0.1:30080"}},
 	})
 	if err != nil {
@@ -185,6 +196,9 @@ z-a   192.168.1.0/24  ip-2  a2     t3.medium  17  down
 
 FROM  TO   BYTES  PACKETS
 z-a   z-b  84     1
+
+WRONG-SOURCE  NODE  INTERFACE  PACKETS
+192.168.1.99  a1    eth0       2
 
 SERVICE      NODE-PORT  NODE  ON THIS HOST
 default/web  30080/TCP  a1    127.0.0.1:30080
@@ -206,6 +220,40 @@ func TestStatusOfBothFamilies(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, &out)
 		}
+	}
+}
+
+// The client sees the lab's cloud, and nothing of what its user has elsewhere.
+func TestAWSAlone(t *testing.T) {
+	got := withoutAWS([]string{"PATH=/bin", "AWS_PROFILE=work", "AWS_SESSION_TOKEN=x", "AWS_PAGER=", "AWS_DEFAULT_OUTPUT=text", "AWS_ENDPOINT_URL_EC2=http://x"})
+	want := []string{"PATH=/bin", "AWS_PAGER=", "AWS_DEFAULT_OUTPUT=text", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestCloudTable(t *testing.T) {
+	var out bytes.Buffer
+	if err := printCloud(&out, cluster.CloudStatus{
+		Endpoint: "http://127.0.0.1:4", VPCEndpoint: "http://192.168.0.12", Instances: map[string]string{"a1": "i-1", "b1": "i-2"},
+		Faults: cluster.Faults{Latency: "1s", Throttle: true},
+		Calls:  []cluster.CallCount{{Action: "AttachNetworkInterface", Calls: 3, Refused: map[string]int{"RequestLimitExceeded": 2}}, {Action: "DescribeSubnets", Calls: 1}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	const want = `Cloud API   http://127.0.0.1:4, in the VPC http://192.168.0.12  (zonewise lab aws …)
+Faults      latency 1s, throttled
+
+NODE  INSTANCE
+a1    i-1
+b1    i-2
+
+ACTION                  CALLS  REFUSED
+AttachNetworkInterface  3      2 RequestLimitExceeded
+DescribeSubnets         1
+`
+	if out.String() != want {
+		t.Errorf("cloud:\n%s\nwant:\n%s", out.String(), want)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,7 @@ func preflight(nodes int, ipv6 bool) error {
 		freeDisk: freeDisk,
 		veth:     tryVeth,
 		nat:      tryNAT,
+		fib:      tryFib,
 		inotify:  tryInotify,
 		nodes:    nodes,
 		ipv6:     ipv6,
@@ -42,6 +44,7 @@ type host struct {
 	freeDisk func(dir string) (bytes uint64, err error)
 	veth     func() error // tries to make a pair
 	nat      func() error // tries to make an nf_tables chain that translates addresses
+	fib      func() error // tries to make an nf_tables rule that asks for routes
 	inotify  func(n int) (got int)
 	nodes    int // of the lab
 	ipv6     bool
@@ -128,6 +131,9 @@ func (h host) kernel() error {
 	if err := h.nat(); err != nil {
 		return fmt.Errorf("this kernel has no nf_tables NAT (CONFIG_NF_TABLES, CONFIG_NFT_NAT): load it with `modprobe nft_chain_nat`: %w", err)
 	}
+	if err := h.fib(); err != nil {
+		return fmt.Errorf("this kernel's nf_tables cannot ask for routes (CONFIG_NFT_FIB_IPV4, CONFIG_NFT_FIB_IPV6): load that with `modprobe nft_fib_ipv4 nft_fib_ipv6`: %w", err)
+	}
 	return nil
 }
 
@@ -175,7 +181,7 @@ func tryInotify(n int) int {
 	return len(made)
 }
 
-// tryVeth and tryNAT make what the fabric and the dataplane need, in a namespace that ends with them.
+// tryVeth, tryNAT and tryFib make what the fabric and the dataplane need, in a namespace that ends with them.
 func tryVeth() error {
 	return inNamespace(func() error {
 		attrs := netlink.NewLinkAttrs()
@@ -194,6 +200,23 @@ func tryNAT() error {
 		conn.AddChain(&nftables.Chain{
 			Name: "nat", Table: table, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest,
 		})
+		return conn.Flush()
+	})
+}
+
+func tryFib() error {
+	return inNamespace(func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "check"})
+		chain := conn.AddChain(&nftables.Chain{
+			Name: "fib", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+		})
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+			&expr.Fib{Register: 1, FlagSADDR: true, FlagIIF: true, ResultOIF: true},
+		}})
 		return conn.Flush()
 	})
 }

@@ -25,6 +25,7 @@ func goodHost() host {
 		freeDisk: func(string) (uint64, error) { return 10 << 30, nil },
 		veth:     func() error { return nil },
 		nat:      func() error { return nil },
+		fib:      func() error { return nil },
 		inotify:  func(n int) int { return n },
 		nodes:    6,
 	}
@@ -69,6 +70,7 @@ func TestPreflight(t *testing.T) {
 		{"cgroup namespaces", without("/proc/self/ns/cgroup"), "no cgroup namespaces", "use one that has"},
 		{"veth", func(h *host) { h.veth = func() error { return unix.EOPNOTSUPP } }, "CONFIG_VETH", "modprobe veth"},
 		{"NAT", func(h *host) { h.nat = func() error { return unix.ENOENT } }, "CONFIG_NFT_NAT", "modprobe nft_chain_nat"},
+		{"fib", func(h *host) { h.fib = func() error { return unix.ENOENT } }, "CONFIG_NFT_FIB_IPV4", "modprobe nft_fib_ipv4"},
 		{"IPv6", func(h *host) { h.ipv6 = true; without("/proc/net/if_inet6")(h) }, "CONFIG_IPV6", "--ip-family"},
 		{"inotify", func(h *host) { h.inotify = func(int) int { return 40 } }, "fs.inotify.max_user_instances: 40 are free, a lab of 6 nodes needs 62", "sysctl -w"},
 	} {

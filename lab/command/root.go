@@ -85,7 +85,7 @@ func newRoot() *cobra.Command {
 		return nil
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newUp(), newDown(), newStatus(), newList(), newKubeconfig(), newLoad(), newExec(), newLogs(), newDemo(), newInternal())
+	root.AddCommand(newUp(), newDown(), newStatus(), newList(), newKubeconfig(), newLoad(), newExec(), newLogs(), newAWS(), newCloud(), newDemo(), newInternal())
 	if err := root.RegisterFlagCompletionFunc("name", completeLabs); err != nil {
 		panic(err) // the flag was made three lines above
 	}
@@ -137,6 +137,8 @@ func explain(name string, err error) error {
 		return fmt.Errorf("lab %s is being started or removed by another process (%d): wait until that has ended", name, cluster.RunnerPID(cluster.PathsOf(name)))
 	case errors.Is(err, cluster.ErrDifferent):
 		return fmt.Errorf("lab %s exists and is different: remove it with `sudo zonewise lab down%s`, or choose another --name", name, nameFlag(name))
+	case errors.Is(err, cluster.ErrNoCloud):
+		return fmt.Errorf("lab %s %w: one with a cloud is made by `sudo zonewise lab up --cni zonewise`", name, err)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("lab %s belongs to root: run this with sudo", name)
 	}

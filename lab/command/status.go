@@ -47,6 +47,9 @@ func printStatus(out io.Writer, s cluster.Status) error {
 	if len(s.IPFamilies) > 1 {
 		fmt.Fprintf(out, "Addresses   %s\n", strings.Join(s.IPFamilies, " and "))
 	}
+	if s.Cloud != nil {
+		fmt.Fprintf(out, "Cloud API   %s  (zonewise lab aws …)\n", s.Cloud.Endpoint)
+	}
 	fmt.Fprintf(out, "Latency between zones: %s\n\n", s.Latency)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ZONE\tSUBNET\tNODE\tALIAS\tTYPE\tMAX-PODS")
@@ -66,6 +69,12 @@ func printStatus(out io.Writer, s cluster.Status) error {
 	fmt.Fprintln(w, "\nFROM\tTO\tBYTES\tPACKETS")
 	for _, c := range s.CrossZone {
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\n", c.From, c.To, c.Bytes, c.Packets)
+	}
+	if len(s.Dropped) > 0 { // by the check that a source is of its interface
+		fmt.Fprintln(w, "\nWRONG-SOURCE\tNODE\tINTERFACE\tPACKETS")
+	}
+	for _, d := range s.Dropped {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", d.Source, d.Node, d.Interface, d.Packets)
 	}
 	if len(s.NodePorts) > 0 {
 		fmt.Fprintln(w, "\nSERVICE\tNODE-PORT\tNODE\tON THIS HOST")

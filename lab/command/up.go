@@ -21,6 +21,7 @@ type upFlags struct {
 	perZone      int
 	instanceType string
 	ipFamily     string
+	cni          string
 	proxy        string
 	set          []string
 	wait         time.Duration
@@ -45,6 +46,7 @@ func newUp() *cobra.Command {
 	flags.IntVar(&f.perZone, "nodes-per-zone", 2, "number of nodes in each zone")
 	flags.StringVar(&f.instanceType, "instance-type", "t3.medium", "instance `type` of the nodes: what they report, and how many pods they hold")
 	flags.StringVar(&f.ipFamily, "ip-family", topology.IPFamilyIPv4, "addresses of nodes, pods and Services: ipv4, or dual for IPv4 and IPv6")
+	flags.StringVar(&f.cni, "cni", topology.CNIStatic, "where pods' addresses come from: static, a range for each node, or zonewise, the cloud's API")
 	flags.StringVar(&f.proxy, "proxy", topology.ProxyZonewise, "what programs Services on the nodes: zonewise or kube-proxy")
 	flags.StringArrayVar(&f.set, "set", nil, "a `value` of the product's chart, as for helm: agent.honour=hints; may be given several times")
 	flags.DurationVar(&f.wait, "wait", 2*time.Minute, "give up after this time")
@@ -100,6 +102,11 @@ func (f upFlags) config(cmd *cobra.Command) (topology.Config, error) {
 	if flags.Changed("ip-family") {
 		if c.IPFamily = f.ipFamily; f.ipFamily != topology.IPFamilyDual {
 			c.VPCIPv6, c.ServiceCIDRIPv6 = "", "" // of a file, or a lab that exists
+		}
+	}
+	if flags.Changed("cni") {
+		if c.CNI = f.cni; f.cni == topology.CNIStatic {
+			c.Cloud = topology.CloudConfig{} // of a file, or a lab that exists
 		}
 	}
 	if flags.Changed("proxy") {

@@ -3,7 +3,6 @@ package region
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -31,35 +30,36 @@ const (
 	crossMark   = 1 // on packets between zones: the latency's filter and the count of pods look for it
 )
 
-// family is how one IP version counts: its table, the subnets of zones, the addresses of nodes, and where its header
-// has the source and the destination address.
+// family is how one IP version is counted and checked: its table, the type of its addresses, those of nodes, and
+// where its header has the source and the destination.
 type family struct {
 	table               nftables.TableFamily
-	subnet              func(topology.Zone) netip.Prefix
+	address             nftables.SetDatatype
 	node                func(topology.Node) netip.Addr
-	key                 nftables.SetDatatype
 	source, destination uint32
 }
 
 func (f *Fabric) families() []family {
-	all := []family{{nftables.TableFamilyIPv4, func(z topology.Zone) netip.Prefix { return z.Subnet },
-		func(n topology.Node) netip.Addr { return n.Address }, nftables.TypeIPAddr, 12, 16}}
+	all := []family{{nftables.TableFamilyIPv4, nftables.TypeIPAddr, func(n topology.Node) netip.Addr { return n.Address }, 12, 16}}
 	if f.topo.IPv6 != nil {
-		all = append(all, family{nftables.TableFamilyIPv6, func(z topology.Zone) netip.Prefix { return z.SubnetIPv6 },
-			func(n topology.Node) netip.Addr { return n.AddressIPv6 }, nftables.TypeIP6Addr, 8, 24})
+		all = append(all, family{nftables.TableFamilyIPv6, nftables.TypeIP6Addr, func(n topology.Node) netip.Addr { return n.AddressIPv6 }, 8, 24})
 	}
 	return all
 }
 
-// setupCounters makes one rule and one named counter for each pair of zones, by subnet, where
-// packets are forwarded: each packet of the VPC passes there exactly once.
-func (f *Fabric) setupCounters() error {
+// setupRules makes what every packet of the VPC passes: the check of its source where it comes in, and
+// its counter where it is forwarded.
+func (f *Fabric) setupRules() error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("nf_tables: %w", err)
 	}
 	for _, v := range f.families() {
-		table := f.countFamily(conn, v)
+		table := conn.AddTable(&nftables.Table{Family: v.table, Name: tableName})
+		if err := checkSources(conn, table, v); err != nil {
+			return fmt.Errorf("nf_tables: %w", err)
+		}
+		f.countZones(conn, table)
 		if err := f.countPods(conn, table, v); err != nil {
 			return fmt.Errorf("nf_tables: %w", err)
 		}
@@ -70,18 +70,23 @@ func (f *Fabric) setupCounters() error {
 	return nil
 }
 
-func (f *Fabric) countFamily(conn *nftables.Conn, v family) *nftables.Table {
-	table := conn.AddTable(&nftables.Table{Family: v.table, Name: tableName})
+// zoneGroup is the number that the links of a zone's nodes bear. All other links are in group 0.
+func zoneGroup(zone int) uint32 { return uint32(zone) + 1 }
+
+// countZones makes one rule and one named counter for each pair of zones, by the link a packet came by
+// and the one it leaves by: whatever subnet its addresses are of, each packet of the VPC is forwarded
+// exactly once.
+func (f *Fabric) countZones(conn *nftables.Conn, table *nftables.Table) {
 	chain := conn.AddChain(&nftables.Chain{
 		Name: "forward", Table: table, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
 	})
-	for i, from := range f.topo.Zones {
-		for j, to := range f.topo.Zones {
+	for i := range f.topo.Zones {
+		for j := range f.topo.Zones {
 			name := counterName(i, j)
 			conn.AddObj(&nftables.NamedObj{Table: table, Name: name, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
 			rule := slices.Concat(
-				matchSubnet(v.source, v.subnet(from)), matchSubnet(v.destination, v.subnet(to)),
+				matchGroup(expr.MetaKeyIIFGROUP, i), matchGroup(expr.MetaKeyOIFGROUP, j),
 				[]expr.Any{&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: name}},
 			)
 			if i != j {
@@ -92,12 +97,11 @@ func (f *Fabric) countFamily(conn *nftables.Conn, v family) *nftables.Table {
 			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(rule, &expr.Verdict{Kind: expr.VerdictAccept})})
 		}
 	}
-	return table
 }
 
 // countPods counts what goes between zones and neither from nor to a node's own address: what pods say to each other.
 func (f *Fabric) countPods(conn *nftables.Conn, table *nftables.Table, v family) error {
-	nodes := &nftables.Set{Table: table, Name: "nodes", KeyType: v.key}
+	nodes := &nftables.Set{Table: table, Name: "nodes", KeyType: v.address}
 	var addresses []nftables.SetElement
 	for _, z := range f.topo.Zones {
 		for _, n := range z.Nodes {
@@ -118,20 +122,17 @@ func (f *Fabric) countPods(conn *nftables.Conn, table *nftables.Table, v family)
 	}
 	for _, offset := range []uint32{v.source, v.destination} {
 		rule = append(rule,
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: v.key.Bytes},
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: v.address.Bytes},
 			&expr.Lookup{SourceRegister: 1, SetName: nodes.Name, SetID: nodes.ID, Invert: true})
 	}
 	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(rule, &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: podsCounter})})
 	return nil
 }
 
-// matchSubnet compares the address at an offset of the IP header.
-func matchSubnet(offset uint32, subnet netip.Prefix) []expr.Any {
-	size := subnet.Addr().BitLen() / 8
+func matchGroup(key expr.MetaKey, zone int) []expr.Any {
 	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(size)},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(size), Mask: net.CIDRMask(subnet.Bits(), 8*size), Xor: make([]byte, size)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: subnet.Addr().AsSlice()},
+		&expr.Meta{Key: key, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.NativeEndian.AppendUint32(nil, zoneGroup(zone))},
 	}
 }
 

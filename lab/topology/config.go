@@ -32,6 +32,11 @@ type Config struct {
 	ServiceCIDRIPv6 string `json:"serviceCIDRIPv6,omitempty"`
 	// InstanceType of nodes that name none. Default t3.medium.
 	InstanceType string `json:"instanceType,omitempty"`
+	// CNI is where pods' addresses come from: static (default), a fixed range for each node, or zonewise, the
+	// cloud's API, by interfaces that come and go.
+	CNI string `json:"cni,omitempty"`
+	// Cloud is how the cloud behaves, with cni: zonewise.
+	Cloud CloudConfig `json:"cloud,omitzero"`
 	// Proxy that programs Services on the nodes: zonewise (default) or kube-proxy.
 	Proxy string `json:"proxy,omitempty"`
 	// Values for the chart of Zonewise, as in its values.yaml.
@@ -44,6 +49,19 @@ type Config struct {
 	CrossZoneLatency string `json:"crossZoneLatency,omitempty"`
 	// Zones of the region. Default: three zones a, b, c with two nodes each.
 	Zones []ZoneConfig `json:"zones,omitempty"`
+}
+
+// CloudConfig is how the cloud of a lab behaves. By default it does all at once, however often it is asked.
+type CloudConfig struct {
+	// AttachTime from the answer to an attachment until the interface is there, and DetachTime until it is gone.
+	AttachTime string `json:"attachTime,omitempty"`
+	DetachTime string `json:"detachTime,omitempty"`
+	// MetadataLag is how far a node's metadata may be behind the records.
+	MetadataLag string `json:"metadataLag,omitempty"`
+	// Latency before every answer of its API.
+	Latency string `json:"latency,omitempty"`
+	// Throttle limits calls as AWS does by default for an account in a region.
+	Throttle bool `json:"throttle,omitempty"`
 }
 
 // ZoneConfig is one zone of lab.yaml.
@@ -62,6 +80,12 @@ type ZoneConfig struct {
 const (
 	ProxyZonewise  = "zonewise"
 	ProxyKubeProxy = "kube-proxy"
+)
+
+// What CNI may be.
+const (
+	CNIStatic   = "static"
+	CNIZonewise = "zonewise"
 )
 
 // What IPFamily may be.
@@ -125,6 +149,7 @@ func (c Config) WithDefaults() Config {
 		set(&c.ServiceCIDRIPv6, "fd00:10:100::/108")
 	}
 	set(&c.InstanceType, "t3.medium")
+	set(&c.CNI, CNIStatic)
 	set(&c.Proxy, ProxyZonewise)
 	set(&c.CrossZoneLatency, "0.5ms")
 	if c.Zones == nil {

@@ -45,3 +45,8 @@ func InstanceOf(name string) (Instance, error) {
 	}
 	return i, nil
 }
+
+// Instances are all types that are known here, by name.
+func Instances() []Instance {
+	return slices.SortedFunc(maps.Values(instances), func(a, b Instance) int { return strings.Compare(a.Type, b.Type) })
+}

@@ -37,6 +37,14 @@ func (t *Topology) networksIPv6(c Config) error {
 	if vpc.Overlaps(services) {
 		return fmt.Errorf("serviceCIDRIPv6 %s overlaps vpcIPv6 %s: Services need a range outside the VPC", services, vpc)
 	}
+	for _, r := range []struct {
+		field  string
+		prefix netip.Prefix
+	}{{"vpcIPv6", vpc}, {"serviceCIDRIPv6", services}} {
+		if r.prefix.Overlaps(OutsideIPv6) {
+			return fmt.Errorf("%s %s overlaps %s, the world outside of the lab: use a private range such as fd00:192:168::/56", r.field, r.prefix, OutsideIPv6)
+		}
+	}
 	t.IPv6 = &IPv6{VPC: vpc, ServiceCIDR: services, Region: host(subnet64(vpc, 0), 10)}
 	return nil
 }

@@ -17,14 +17,23 @@ type Topology struct {
 	ServiceCIDR      netip.Prefix
 	Resolver         netip.Addr // the VPC's DNS resolver, as on AWS the subnet's base plus two
 	API              netip.Addr
+	EC2              netip.Addr // of the cloud's own API, in a lab with records of it
 	ClusterDNS       netip.Addr
 	IPv6             *IPv6 // nil in a lab of IPv4 alone
+	CNI              string
+	Cloud            Cloud
 	Proxy            string
 	Values           map[string]any // of the product's chart
 	APIPort          int
 	Offline          bool
 	CrossZoneLatency time.Duration
 	Zones            []Zone
+}
+
+// Cloud is how the cloud behaves, where there is one.
+type Cloud struct {
+	AttachTime, DetachTime, MetadataLag, Latency time.Duration
+	Throttle                                     bool
 }
 
 // Zone is a failure domain with a subnet of its own.
@@ -44,13 +53,23 @@ type Node struct {
 	Alias    string // short, for people: a1 is the first node of the first zone
 	Zone     string
 	Instance Instance
+	MaxPods  int
 	Address  netip.Addr
-	Pool     []netip.Addr // secondary addresses of the interface, one per pod
+	Pool     []netip.Addr // with static addresses: those of the interface for pods, one each
 	Gateway  netip.Addr
-	// With dual, else zero: an address, and as on AWS a /80 for pods.
+	// With dual, else zero: an address, and with static addresses as on AWS a /80 for pods.
 	AddressIPv6 netip.Addr
 	PodsIPv6    netip.Prefix
 }
+
+// The world outside of the VPC: networks of documentation addresses, which nothing real has, and the server
+// in them.
+var (
+	Outside           = netip.MustParsePrefix("203.0.113.0/24")
+	OutsideServer     = netip.MustParseAddr("203.0.113.10")
+	OutsideIPv6       = netip.MustParsePrefix("2001:db8:203:113::/64")
+	OutsideServerIPv6 = netip.MustParseAddr("2001:db8:203:113::10")
+)
 
 // firstHost leaves the addresses that AWS reserves in each subnet, and a few more that people
 // like to use for things of their own.
@@ -65,7 +84,7 @@ const maxNodes = 500
 // New works a Config out. Errors name the field and the mend.
 func New(c Config) (Topology, error) {
 	c = c.WithDefaults()
-	t := Topology{Name: c.Name, Region: c.Region, Proxy: c.Proxy, Values: c.Values, APIPort: c.APIPort, Offline: c.Offline}
+	t := Topology{Name: c.Name, Region: c.Region, CNI: c.CNI, Proxy: c.Proxy, Values: c.Values, APIPort: c.APIPort, Offline: c.Offline}
 	if err := ValidateName(c.Name); err != nil {
 		return t, err
 	}
@@ -74,6 +93,12 @@ func New(c Config) (Topology, error) {
 	}
 	if c.Proxy != ProxyZonewise && c.Proxy != ProxyKubeProxy {
 		return t, fmt.Errorf("proxy %q: use %s or %s", c.Proxy, ProxyZonewise, ProxyKubeProxy)
+	}
+	if c.CNI != CNIStatic && c.CNI != CNIZonewise {
+		return t, fmt.Errorf("cni %q: use %s or %s", c.CNI, CNIStatic, CNIZonewise)
+	}
+	if err := t.cloud(c); err != nil {
+		return t, err
 	}
 	if c.APIPort < 0 || c.APIPort > 65535 {
 		return t, fmt.Errorf("apiPort %d: use a port, or 0 for a free one", c.APIPort)
@@ -108,6 +133,29 @@ func New(c Config) (Topology, error) {
 	return t, t.disjoint()
 }
 
+func (t *Topology) cloud(c Config) error {
+	if c.CNI == CNIStatic && c.Cloud != (CloudConfig{}) {
+		return fmt.Errorf("cloud: needs cni: %s", CNIZonewise)
+	}
+	t.Cloud.Throttle = c.Cloud.Throttle
+	for _, d := range []struct {
+		field, value string
+		into         *time.Duration
+	}{
+		{"attachTime", c.Cloud.AttachTime, &t.Cloud.AttachTime}, {"detachTime", c.Cloud.DetachTime, &t.Cloud.DetachTime},
+		{"metadataLag", c.Cloud.MetadataLag, &t.Cloud.MetadataLag}, {"latency", c.Cloud.Latency, &t.Cloud.Latency},
+	} {
+		if d.value == "" {
+			continue
+		}
+		var err error
+		if *d.into, err = time.ParseDuration(d.value); err != nil || *d.into < 0 || *d.into > time.Hour {
+			return fmt.Errorf("cloud.%s %q: use a duration up to 1h, such as 2s", d.field, d.value)
+		}
+	}
+	return nil
+}
+
 func (t *Topology) networks(c Config) error {
 	var err error
 	parse := func(field, value string) netip.Prefix {
@@ -140,6 +188,14 @@ func (t *Topology) networks(c Config) error {
 			}
 		}
 	}
+	for _, r := range []struct {
+		field  string
+		prefix netip.Prefix
+	}{{"vpc", t.VPC}, {"serviceCIDR", t.ServiceCIDR}} {
+		if r.prefix.Overlaps(Outside) {
+			return fmt.Errorf("%s %s overlaps %s, the world outside of the lab: use a private range such as 192.168.0.0/16", r.field, r.prefix, Outside)
+		}
+	}
 	if !inside(t.VPC, t.ControlPlane) {
 		return fmt.Errorf("controlPlaneSubnet %s is not inside vpc %s", t.ControlPlane, t.VPC)
 	}
@@ -154,6 +210,7 @@ func (t *Topology) networks(c Config) error {
 	}
 	t.Resolver = nth(t.ControlPlane, 2)
 	t.API = nth(t.ControlPlane, 10)
+	t.EC2 = nth(t.ControlPlane, 12)
 	t.ClusterDNS = nth(t.ServiceCIDR, 10)
 	return nil
 }
@@ -188,18 +245,26 @@ func (t *Topology) zone(i int, c ZoneConfig) (Zone, error) {
 			return Zone{}, err
 		}
 	}
+	pods, err := t.maxPods(instance)
+	if err != nil {
+		return Zone{}, fmt.Errorf("zones[%d] (%s): %w", i, c.Name, err)
+	}
 	for n := range c.Nodes {
 		first := firstHost + n*perNode
 		node := Node{
-			Alias: letter(i) + fmt.Sprint(n+1), Zone: z.Name, Instance: instance,
+			Alias: letter(i) + fmt.Sprint(n+1), Zone: z.Name, Instance: instance, MaxPods: pods,
 			Address: nth(subnet, first), Gateway: z.Gateway,
 		}
 		node.Name = "ip-" + strings.ReplaceAll(node.Address.String(), ".", "-") + "." + t.Region + ".compute.internal"
-		for p := 1; p < perNode; p++ {
-			node.Pool = append(node.Pool, nth(subnet, first+p))
-		}
 		if t.IPv6 != nil {
 			node.AddressIPv6, node.PodsIPv6 = nodeIPv6(z.SubnetIPv6, n, first)
+		}
+		if t.CNI == CNIStatic {
+			for p := 1; p < perNode; p++ {
+				node.Pool = append(node.Pool, nth(subnet, first+p))
+			}
+		} else { // the cloud says which
+			node.PodsIPv6 = netip.Prefix{}
 		}
 		z.Nodes = append(z.Nodes, node)
 	}

@@ -108,7 +108,7 @@ func TestAddressesAreDisjoint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		owner := map[netip.Addr]string{topo.API: "API", topo.Resolver: "resolver"}
+		owner := map[netip.Addr]string{topo.API: "API", topo.Resolver: "resolver", topo.EC2: "EC2"}
 		own := func(a netip.Addr, who string) {
 			if other, taken := owner[a]; taken {
 				t.Errorf("%s belongs to %s and %s", a, other, who)
@@ -157,6 +157,13 @@ func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 		{"name: My Lab", `name "My Lab": use 1 to 32 lower-case letters`},
 		{"region: Seoul", `region "Seoul": use at most 25 lower-case letters`},
 		{"proxy: ipvs", `proxy "ipvs": use zonewise or kube-proxy`},
+		{"cni: cilium", `cni "cilium": use static or zonewise`},
+		{"cloud: {attachTime: 2s}", "cloud: needs cni: zonewise"},
+		{"cni: zonewise\ncloud: {attachTime: soon}", `cloud.attachTime "soon": use a duration up to 1h, such as 2s`},
+		{"cni: zonewise\ncloud: {latency: -1s}", `cloud.latency "-1s": use a duration`},
+		{"cni: zonewise\nvalues: {cni: {env: {WARM_IP_TARGET: some}}}", `zones[0] (ap-northeast-2a): values.cni.env: WARM_IP_TARGET: "some" is not a number`},
+		{"vpc: 203.0.0.0/16", "vpc 203.0.0.0/16 overlaps 203.0.113.0/24, the world outside of the lab"},
+		{"ipFamily: dual\nvpcIPv6: 2001:db8:200::/40", "vpcIPv6 2001:db8:200::/40 overlaps 2001:db8:203:113::/64"},
 		{"apiPort: 70000", "apiPort 70000: use a port, or 0 for a free one"},
 		{"crossZoneLatency: slow", `crossZoneLatency "slow": use a duration such as 0.5ms`},
 		{"crossZoneLatency: -1ms", `crossZoneLatency "-1ms": use a duration`},
@@ -203,6 +210,25 @@ func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 	}
 }
 
+// How many pods a node holds follows from its type, and with the cloud's addresses from how these are given.
+func TestMaxPods(t *testing.T) {
+	for text, want := range map[string]int{
+		"": 17, "cni: zonewise": 17, "instanceType: t3.small\ncni: zonewise": 11,
+		"cni: zonewise\nvalues: {cni: {env: {ENABLE_PREFIX_DELEGATION: true}}}":             110,
+		"cni: zonewise\nvalues: {cni: {env: {AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: 'true'}}}": 12,
+		"values: {cni: {env: {ENABLE_PREFIX_DELEGATION: true}}}":                            17, // static
+	} {
+		c, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		topo, err := New(c)
+		if err != nil || topo.Nodes()[0].MaxPods != want {
+			t.Errorf("%q: %d pods, %v, want %d", text, topo.Nodes()[0].MaxPods, err, want)
+		}
+	}
+}
+
 // What has its defaults filled in means the same, and stays so.
 func TestWithDefaultsTwice(t *testing.T) {
 	once := Config{Zones: Spread(4, 1), InstanceType: "c5.large"}.WithDefaults()
@@ -222,7 +248,7 @@ func TestWithDefaultsTwice(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{"", "name: x", "zones: [{nodes: 2}]", "vpc: 10.0.0.0/8\nserviceCIDR: 172.20.0.0/16", "vpc: 192.168.0.0/30", "zones: [{nodes: -1}]", "ipFamily: dual\nvpcIPv6: 2001:db8::/48", "a: &a [*a]"} {
+	for _, seed := range []string{"", "name: x", "zones: [{nodes: 2}]", "vpc: 10.0.0.0/8\nserviceCIDR: 172.20.0.0/16", "vpc: 192.168.0.0/30", "zones: [{nodes: -1}]", "ipFamily: dual\nvpcIPv6: 2001:db8::/48", "cni: zonewise", "a: &a [*a]"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -235,7 +261,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, n := range topo.Nodes() {
-			if len(n.Name) > 64 || len(n.Pool) != n.Instance.MaxPods() || !topo.VPC.Contains(n.Address) {
+			if len(n.Name) > 64 || topo.CNI == CNIStatic && len(n.Pool) != n.Instance.MaxPods() || !topo.VPC.Contains(n.Address) {
 				t.Errorf("node %+v", n)
 			}
 		}

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	agentLabels = "app.kubernetes.io/name=zonewise,app.kubernetes.io/component=agent"
-	agentPort   = 9470
+	agentLabels     = "app.kubernetes.io/name=zonewise,app.kubernetes.io/component=agent"
+	agentPort       = 9470
+	addressesLabels = "app.kubernetes.io/name=zonewise,app.kubernetes.io/component=cni"
 )
 
 // Get asks the local API of the agent in a pod for a path, and returns status and body.
@@ -34,22 +35,38 @@ type Limits struct {
 
 // Find returns the agents' pods, one a node, by node. An empty namespace or node means all.
 func Find(ctx context.Context, client kubernetes.Interface, namespace, node string) ([]*corev1.Pod, error) {
-	opts := metav1.ListOptions{LabelSelector: agentLabels}
-	if node != "" {
-		opts.FieldSelector = "spec.nodeName=" + node
-	}
-	list, err := client.CoreV1().Pods(namespace).List(ctx, opts)
-	if err != nil {
-		return nil, fmt.Errorf("agents: %w", err)
-	}
-	out := byNode(list, node)
+	out, err := find(ctx, client, agentLabels, namespace, node)
 	switch {
+	case err != nil:
+		return nil, fmt.Errorf("agents: %w", err)
 	case len(out) > 0:
 		return out, nil
 	case node != "":
 		return nil, fmt.Errorf("node %s: no agent runs there", node)
 	}
 	return nil, errors.New("no agents found; install the chart first")
+}
+
+// FindAddresses returns the pods of the daemons that get addresses for pods, one a node, by node. A cluster with
+// another plugin has none: that is no error.
+func FindAddresses(ctx context.Context, client kubernetes.Interface, node string) ([]*corev1.Pod, error) {
+	out, err := find(ctx, client, addressesLabels, "", node)
+	if err != nil {
+		return nil, fmt.Errorf("daemons of zonewise-cni: %w", err)
+	}
+	return out, nil
+}
+
+func find(ctx context.Context, client kubernetes.Interface, labels, namespace, node string) ([]*corev1.Pod, error) {
+	opts := metav1.ListOptions{LabelSelector: labels}
+	if node != "" {
+		opts.FieldSelector = "spec.nodeName=" + node
+	}
+	list, err := client.CoreV1().Pods(namespace).List(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	return byNode(list, node), nil
 }
 
 // byNode returns the pods of a node, or of all, the one that can answer of each, by node.

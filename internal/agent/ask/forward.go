@@ -24,13 +24,20 @@ type Forwarder struct{ Config *rest.Config }
 
 // Get asks the agent's local API for a path.
 func (f Forwarder) Get(ctx context.Context, pod *corev1.Pod, path string) (int, []byte, error) {
-	resp, err := f.Open(ctx, pod, agentPort, path)
-	if err != nil {
-		return 0, nil, err
+	return f.At(agentPort)(ctx, pod, path)
+}
+
+// At asks another local API, by its port.
+func (f Forwarder) At(port int) Get {
+	return func(ctx context.Context, pod *corev1.Pod, path string) (int, []byte, error) {
+		resp, err := f.Open(ctx, pod, port, path)
+		if err != nil {
+			return 0, nil, err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		return resp.StatusCode, body, err
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, body, err
 }
 
 // Open asks a port on the pod's loopback for a path. The answer's body may go on for as long as the pod

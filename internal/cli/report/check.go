@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/zonewise/zonewise/internal/agent/view"
 )
@@ -51,6 +52,10 @@ type Answers struct {
 	Silent map[string]string // nodes whose agent did not answer, and why
 	Status []view.Status
 	Faults []view.Faults
+
+	Addresses   []view.Addresses  // of nodes whose pods get them from the cloud by us
+	NoAddresses map[string]string // such nodes whose daemon did not answer, and why
+	Now         time.Time
 }
 
 // MakeCheck judges the answers. What is the same on many nodes is one finding.
@@ -73,6 +78,7 @@ func MakeCheck(a Answers) Check {
 	}
 	withoutAgent(a, add)
 	versions(a.Status, add)
+	ofAddresses(a, add)
 	for _, n := range a.Faults {
 		for _, f := range n.Faults {
 			node, mend := "", "Correct the object; everything else works in spite of it."

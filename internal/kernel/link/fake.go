@@ -10,17 +10,21 @@ import (
 
 // Fake is a machine without a kernel: namespaces, and the devices in them. The zero Fake has none.
 type Fake struct {
-	// Fail is asked before each operation ("pair", "ensure", "delete", "read", "list", "addresses"); what it
+	// Fail is asked before each operation ("pair", "ensure", "unroute", "delete",
+	// "read", "list", "addresses", "rules", "add rule", "delete rule", "loosen"); what it
 	// returns is the operation's error, and nothing is changed. Nil: nothing fails.
 	Fail func(op string) error
 
 	mu   sync.Mutex
 	nets map[string]map[string]*end // by path of the namespace, by name of the device
+	// rules by path of the namespace, in the order in which they were added
+	rules map[string][]Rule
 }
 
 type end struct {
 	Device
 	peerNet, peer string
+	loose         bool
 }
 
 // FakeNet is as Net.
@@ -55,6 +59,7 @@ func (f *Fake) Vanish(path string) {
 		delete(f.nets[e.peerNet], e.peer)
 	}
 	delete(f.nets, path)
+	delete(f.rules, path)
 }
 
 // Close is as Net.Close.
@@ -89,8 +94,8 @@ func (n *FakeNet) Pair(here, there Device, other *netns.NS) error {
 	if near[here.Name] != nil || far[there.Name] != nil {
 		return fmt.Errorf("veth %s, %s in %s: %w", here.Name, there.Name, other.Path(), ErrExists)
 	}
-	near[here.Name] = &end{bare(here), other.Path(), there.Name}
-	far[there.Name] = &end{bare(there), n.path, here.Name}
+	near[here.Name] = &end{Device: bare(here), peerNet: other.Path(), peer: there.Name}
+	far[there.Name] = &end{Device: bare(there), peerNet: n.path, peer: here.Name}
 	return nil
 }
 
@@ -110,8 +115,18 @@ func (n *FakeNet) Ensure(d Device) error {
 	if d.Alias != "" {
 		have.Alias = d.Alias
 	}
+	if d.MTU != 0 {
+		have.MTU = d.MTU
+	}
 	have.Up = have.Up || d.Up
 	for _, a := range d.Addresses {
+		subnet := Route{To: a.Masked()}
+		if fresh := !slices.Contains(have.Addresses, a); fresh && !d.NoSubnetRoutes && !a.IsSingleIP() && a.Addr().Is4() {
+			have.Routes = append(have.Routes, subnet)
+		}
+		if d.NoSubnetRoutes {
+			have.Routes = slices.DeleteFunc(have.Routes, same(subnet))
+		}
 		have.Addresses = append(slices.DeleteFunc(have.Addresses, same(a)), a)
 	}
 	for _, e := range d.Neighbours {
@@ -119,7 +134,7 @@ func (n *FakeNet) Ensure(d Device) error {
 		have.Neighbours = append(slices.DeleteFunc(have.Neighbours, old), e)
 	}
 	for _, r := range d.Routes {
-		old := func(o Route) bool { return o.To == r.To }
+		old := func(o Route) bool { return o.To == r.To && o.Table == r.Table }
 		for _, other := range n.fake.nets[n.path] { // one route to a prefix in a table
 			other.Routes = slices.DeleteFunc(other.Routes, old)
 		}
@@ -162,6 +177,19 @@ func (n *FakeNet) List() ([]Device, error) {
 func copied(d Device) Device {
 	d.Addresses, d.Neighbours, d.Routes = slices.Clone(d.Addresses), slices.Clone(d.Neighbours), slices.Clone(d.Routes)
 	return d
+}
+
+// Unroute is as Net.Unroute.
+func (n *FakeNet) Unroute(device string, r Route) error {
+	done, err := n.begin("unroute")
+	if err != nil {
+		return err
+	}
+	defer done()
+	if have := n.fake.nets[n.path][device]; have != nil {
+		have.Routes = slices.DeleteFunc(have.Routes, same(r))
+	}
+	return nil
 }
 
 // Delete is as Net.Delete.

@@ -18,7 +18,12 @@ type door interface {
 	Read(name string) (Device, error)
 	List() ([]Device, error)
 	Addresses() ([]netip.Addr, error)
+	Unroute(device string, r Route) error
 	Delete(name string) error
+	Rules() ([]Rule, error)
+	AddRule(Rule) error
+	DeleteRule(Rule) error
+	Loosen(device string) error
 	Close()
 }
 
@@ -110,9 +115,125 @@ func conforms(t *testing.T, here, there door, far *netns.NS) {
 		list[i].Alias != a.Alias || len(list[i].Routes) != len(a.Routes) || len(list) != 2 {
 		t.Errorf("list: %v", list)
 	}
+	conformsInTables(t, here)
+	conformsInRules(t, here)
+	step("loosen", here.Loosen("a0"), nil)
+	step("loosen again", here.Loosen("a0"), nil)
+	step("loosen nothing", here.Loosen("a1"), ErrNotFound)
 	step("delete", here.Delete("a0"), nil)
 	_, err = there.Read("b0")
 	step("the other end goes too", err, ErrNotFound)
+}
+
+// conformsInTables takes a0 for the second interface of a node: its routes are in a table of its own, and
+// no subnet is reached by it but through that.
+func conformsInTables(t *testing.T, d door) {
+	gateway := netip.MustParseAddr("10.1.0.1")
+	all := netip.MustParsePrefix("0.0.0.0/0")
+	subnet := Route{To: netip.MustParsePrefix("10.1.0.0/24")}
+	want := Device{Name: "a0", MTU: 1300, Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.2/24")}}
+	expect := func(what string, routes ...Route) {
+		t.Helper()
+		have, err := d.Read("a0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range routes {
+			if !slices.Contains(have.Routes, r) {
+				t.Errorf("%s: no %s in %v", what, r, have.Routes)
+			}
+		}
+		if slices.Contains(have.Routes, subnet) != slices.Contains(routes, subnet) || have.MTU != want.MTU {
+			t.Errorf("%s: %v", what, have)
+		}
+	}
+	ensure := func() {
+		t.Helper()
+		if err := d.Ensure(want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ensure()
+	expect("an address brings the route to its subnet", subnet)
+	want.NoSubnetRoutes = true
+	want.Routes = []Route{{To: netip.PrefixFrom(gateway, 32), Table: 2}, {To: all, Via: gateway, Table: 2}}
+	for range 2 {
+		ensure()
+		expect("in a table of its own", append(want.Routes, Route{To: all, Via: netip.MustParseAddr("10.0.0.2")})...)
+	}
+	for range 2 {
+		for _, r := range want.Routes {
+			if err := d.Unroute("a0", r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	have, err := d.Read("a0")
+	if i := slices.IndexFunc(have.Routes, func(r Route) bool { return r.Table != 0 }); err != nil || i >= 0 {
+		t.Errorf("left: %v, %v", have.Routes, err)
+	}
+	if err := d.Unroute("a1", subnet); err != nil {
+		t.Errorf("of no device: %v", err)
+	}
+}
+
+func conformsInRules(t *testing.T, d door) {
+	pod := netip.MustParsePrefix("10.1.0.3/32")
+	want := []Rule{
+		{Priority: 512, To: pod},
+		{Priority: 1024, Mark: 0x80, Mask: 0x80},
+		{Priority: 1536, From: pod, Table: 2},
+		{Priority: 1536, From: netip.MustParsePrefix("10.1.0.16/28"), Table: 3},
+		{Priority: 1540, From: pod, To: netip.MustParsePrefix("10.2.0.0/16"), Table: 1000},
+		{Priority: 512, To: netip.MustParsePrefix("fd00::3/128")},
+		{Priority: 1536, From: netip.MustParsePrefix("fd00::3/128"), Table: 2},
+	}
+	shows := func(want []Rule) {
+		t.Helper()
+		if have, err := d.Rules(); err != nil || !slices.Equal(have, want) {
+			t.Errorf("got %v, %v, want %v", have, err, want)
+		}
+	}
+	shows(nil) // those that every namespace has are not ours
+	for range 2 {
+		for _, r := range []Rule{want[1], want[5], want[2], want[0], want[3], want[6], want[4]} {
+			if err := d.AddRule(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		shows(want)
+	}
+	for range 2 {
+		if err := d.DeleteRule(want[2]); err != nil {
+			t.Fatal(err)
+		}
+		shows([]Rule{want[0], want[1], want[3], want[4], want[5], want[6]})
+	}
+	for _, r := range want {
+		if err := d.DeleteRule(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shows(nil)
+}
+
+func TestStrings(t *testing.T) {
+	pod := netip.MustParsePrefix("192.168.1.12/32")
+	for _, c := range []struct {
+		fact fmt.Stringer
+		want string
+	}{
+		{Rule{Priority: 512, To: pod}, "512: from all to 192.168.1.12 lookup main"},
+		{Rule{Priority: 1024, Mark: 0x80, Mask: 0x80}, "1024: from all fwmark 0x80/0x80 lookup main"},
+		{Rule{Priority: 1536, From: pod, Table: 2}, "1536: from 192.168.1.12 lookup 2"},
+		{Rule{Priority: 1, From: netip.MustParsePrefix("10.0.0.0/8"), Table: 2}, "1: from 10.0.0.0/8 lookup 2"},
+		{Route{To: pod, Table: 2}, "192.168.1.12/32 scope link table 2"},
+		{Route{To: netip.MustParsePrefix("0.0.0.0/0"), Via: pod.Addr(), Table: 2}, "default via 192.168.1.12 table 2"},
+	} {
+		if got := c.fact.String(); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
 }
 
 func sorted(d Device) string {

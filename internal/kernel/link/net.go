@@ -16,6 +16,7 @@ import (
 // Net is the network of one namespace.
 type Net struct {
 	handle *netlink.Handle
+	space  vnetns.NsHandle // of the namespace; none where it is the caller's
 }
 
 // Here is the network of the namespace that the caller is in.
@@ -24,7 +25,7 @@ func Here() (*Net, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netlink: %w", err)
 	}
-	return &Net{handle: handle}, nil
+	return &Net{handle, vnetns.None()}, nil
 }
 
 // At is the network of the namespace; it may be closed before the Net is.
@@ -33,11 +34,21 @@ func At(ns *netns.NS) (*Net, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netlink in %s: %w", ns.Path(), err)
 	}
-	return &Net{handle: handle}, nil
+	space, err := unix.FcntlInt(uintptr(ns.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("netlink in %s: %w", ns.Path(), err)
+	}
+	return &Net{handle, vnetns.NsHandle(space)}, nil
 }
 
 // Close ends the conversation with the kernel.
-func (n *Net) Close() { n.handle.Close() }
+func (n *Net) Close() {
+	n.handle.Close()
+	if n.space.IsOpen() {
+		_ = n.space.Close() // of a descriptor on nothing that is written
+	}
+}
 
 // Pair makes two devices joined by a wire: here in this namespace, there in the other. Both are
 // made in their places at once, so nothing is ever seen half moved. Only names, MACs and the MTU
@@ -74,18 +85,33 @@ func (n *Net) Ensure(d Device) error {
 			return fmt.Errorf("device %s: alias: %w", d.Name, err)
 		}
 	}
+	if d.MTU != 0 && l.Attrs().MTU != d.MTU {
+		if err := n.handle.LinkSetMTU(l, d.MTU); err != nil {
+			return fmt.Errorf("device %s: mtu %d: %w", d.Name, d.MTU, err)
+		}
+	}
 	if d.Up && l.Attrs().Flags&net.FlagUp == 0 {
 		if err := n.handle.LinkSetUp(l); err != nil {
 			return fmt.Errorf("device %s: up: %w", d.Name, err)
 		}
 	}
 	for _, a := range d.Addresses {
-		err := n.handle.AddrReplace(l, address(a))
+		k := address(a)
+		if d.NoSubnetRoutes {
+			k.Flags |= unix.IFA_F_NOPREFIXROUTE
+		}
+		err := n.handle.AddrReplace(l, k)
 		if errors.Is(err, unix.EACCES) && a.Addr().Is6() {
 			err = errors.New("IPv6 is off here (sysctl net.ipv6.conf.*.disable_ipv6)")
 		}
 		if err != nil {
 			return fmt.Errorf("device %s: addr %s: %w", d.Name, a, err)
+		}
+		// Who gave the address before may have left the route.
+		if subnet := (Route{To: a.Masked()}); d.NoSubnetRoutes && !a.IsSingleIP() {
+			if err := n.unroute(l, subnet); err != nil {
+				return err
+			}
 		}
 	}
 	for _, e := range d.Neighbours {
@@ -97,6 +123,28 @@ func (n *Net) Ensure(d Device) error {
 		if err := n.handle.RouteReplace(route(l, r)); err != nil {
 			return fmt.Errorf("device %s: route %s: %w", d.Name, r, err)
 		}
+	}
+	return nil
+}
+
+// Unroute takes a route of the device away. One that is not there is fine, and so is a device that is
+// not there: its routes went with it.
+func (n *Net) Unroute(device string, r Route) error {
+	l, err := n.find(device)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return n.unroute(l, r)
+}
+
+func (n *Net) unroute(l netlink.Link, r Route) error {
+	k := route(l, r)
+	k.Scope = netlink.SCOPE_NOWHERE // any
+	if err := n.handle.RouteDel(k); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("device %s: delete route %s: %w", l.Attrs().Name, r, err)
 	}
 	return nil
 }
@@ -155,7 +203,7 @@ func neigh(l netlink.Link, e Neighbour) *netlink.Neigh {
 }
 
 func route(l netlink.Link, r Route) *netlink.Route {
-	k := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(r.To), Scope: netlink.SCOPE_LINK}
+	k := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(r.To), Scope: netlink.SCOPE_LINK, Table: r.Table}
 	if r.Via.IsValid() {
 		k.Gw, k.Scope = r.Via.AsSlice(), netlink.SCOPE_UNIVERSE
 	}

@@ -64,12 +64,12 @@ func (n *Net) List() ([]Device, error) {
 
 var families = []int{netlink.FAMILY_V4, netlink.FAMILY_V6}
 
-// routes returns the routes of the main table by the index of their device.
+// routes returns the routes of all tables, but that of local addresses, by the index of their device.
 func (n *Net) routes() (map[int][]Route, error) {
 	routes := map[int][]Route{}
 	for _, family := range families {
 		list, err := whole(func() ([]netlink.Route, error) {
-			return n.handle.RouteListFiltered(family, &netlink.Route{}, 0)
+			return n.handle.RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_TABLE)
 		})
 		if err != nil {
 			return nil, fmt.Errorf("routes: %w", err)
@@ -78,7 +78,13 @@ func (n *Net) routes() (map[int][]Route, error) {
 			if family == netlink.FAMILY_V6 && r.Protocol == unix.RTPROT_KERNEL {
 				continue // it came with an address
 			}
-			routes[r.LinkIndex] = append(routes[r.LinkIndex], Route{To: prefix(r.Dst, r.Family), Via: addr(r.Gw)})
+			if r.Table == unix.RT_TABLE_LOCAL {
+				continue
+			}
+			if r.Table == MainTable {
+				r.Table = 0
+			}
+			routes[r.LinkIndex] = append(routes[r.LinkIndex], Route{To: prefix(r.Dst, r.Family), Via: addr(r.Gw), Table: r.Table})
 		}
 	}
 	return routes, nil

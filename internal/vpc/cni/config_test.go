@@ -4,8 +4,11 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/zonewise/zonewise/internal/vpc/files"
 )
 
 func TestParseConfig(t *testing.T) {
@@ -16,7 +19,7 @@ func TestParseConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.pool.Size() != 17 || c.mtu != 9001 || c.stateDir != DefaultStateDir || c.version != "1.0.0" {
+	if c.pool.Size() != 17 || c.mtu != 9001 || c.stateDir != files.DefaultDir || c.version != "1.0.0" {
 		t.Errorf("got %+v", c)
 	}
 	if len(c.valid) != 1 || c.valid[0].ContainerID != "a" || len(c.previous.IPs) != 1 {
@@ -24,11 +27,22 @@ func TestParseConfig(t *testing.T) {
 	}
 }
 
+func TestParseConfigOfTheCloud(t *testing.T) {
+	for config, wait := range map[string]time.Duration{
+		`{"pool":{"from":"cloud"}}`:                time.Minute,
+		`{"pool":{"from":"cloud","wait":"500ms"}}`: 500 * time.Millisecond,
+	} {
+		if c, err := parseConfig([]byte(config)); err != nil || !c.cloud || c.wait != wait {
+			t.Errorf("%s: got %+v, %v", config, c, err)
+		}
+	}
+}
+
 func TestParseConfigNamesTheField(t *testing.T) {
 	const pool = `"pool":{"ranges":["10.0.0.1"]}`
 	for _, c := range []struct{ config, want string }{
 		{`{`, "unexpected end of JSON"},
-		{`{}`, `pool: missing; write {"ranges"`},
+		{`{}`, `pool: missing; write {"from": "cloud"} or {"ranges"`},
 		{`{"pool":{}}`, "pool: ranges: empty"},
 		{`{"pool":{"range":["10.0.0.1"]}}`, `pool: json: unknown field "range"`},
 		{`{"pool":{"ranges":["10.0.0.0/8"]}}`, `pool: ranges[0] "10.0.0.0/8": pool of more than`},
@@ -36,6 +50,12 @@ func TestParseConfigNamesTheField(t *testing.T) {
 		{`{"pool":{"ranges":"10.0.0.1"}}`, "ranges"},
 		{`{"pool":{"ranges":["10.0.0.1"],"ipv6":"fd00::"}}`, `pool: ipv6: "fd00::" is not a prefix such as`},
 		{`{"pool":{"ranges":["10.0.0.1"],"ipv6":"fd00::/120"}}`, "pool: ipv6: fd00::/120: leaves no room"},
+		{`{"pool":{"from":"aws"}}`, `pool: from: "aws" is not "cloud"`},
+		{`{"pool":{"from":"cloud","ranges":["10.0.0.1"]}}`, "pool: from: the cloud gives the addresses"},
+		{`{"pool":{"from":"cloud","ipv6":"fd00::/80"}}`, "pool: from: the cloud gives the addresses"},
+		{`{"pool":{"from":"cloud","wait":"1h"}}`, `pool: wait: "1h" is not a duration from 0s to 3m0s`},
+		{`{"pool":{"from":"cloud","wait":"soon"}}`, `pool: wait: "soon" is not a duration`},
+		{`{"pool":{"ranges":["10.0.0.1"],"wait":"1s"}}`, "pool: wait: ranges do not grow"},
 		{`{` + pool + `,"mtu":100}`, "mtu: 100 is not"},
 		{`{` + pool + `,"mtu":-1}`, "mtu: -1 is not"},
 		{`{` + pool + `,"mtu":"big"}`, "mtu"},
@@ -64,10 +84,11 @@ func TestParseArgs(t *testing.T) {
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(`{"pool":{"ranges":["10.0.0.1-10.0.0.9"]},"mtu":0}`))
 	f.Add([]byte(`{"pool":{"ranges":["10.0.0.1"],"ipv6":"fd00::/80"}}`))
+	f.Add([]byte(`{"pool":{"from":"cloud","wait":"5s"}}`))
 	f.Add([]byte(`{"cniVersion":"1.1.0","pool":{"ranges":["10.0.0.0/28"]},"prevResult":{"ips":[{}]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := parseConfig(data)
-		if err == nil && (c.pool.Size() == 0 || c.stateDir == "") {
+		if err == nil && (c.cloud == (c.pool.Size() > 0) || c.stateDir == "") {
 			t.Fatalf("accepted %s as %+v", data, c)
 		}
 		if err != nil && !errors.Is(err, errConfig) {

@@ -5,6 +5,7 @@ package cni
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -24,6 +25,7 @@ import (
 	klink "github.com/zonewise/zonewise/internal/kernel/link"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 	"github.com/zonewise/zonewise/internal/vpc"
+	"github.com/zonewise/zonewise/internal/vpc/files"
 	"github.com/zonewise/zonewise/internal/vpc/link"
 )
 
@@ -35,6 +37,7 @@ type host struct {
 	dir  string
 	pool string
 	ipv6 string // prefix of the pods' second addresses, if any
+	wait string // not empty: addresses come from the cloud, and who gets none waits so long
 }
 
 func space(t *testing.T) (*netns.NS, *klink.Net) {
@@ -79,9 +82,12 @@ func (h *host) command(verb, pod, sandbox string, extra ...string) *exec.Cmd {
 }
 
 func (h *host) config(valid []types.GCAttachment) string {
+	pool := map[string]any{"ranges": []string{h.pool}, "ipv6": h.ipv6}
+	if h.wait != "" {
+		pool = map[string]any{"from": "cloud", "wait": h.wait}
+	}
 	data, err := json.Marshal(map[string]any{
-		"cniVersion": "1.1.0", "name": "zonewise", "type": TypeName, "stateDir": h.dir,
-		"pool":                      map[string]any{"ranges": []string{h.pool}, "ipv6": h.ipv6},
+		"cniVersion": "1.1.0", "name": "zonewise", "type": TypeName, "stateDir": h.dir, "pool": pool,
 		"cni.dev/valid-attachments": valid,
 	})
 	if err != nil {
@@ -154,11 +160,28 @@ func (h *host) leases() []vpc.Lease {
 	if err != nil {
 		h.Fatal(err)
 	}
-	l, err := decode(data)
+	l, err := files.DecodeLeases(data)
 	if err != nil {
 		h.Fatal(err)
 	}
 	return l.Held
+}
+
+// change writes other leases.
+func (h *host) change(to func(vpc.Leases) vpc.Leases) {
+	h.Helper()
+	d, err := files.Open(h.dir)
+	if err != nil {
+		h.Fatal(err)
+	}
+	defer d.Close()
+	l, err := d.ReadLeases(func() (vpc.Leases, error) { return vpc.Leases{}, errors.New("rebuilt without need") })
+	if err == nil {
+		err = d.WriteLeases(to(l))
+	}
+	if err != nil {
+		h.Fatal(err)
+	}
 }
 
 const patience = 10 * time.Second
@@ -438,7 +461,7 @@ func TestKilledBetweenLeaseAndWire(t *testing.T) {
 			h := newHost(t)
 			h.pool = "192.168.1.11" // one address: if it leaks, the next pod has none
 			ns, _ := space(t)
-			h.killed("a", ns)
+			h.killed("ADD", "pair", "a", ns)
 			if held := h.leases(); len(held) != 1 {
 				t.Fatalf("leases: %v", held)
 			}
@@ -454,10 +477,10 @@ func TestKilledBetweenLeaseAndWire(t *testing.T) {
 	}
 }
 
-// killed starts an ADD and kills it when it has its lease and no wire.
-func (h *host) killed(pod string, ns *netns.NS) {
+// killed starts a call and kills it when it is about to do something.
+func (h *host) killed(verb, at, pod string, ns *netns.NS) {
 	h.Helper()
-	c := h.command("ADD", pod, ns.Path(), "TEST_HANG=1")
+	c := h.command(verb, pod, ns.Path(), "TEST_HANG="+at)
 	stderr, err := c.StderrPipe()
 	if err != nil {
 		h.Fatal(err)
@@ -465,8 +488,7 @@ func (h *host) killed(pod string, ns *netns.NS) {
 	if err := h.ns.Do(c.Start); err != nil {
 		h.Fatal(err)
 	}
-	said := make([]byte, len("leased\n"))
-	if _, err := io.ReadFull(stderr, said); err != nil {
+	if _, err := io.ReadFull(stderr, make([]byte, len(said))); err != nil {
 		h.Fatal(err)
 	}
 	if err := c.Process.Kill(); err != nil {
@@ -482,17 +504,9 @@ func TestGC(t *testing.T) {
 	h.pod("gone")
 	h.pod("forgotten")
 	// A lease lost with its wire still there.
-	c := opened(t, h.dir)
-	l, err := c.read(never)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.write(vpc.Release(l, vpc.Key{Container: "forgotten", Interface: "eth0"}, time.Now())); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.close(); err != nil {
-		t.Fatal(err)
-	}
+	h.change(func(l vpc.Leases) vpc.Leases {
+		return vpc.Release(l, vpc.Key{Container: "forgotten", Interface: "eth0"}, time.Now())
+	})
 	gc := h.command("GC", "", "")
 	gc.Stdin = strings.NewReader(h.config([]types.GCAttachment{{ContainerID: "kept", IfName: "eth0"}}))
 	if _, err := h.run(gc); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	klink "github.com/zonewise/zonewise/internal/kernel/link"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
+	"github.com/zonewise/zonewise/internal/vpc"
 	"github.com/zonewise/zonewise/internal/vpc/link"
 )
 
@@ -54,6 +55,8 @@ func coded(err error) error {
 		return types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
 	case errors.Is(err, netns.ErrGone):
 		return types.NewError(types.ErrInvalidNetNS, err.Error(), "")
+	case errors.Is(err, vpc.ErrWait):
+		return types.NewError(types.ErrTryAgainLater, err.Error(), "")
 	case errors.Is(err, errUnready):
 		return types.NewError(types.ErrPluginNotAvailable, err.Error(), "")
 	}

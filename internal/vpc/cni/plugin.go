@@ -13,6 +13,7 @@ import (
 
 	"github.com/zonewise/zonewise/internal/kernel/netns"
 	"github.com/zonewise/zonewise/internal/vpc"
+	"github.com/zonewise/zonewise/internal/vpc/files"
 	"github.com/zonewise/zonewise/internal/vpc/link"
 )
 
@@ -38,6 +39,8 @@ type call struct {
 	owner   vpc.Owner
 	sandbox string // path of the pod's namespace
 	host    network
+	// deadline is when an ADD that waits gives up.
+	deadline time.Time
 }
 
 // verb reads what every verb needs, and gives errors their codes.
@@ -53,7 +56,7 @@ func (p plugin) verb(do func(call) error) func(*skel.CmdArgs) error {
 		}
 		defer host.Close()
 		key, owner := parseArgs(args)
-		return coded(do(call{conf, key, owner, args.Netns, host}))
+		return coded(do(call{conf, key, owner, args.Netns, host, p.now().Add(conf.wait)}))
 	}
 }
 
@@ -80,51 +83,19 @@ func (p plugin) add(c call) error {
 				return err
 			}
 		}
-		lease, fresh, err := p.lease(c)
+		g, err := p.lease(c)
 		if err != nil {
 			return err
 		}
-		w := link.Plan(lease, c.mtu)
+		w := g.wiring(c.mtu)
 		if err := link.Setup(c.host, pod, ns, w); err != nil {
-			if fresh {
+			if g.fresh {
 				err = errors.Join(err, p.release(c))
 			}
 			return err
 		}
-		return p.print(result(w, lease, c.sandbox), c.version)
+		return p.print(result(w, g.Lease, c.sandbox), c.version)
 	})
-}
-
-// lease finds the key's lease or makes one, and returns when it is on disk. Fresh tells that it
-// was made.
-func (p plugin) lease(c call) (lease vpc.Lease, fresh bool, err error) {
-	err = p.update(c, func(l vpc.Leases) (next vpc.Leases, err error) {
-		_, held := l.Find(c.key)
-		lease, next, err = vpc.Assign(c.pool, l, c.key, c.owner, p.now())
-		if errors.Is(err, vpc.ErrExhausted) {
-			if l, err = p.reclaim(c, l); err != nil {
-				return l, err
-			}
-			lease, next, err = vpc.Assign(c.pool, l, c.key, c.owner, p.now())
-		}
-		fresh = !held
-		return next, err
-	})
-	return lease, fresh, err
-}
-
-// reclaim ends leases whose wire is gone: the namespaces of their pods went without a DEL.
-func (p plugin) reclaim(c call, l vpc.Leases) (vpc.Leases, error) {
-	wired, err := link.Wired(c.host)
-	if err != nil {
-		return l, err
-	}
-	now := p.now()
-	l, _ = vpc.Collect(l, func(lease vpc.Lease) bool {
-		has := slices.ContainsFunc(wired, func(w vpc.Lease) bool { return w.Key == lease.Key })
-		return has || now.Sub(lease.Since) < grace
-	}, now)
-	return l, nil
 }
 
 func (p plugin) del(c call) error {
@@ -134,29 +105,43 @@ func (p plugin) del(c call) error {
 	return p.release(c)
 }
 
+// release strikes the lease out after the rules of its address are gone, both with nobody else at them:
+// the daemon, which makes the rules of every lease, would make them again in between.
 func (p plugin) release(c call) error {
-	return p.update(c, func(l vpc.Leases) (vpc.Leases, error) {
-		return vpc.Release(l, c.key, p.now()), nil
+	return p.update(c, func(_ *files.Dir, l vpc.Leases) (vpc.Leases, error) {
+		next := vpc.Release(l, c.key, p.now())
+		return next, pruneRules(c, next)
 	})
 }
 
+// pruneRules deletes the rules of addresses that nobody holds.
+func pruneRules(c call, l vpc.Leases) error {
+	held := make(map[netip.Addr]bool, len(l.Held))
+	for _, h := range l.Held {
+		held[h.Address], held[h.IPv6] = true, true
+	}
+	return link.PruneRules(c.host, func(a netip.Addr) bool { return held[a] })
+}
+
 func (p plugin) check(c call) error {
-	var lease vpc.Lease
-	err := p.update(c, func(l vpc.Leases) (vpc.Leases, error) {
+	var g grant
+	err := p.update(c, func(dir *files.Dir, l vpc.Leases) (vpc.Leases, error) {
 		var held bool
-		if lease, held = l.Find(c.key); !held {
+		if g.Lease, held = l.Find(c.key); !held {
 			return l, fmt.Errorf("%s: no lease", c.key)
 		}
-		return l, nil
+		s, err := c.supply(dir)
+		g.rules = c.rules(s, g.Lease)
+		return l, err
 	})
 	if err != nil {
 		return err
 	}
-	if err := checkPrevious(c.previous, lease); err != nil {
+	if err := checkPrevious(c.previous, g.Lease); err != nil {
 		return err
 	}
 	return p.inPod(c, func(_ *netns.NS, pod network) error {
-		return link.Check(c.host, pod, link.Plan(lease, c.mtu))
+		return link.Check(c.host, pod, g.wiring(c.mtu))
 	})
 }
 
@@ -180,7 +165,7 @@ func (p plugin) gc(c call) error {
 	for _, a := range c.valid {
 		valid[vpc.Key{Container: a.ContainerID, Interface: a.IfName}] = true
 	}
-	return p.update(c, func(l vpc.Leases) (vpc.Leases, error) {
+	return p.update(c, func(_ *files.Dir, l vpc.Leases) (vpc.Leases, error) {
 		wired, err := link.Wired(c.host)
 		if err != nil {
 			return l, err
@@ -193,12 +178,16 @@ func (p plugin) gc(c call) error {
 			}
 		}
 		next, _ := vpc.Collect(l, func(lease vpc.Lease) bool { return valid[lease.Key] }, p.now())
-		return next, nil
+		return next, pruneRules(c, next)
 	})
 }
 
+// status says whether an ADD could succeed. That the pool is full is no reason against it: see errUnready.
 func (p plugin) status(c call) error {
-	err := p.update(c, func(l vpc.Leases) (vpc.Leases, error) { return l, nil })
+	err := p.update(c, func(dir *files.Dir, l vpc.Leases) (vpc.Leases, error) {
+		_, err := c.supply(dir)
+		return l, err
+	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnready, err)
 	}
@@ -206,22 +195,22 @@ func (p plugin) status(c call) error {
 }
 
 // update changes the leases, with nobody else at them. Nothing is written when change fails.
-func (p plugin) update(c call, change func(vpc.Leases) (vpc.Leases, error)) (err error) {
-	disk, err := openCheckpoint(c.stateDir)
+func (p plugin) update(c call, change func(*files.Dir, vpc.Leases) (vpc.Leases, error)) (err error) {
+	dir, err := files.Open(c.stateDir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, disk.close()) }()
-	before, err := disk.read(func() (vpc.Leases, error) {
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	before, err := dir.ReadLeases(func() (vpc.Leases, error) {
 		held, err := link.Wired(c.host)
 		return vpc.Leases{Held: held}, err
 	})
 	if err != nil {
 		return err
 	}
-	after, err := change(before)
+	after, err := change(dir, before)
 	if err != nil {
 		return err
 	}
-	return disk.write(after)
+	return dir.WriteLeases(after)
 }

@@ -20,6 +20,7 @@ import (
 
 	klink "github.com/zonewise/zonewise/internal/kernel/link"
 	"github.com/zonewise/zonewise/internal/kernel/netns"
+	"github.com/zonewise/zonewise/internal/vpc/files"
 )
 
 // fakeMachine is a node without a kernel.
@@ -37,7 +38,8 @@ type node struct {
 	fakeMachine
 	dir   string
 	clock time.Time
-	extra map[string]any // further fields of the configuration
+	now   func() time.Time // nil: the clock stands
+	extra map[string]any   // further fields of the configuration
 }
 
 func newNode(dir string) *node {
@@ -46,7 +48,10 @@ func newNode(dir string) *node {
 
 func (n *node) call(verb string, pod int) (*types100.Result, error) {
 	var out bytes.Buffer
-	p := plugin{out: &out, now: func() time.Time { return n.clock }, machine: n}
+	p := plugin{out: &out, now: n.now, machine: n}
+	if p.now == nil {
+		p.now = func() time.Time { return n.clock }
+	}
 	conf := map[string]any{"cniVersion": "1.1.0", "name": "zonewise", "type": TypeName, "stateDir": n.dir,
 		"pool": map[string]any{"ranges": []string{"10.0.0.1-10.0.0.3"}}}
 	for k, v := range n.extra {
@@ -311,7 +316,7 @@ func (n *node) empty(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if leases, err := decode(data); err != nil || len(leases.Held) > 0 {
+	if leases, err := files.DecodeLeases(data); err != nil || len(leases.Held) > 0 {
 		t.Fatalf("left over: %s, %v", data, err)
 	}
 }

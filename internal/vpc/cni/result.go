@@ -20,15 +20,15 @@ func result(w link.Wiring, l vpc.Lease, sandbox string) *types100.Result {
 			{Name: w.Pod.Name, Mac: w.Pod.MAC.String(), Mtu: w.Pod.MTU, Sandbox: sandbox},
 		},
 	}
-	addAddress(r, l.Address, link.Gateway)
+	addAddress(r, l.Address)
 	if l.IPv6.IsValid() {
-		addAddress(r, l.IPv6, link.GatewayIPv6)
+		addAddress(r, l.IPv6)
 	}
 	return r
 }
 
-func addAddress(r *types100.Result, a, gateway netip.Addr) {
-	bits := a.BitLen()
+func addAddress(r *types100.Result, a netip.Addr) {
+	bits, gateway := a.BitLen(), link.GatewayOf(a)
 	r.IPs = append(r.IPs, &types100.IPConfig{
 		Interface: types100.Int(1),
 		Address:   net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, bits)},

@@ -18,7 +18,12 @@ type Net interface {
 	Ensure(link.Device) error
 	Read(name string) (link.Device, error)
 	List() ([]link.Device, error)
+	Unroute(device string, r link.Route) error
 	Delete(name string) error
+	Rules() ([]link.Rule, error)
+	AddRule(link.Rule) error
+	DeleteRule(link.Rule) error
+	Loosen(device string) error
 }
 
 // Setup wires the pod, whose namespace is ns and network pod. What is there already is completed,
@@ -30,6 +35,9 @@ func Setup(host, pod Net, ns *netns.NS, w Wiring) error {
 	}
 	// The pod first: the host's route then never leads to a pod that is not ready for packets.
 	err = pod.Ensure(w.Pod)
+	if err == nil {
+		err = ensureRules(host, w)
+	}
 	if err == nil {
 		err = host.Ensure(w.Host)
 	}
@@ -76,15 +84,83 @@ func read(n Net, name string) (link.Device, error) {
 	return d, err
 }
 
+// ensureRules makes the pod's rules what they should be: those that its address had on another interface
+// go.
+func ensureRules(host Net, w Wiring) error {
+	if len(w.Rules) == 0 {
+		return nil
+	}
+	have, err := host.Rules()
+	if err != nil {
+		return err
+	}
+	for _, r := range w.Rules {
+		if !slices.Contains(have, r) {
+			if err := host.AddRule(r); err != nil {
+				return err
+			}
+		}
+	}
+	for _, r := range have {
+		ours := slices.ContainsFunc(w.Rules, func(o link.Rule) bool { return podOf(o) == podOf(r) })
+		if ours && !slices.Contains(w.Rules, r) {
+			if err := host.DeleteRule(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// podOf is the pod that the rule was made for; the zero address: it is no pod's.
+func podOf(r link.Rule) netip.Addr {
+	switch r.Priority {
+	case toPod:
+		return r.To.Addr()
+	case fromPod:
+		return r.From.Addr()
+	}
+	return netip.Addr{}
+}
+
 // Teardown takes the wire of an attachment away, with the host's route. It needs nothing of the
 // pod, whose namespace may be gone; a wire that is not there is fine.
 func Teardown(host Net, k vpc.Key) error { return host.Delete(HostName(k)) }
 
+// PruneRules deletes the rules of pods whose address is not to be kept.
+func PruneRules(host Net, keep func(netip.Addr) bool) error {
+	have, err := host.Rules()
+	if err != nil {
+		return err
+	}
+	for _, r := range have {
+		if pod := podOf(r); pod.IsValid() && !keep(pod) {
+			if err := host.DeleteRule(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // Check compares the wiring with what is there; an MTU of zero is not compared. The error names
-// everything that is missing or
-// different, and on which end.
+// everything that is missing or different, and on which end.
 func Check(host, pod Net, w Wiring) error {
-	return errors.Join(check("host", host, w.Host), check("pod", pod, w.Pod))
+	return errors.Join(check("host", host, w.Host), checkRules(host, w.Rules), check("pod", pod, w.Pod))
+}
+
+func checkRules(host Net, want []link.Rule) error {
+	if len(want) == 0 {
+		return nil
+	}
+	have, err := host.Rules()
+	if err != nil {
+		return err
+	}
+	if wrong := missing("rule", want, have); len(wrong) > 0 {
+		return fmt.Errorf("host: %s", strings.Join(wrong, "; "))
+	}
+	return nil
 }
 
 func check(side string, n Net, want link.Device) error {
@@ -146,7 +222,7 @@ func UplinkMTU(host Net) (int, error) {
 		return 0, err
 	}
 	for _, d := range devices {
-		if slices.ContainsFunc(d.Routes, func(r link.Route) bool { return r.To.Bits() == 0 }) {
+		if slices.ContainsFunc(d.Routes, func(r link.Route) bool { return r.To.Bits() == 0 && r.Table == 0 }) {
 			return d.MTU, nil
 		}
 	}

@@ -4,7 +4,8 @@
 // everything. That address is on no device: a permanent entry says that it is the host's end of
 // the wire, so nobody ever asks for it. An IPv6 address, where there is one, has a mask of /128 and
 // fe80::1 for its neighbour. The host routes the pod's address to that end. Which ways
-// packets then go (and, later, by which elastic interface) is for the host's routes to say.
+// packets then go, and by which elastic interface, is for the host's routes and rules to say: PlanHost
+// has those that are the node's, and each pod's wiring those that are its own.
 package link
 
 import (
@@ -33,6 +34,7 @@ const prefix = "eni"
 // Wiring is what must be there for one pod: the host's end of its wire, and its own.
 type Wiring struct {
 	Host, Pod link.Device
+	Rules     []link.Rule // the pod's, on the host; none where all addresses are those of one interface
 }
 
 // Plan tells the wiring of a lease. MTU is in bytes. It depends on nothing else, so whoever calls
@@ -43,41 +45,50 @@ type Wiring struct {
 func Plan(l vpc.Lease, mtu int) Wiring {
 	id := sha256.Sum256([]byte(l.Key.String()))
 	hostMAC, podMAC := mac(id[20:]), mac(id[26:])
-	host := netip.PrefixFrom(l.Address, l.Address.BitLen())
-	gateway := netip.PrefixFrom(Gateway, 32)
 	w := Wiring{
-		Host: link.Device{
-			Name: HostName(l.Key), Alias: alias(l), MAC: hostMAC, MTU: mtu, Up: true,
-			Routes: []link.Route{{To: host}},
-		},
-		Pod: link.Device{
-			Name: l.Interface, MAC: podMAC, MTU: mtu, Up: true,
-			Addresses:  []netip.Prefix{host},
-			Neighbours: []link.Neighbour{{Address: Gateway, MAC: hostMAC}},
-			Routes: []link.Route{
-				{To: gateway},
-				{To: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: Gateway},
-			},
-		},
+		Host: link.Device{Name: HostName(l.Key), Alias: alias(l), MAC: hostMAC, MTU: mtu, Up: true},
+		Pod:  link.Device{Name: l.Interface, MAC: podMAC, MTU: mtu, Up: true},
 	}
-	if l.IPv6.IsValid() {
-		w.addIPv6(netip.PrefixFrom(l.IPv6, l.IPv6.BitLen()))
+	for _, a := range []netip.Addr{l.Address, l.IPv6} {
+		if a.IsValid() {
+			w.add(a)
+		}
 	}
 	return w
 }
 
-// addIPv6 adds what the second address of a pod needs. Neither end asks for the other: neighbour
+// add adds what an address of the pod needs. With IPv6 neither end asks for the other: neighbour
 // discovery on a wire of two would only be one more thing that can be filtered.
-func (w *Wiring) addIPv6(host netip.Prefix) {
-	w.Host.Neighbours = append(w.Host.Neighbours, link.Neighbour{Address: host.Addr(), MAC: w.Pod.MAC})
-	w.Host.Routes = append(w.Host.Routes, link.Route{To: host})
-	w.Pod.Addresses = append(w.Pod.Addresses, host)
-	w.Pod.Neighbours = append(w.Pod.Neighbours, link.Neighbour{Address: GatewayIPv6, MAC: w.Host.MAC})
-	w.Pod.Routes = append(w.Pod.Routes, link.Route{To: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Via: GatewayIPv6})
+func (w *Wiring) add(a netip.Addr) {
+	gateway, everything := GatewayOf(a), netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	if a.Is4() {
+		everything = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		w.Pod.Routes = append(w.Pod.Routes, link.Route{To: single(gateway)})
+	} else {
+		w.Host.Neighbours = append(w.Host.Neighbours, link.Neighbour{Address: a, MAC: w.Pod.MAC})
+	}
+	w.Host.Routes = append(w.Host.Routes, link.Route{To: single(a)})
+	w.Pod.Addresses = append(w.Pod.Addresses, single(a))
+	w.Pod.Neighbours = append(w.Pod.Neighbours, link.Neighbour{Address: gateway, MAC: w.Host.MAC})
+	w.Pod.Routes = append(w.Pod.Routes, link.Route{To: everything, Via: gateway})
+}
+
+// GatewayOf is the next hop of a pod that has the address.
+func GatewayOf(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return Gateway
+	}
+	return GatewayIPv6
 }
 
 // String prints both ends, the host's first.
-func (w Wiring) String() string { return fmt.Sprintf("host %spod %s", w.Host, w.Pod) }
+func (w Wiring) String() string {
+	s := fmt.Sprintf("host %spod %s", w.Host, w.Pod)
+	for _, r := range w.Rules {
+		s += fmt.Sprintf("rule %s\n", r)
+	}
+	return s
+}
 
 // HostName is the name of the host's end of an attachment: eni and 11 hex digits.
 func HostName(k vpc.Key) string {
@@ -119,6 +130,9 @@ func lease(d link.Device) (vpc.Lease, bool) {
 		default:
 			l.IPv6 = r.To.Addr()
 		}
+	}
+	if !l.Address.IsValid() { // a pod of IPv6 alone
+		l.Address, l.IPv6 = l.IPv6, l.Address
 	}
 	return l, l.Address.IsValid()
 }

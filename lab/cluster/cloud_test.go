@@ -1,0 +1,133 @@
+package cluster
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/zonewise/zonewise/lab/region/ec2"
+	"github.com/zonewise/zonewise/lab/region/ec2/wire"
+	"github.com/zonewise/zonewise/lab/topology"
+)
+
+func cloudTopology(t *testing.T, c topology.Config) topology.Topology {
+	t.Helper()
+	c.Name, c.CNI = "x", topology.CNIZonewise
+	topo, err := topology.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topo
+}
+
+// The records of a lab's cloud begin with an instance for each node, in its zone and at its address, and
+// are the same when the lab is resumed.
+func TestCloudHasTheNodes(t *testing.T) {
+	for _, family := range []string{topology.IPFamilyIPv4, topology.IPFamilyDual} {
+		topo := cloudTopology(t, topology.Config{IPFamily: family})
+		file := filepath.Join(t.TempDir(), "cloud.json")
+		var first ec2.Delivery
+		for range 2 {
+			cloud, err := ec2.Open(blueprint(topo), ec2.Options{File: file})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, z := range topo.Zones {
+				for _, n := range z.Nodes {
+					i, err := cloud.Launch(launch(topo, z, n))
+					if err != nil || i.Zone != n.Zone || i.DNSName != n.Name {
+						t.Fatalf("%+v, %v", i, err)
+					}
+				}
+			}
+			d := cloud.Delivery()
+			if len(first.Instances) == 0 {
+				first = d
+			}
+			if !reflect.DeepEqual(d, first) {
+				t.Errorf("resumed: %+v, before %+v", d, first)
+			}
+		}
+		for i, n := range topo.Nodes() {
+			v := first.Instances[i]
+			if v.Node != n.Alias || len(v.Interfaces) != 1 || !slices.Equal(v.Interfaces[0].Addresses, []netip.Addr{n.Address}) ||
+				topo.IPv6 != nil && !slices.Equal(v.Interfaces[0].IPv6, []netip.Addr{n.AddressIPv6}) {
+				t.Errorf("node %+v is %+v", n, v)
+			}
+		}
+	}
+}
+
+func TestCloudCountsCalls(t *testing.T) {
+	l := &Lab{topo: cloudTopology(t, topology.Config{})}
+	if _, err := l.cloudStatus(); !errors.Is(err, ErrNoCloud) {
+		t.Errorf("without a cloud: %v", err)
+	}
+	if _, err := l.setFaults(strings.NewReader("{}")); !errors.Is(err, ErrNoCloud) {
+		t.Errorf("without a cloud: %v", err)
+	}
+	records, err := ec2.Open(blueprint(l.topo), ec2.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.cloud = &cloud{records: records, api: wire.New(records, wire.Options{}), endpoint: "http://127.0.0.1:1", calls: map[string]*CallCount{}}
+	for _, c := range []wire.Call{{Action: "B"}, {Action: "A", Code: "RequestLimitExceeded"}, {Action: "A"}, {Action: "A", Code: "RequestLimitExceeded"}} {
+		l.cloud.count(c)
+	}
+	want := []CallCount{{"A", 3, map[string]int{"RequestLimitExceeded": 2}}, {"B", 1, map[string]int{}}}
+	s, err := l.cloudStatus()
+	if err != nil || !reflect.DeepEqual(s.Calls, want) || s.VPCEndpoint != "http://192.168.0.12" || s.Faults != (Faults{}) {
+		t.Errorf("status %+v, %v", s, err)
+	}
+	faults := `{"latency":"1.5s","away":true,"unavailable":true,"truncated":true,"throttle":true}`
+	if s, err = l.setFaults(strings.NewReader(faults)); err != nil || s.Faults != (Faults{"1.5s", true, true, true, true}) {
+		t.Errorf("faults %+v, %v", s.Faults, err)
+	}
+	if _, err = l.setFaults(strings.NewReader(`{"latency":"soon"}`)); err == nil || !strings.Contains(err.Error(), `latency "soon": use a duration`) {
+		t.Errorf("error %v", err)
+	}
+	if s, err = l.setFaults(strings.NewReader("{}")); err != nil || s.Faults != (Faults{}) {
+		t.Errorf("faults %+v, %v", s.Faults, err)
+	}
+}
+
+// What a client needs is in a file of the lab, for its user alone; a lab without it says why.
+func TestAWSEnvironment(t *testing.T) {
+	t.Setenv("ZONEWISE_LAB_HOME", t.TempDir())
+	if _, _, err := AWS("x"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("no lab: %v", err)
+	}
+	for cni, want := range map[string]error{"": ErrNoCloud, topology.CNIZonewise: nil} {
+		claim, err := Take(topology.Config{Name: "lab" + cni, CNI: cni})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := PathsOf("lab" + cni)
+		if _, _, err := AWS("lab" + cni); err == nil {
+			t.Errorf("cni %q: an environment before there is one", cni)
+		}
+		if err := writePrivate(p.AWS(), awsEnvironment("http://127.0.0.1:4711", "moon-1", ec2.Credentials{AccessKeyID: "A", SecretAccessKey: "B"})); err != nil {
+			t.Fatal(err)
+		}
+		environment, endpoint, err := AWS("lab" + cni)
+		if !errors.Is(err, want) || err == nil && (endpoint != "http://127.0.0.1:4711" || !slices.Contains(environment, "AWS_DEFAULT_REGION=moon-1") ||
+			!slices.Contains(environment, "AWS_ACCESS_KEY_ID=A") || !slices.Contains(environment, "AWS_SECRET_ACCESS_KEY=B")) {
+			t.Errorf("cni %q: %v %s, %v", cni, environment, endpoint, err)
+		}
+		info, err := os.Stat(p.AWS())
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("mode %v, %v", info, err)
+		}
+		if err := claim.Release(); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := AWS("lab" + cni); cni != "" && !errors.Is(err, ErrNotRunning) {
+			t.Errorf("a lab that does not run: %v", err)
+		}
+	}
+}

@@ -1,0 +1,55 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/zonewise/zonewise/lab/machine"
+	"github.com/zonewise/zonewise/lab/region"
+	"github.com/zonewise/zonewise/lab/region/imds"
+	"github.com/zonewise/zonewise/lab/topology"
+)
+
+// metadataAddress is where every instance of the cloud finds its own description.
+var metadataAddress = netip.MustParseAddr("169.254.169.254")
+
+// serveMetadata gives a node its instance's metadata, at the address that every instance has it, until the
+// node ends: an open socket would keep the node's network alive.
+func (l *Lab) serveMetadata(n topology.Node, m *machine.Machine) error {
+	if l.cloud == nil {
+		return nil
+	}
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", m.PID()))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ns.Close() }()
+	var listener net.Listener
+	if err := region.In(ns, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		address := &netlink.Addr{IPNet: &net.IPNet{IP: metadataAddress.AsSlice(), Mask: net.CIDRMask(32, 32)}, Scope: unix.RT_SCOPE_LINK}
+		if err := netlink.AddrReplace(lo, address); err != nil {
+			return err
+		}
+		listener, err = net.Listen("tcp4", netip.AddrPortFrom(metadataAddress, 80).String())
+		return err
+	}); err != nil {
+		return fmt.Errorf("metadata: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		<-m.Done()
+		cancel()
+	}()
+	serve(ctx, imds.New(l.cloud.records, l.cloud.instances[n.Alias], l.topo.Cloud.MetadataLag), listener)
+	return nil
+}
