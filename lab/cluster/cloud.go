@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zonewise/zonewise/lab/region/ec2"
@@ -31,6 +32,8 @@ type cloud struct {
 	instances map[string]string // ids by the nodes' aliases
 	api       *wire.Server
 	endpoint  string // of the API, on the host
+
+	noMetadata atomic.Bool // nodes get no answer from their metadata service
 
 	mu    sync.Mutex
 	calls map[string]*CallCount // by action
@@ -53,20 +56,36 @@ type CallCount struct {
 	Refused map[string]int `json:"refused,omitempty"`
 }
 
-// Faults is what goes wrong with the API.
+// Faults is what goes wrong with the cloud.
 type Faults struct {
 	Latency     string `json:"latency,omitempty"` // before every answer
 	Away        bool   `json:"away,omitempty"`    // connections end without an answer
 	Unavailable bool   `json:"unavailable,omitempty"`
 	Truncated   bool   `json:"truncated,omitempty"` // answers break off in the middle
 	Throttle    bool   `json:"throttle,omitempty"`  // calls are limited, as AWS does by default
+	// CallsPerSecond are answered, and the others are throttled; 0 has no limit.
+	CallsPerSecond float64  `json:"callsPerSecond,omitempty"`
+	Denied         []string `json:"denied,omitempty"`     // actions that the nodes' role may not do
+	Revoked        bool     `json:"revoked,omitempty"`    // the keys of the nodes' role are not accepted
+	NoMetadata     bool     `json:"noMetadata,omitempty"` // the nodes' metadata service ends connections without an answer
 }
 
 // wire is the same for the server.
 func (f Faults) wire() (out wire.Faults, err error) {
-	out = wire.Faults{Away: f.Away, Unavailable: f.Unavailable, Truncated: f.Truncated}
-	if f.Throttle {
+	out = wire.Faults{Away: f.Away, Unavailable: f.Unavailable, Truncated: f.Truncated, Denied: f.Denied, Revoked: f.Revoked}
+	switch {
+	case f.CallsPerSecond < 0 || f.Throttle && f.CallsPerSecond > 0:
+		return out, errors.New("calls per second: use a number above 0, or the limits that AWS has")
+	case f.Throttle:
 		out.Describe, out.Mutate = wire.AWSDescribe, wire.AWSMutate
+	case f.CallsPerSecond > 0:
+		limit := wire.Rate{PerSecond: f.CallsPerSecond, Burst: 1}
+		out.Describe, out.Mutate = limit, limit
+	}
+	for _, action := range f.Denied {
+		if !wire.Knows(action) {
+			return out, fmt.Errorf("action %q is not one that this cloud knows, such as AssignPrivateIpAddresses", action)
+		}
 	}
 	if f.Latency != "" {
 		if out.Latency, err = time.ParseDuration(f.Latency); err != nil || out.Latency < 0 {
@@ -77,7 +96,14 @@ func (f Faults) wire() (out wire.Faults, err error) {
 }
 
 func faultsOf(f wire.Faults) Faults {
-	out := Faults{Away: f.Away, Unavailable: f.Unavailable, Truncated: f.Truncated, Throttle: f.Mutate != wire.Rate{}}
+	out := Faults{Away: f.Away, Unavailable: f.Unavailable, Truncated: f.Truncated, Denied: f.Denied, Revoked: f.Revoked}
+	switch f.Mutate {
+	case wire.Rate{}:
+	case wire.AWSMutate:
+		out.Throttle = true
+	default:
+		out.CallsPerSecond = f.Mutate.PerSecond
+	}
 	if f.Latency > 0 {
 		out.Latency = f.Latency.String()
 	}
@@ -108,6 +134,7 @@ func (l *Lab) cloudStatus() (CloudStatus, error) {
 		Endpoint: c.endpoint, VPCEndpoint: ec2URL(l.topo), Region: l.topo.Region, Instances: c.instances,
 		Faults: faultsOf(c.api.Faults()), Calls: []CallCount{},
 	}
+	s.Faults.NoMetadata = c.noMetadata.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, action := range slices.Sorted(maps.Keys(c.calls)) {
@@ -132,6 +159,7 @@ func (l *Lab) setFaults(r io.Reader) (CloudStatus, error) {
 		return CloudStatus{}, err
 	}
 	l.cloud.api.Set(faults)
+	l.cloud.noMetadata.Store(f.NoMetadata)
 	return l.cloudStatus()
 }
 

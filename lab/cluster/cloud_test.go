@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -81,18 +83,45 @@ func TestCloudCountsCalls(t *testing.T) {
 	}
 	want := []CallCount{{"A", 3, map[string]int{"RequestLimitExceeded": 2}}, {"B", 1, map[string]int{}}}
 	s, err := l.cloudStatus()
-	if err != nil || !reflect.DeepEqual(s.Calls, want) || s.VPCEndpoint != "http://192.168.0.12" || s.Faults != (Faults{}) {
+	if err != nil || !reflect.DeepEqual(s.Calls, want) || s.VPCEndpoint != "http://192.168.0.12" || !reflect.DeepEqual(s.Faults, Faults{}) {
 		t.Errorf("status %+v, %v", s, err)
 	}
-	faults := `{"latency":"1.5s","away":true,"unavailable":true,"truncated":true,"throttle":true}`
-	if s, err = l.setFaults(strings.NewReader(faults)); err != nil || s.Faults != (Faults{"1.5s", true, true, true, true}) {
-		t.Errorf("faults %+v, %v", s.Faults, err)
+	for text, want := range map[string]Faults{
+		`{"latency":"1.5s","away":true,"unavailable":true,"truncated":true,"throttle":true}`: {Latency: "1.5s", Away: true, Unavailable: true, Truncated: true, Throttle: true},
+		`{"callsPerSecond":0.5,"denied":["CreateNetworkInterface"],"revoked":true,"noMetadata":true}`: {
+			CallsPerSecond: 0.5, Denied: []string{"CreateNetworkInterface"}, Revoked: true, NoMetadata: true},
+		"{}": {},
+	} {
+		if s, err = l.setFaults(strings.NewReader(text)); err != nil || !reflect.DeepEqual(s.Faults, want) {
+			t.Errorf("faults %+v, %v", s.Faults, err)
+		}
 	}
-	if _, err = l.setFaults(strings.NewReader(`{"latency":"soon"}`)); err == nil || !strings.Contains(err.Error(), `latency "soon": use a duration`) {
-		t.Errorf("error %v", err)
+	for text, want := range map[string]string{
+		`{"latency":"soon"}`:                     `latency "soon": use a duration`,
+		`{"callsPerSecond":-1}`:                  "calls per second: use a number above 0",
+		`{"throttle":true,"callsPerSecond":0.5}`: "or the limits that AWS has",
+		`{"denied":["ec2:Create*"]}`:             `action "ec2:Create*" is not one that this cloud knows`,
+	} {
+		if _, err = l.setFaults(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v", text, err)
+		}
 	}
-	if s, err = l.setFaults(strings.NewReader("{}")); err != nil || s.Faults != (Faults{}) {
-		t.Errorf("faults %+v, %v", s.Faults, err)
+}
+
+// A metadata service that is away gives no answer at all.
+func TestMetadataAway(t *testing.T) {
+	c := &cloud{}
+	server := httptest.NewServer(c.unlessAway(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("i-1")) })))
+	defer server.Close()
+	for _, away := range []bool{false, true, false} {
+		c.noMetadata.Store(away)
+		answer, err := http.Get(server.URL)
+		if (err != nil) != away {
+			t.Errorf("away %v: %v", away, err)
+		}
+		if err == nil {
+			_ = answer.Body.Close()
+		}
 	}
 }
 

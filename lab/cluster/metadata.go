@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 
@@ -50,6 +51,16 @@ func (l *Lab) serveMetadata(n topology.Node, m *machine.Machine) error {
 		<-m.Done()
 		cancel()
 	}()
-	serve(ctx, imds.New(l.cloud.records, l.cloud.instances[n.Alias], l.topo.Cloud.MetadataLag), listener)
+	serve(ctx, l.cloud.unlessAway(imds.New(l.cloud.records, l.cloud.instances[n.Alias], l.topo.Cloud.MetadataLag)), listener)
 	return nil
+}
+
+// unlessAway answers as long as the metadata service is there.
+func (c *cloud) unlessAway(service http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c.noMetadata.Load() {
+			panic(http.ErrAbortHandler) // net/http's way to close a connection without an answer
+		}
+		service.ServeHTTP(w, r)
+	})
 }

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zonewise/zonewise/lab/cluster"
+	"github.com/zonewise/zonewise/lab/region/ec2/wire"
 )
 
 func newCloud() *cobra.Command {
@@ -45,8 +47,22 @@ func newFaults() *cobra.Command {
 	var f cluster.Faults
 	var latency time.Duration
 	cmd := &cobra.Command{
-		Use: "faults", Short: "Make the cloud's API behave badly, or without flags well again", Args: args(cobra.NoArgs),
+		Use: "faults", Short: "Make the cloud behave badly, or without flags well again", Args: args(cobra.NoArgs),
+		Long: "Make the cloud behave badly, or without flags well again. Each call replaces what an earlier one said.\n" +
+			"What is denied or revoked is the role of the nodes; `zonewise lab aws` has keys of its own.",
+		Example: "  zonewise lab cloud faults --unavailable\n  zonewise lab cloud faults --deny AssignPrivateIpAddresses,CreateNetworkInterface\n  zonewise lab cloud faults",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case cmd.Flags().Changed("calls-per-second") && f.CallsPerSecond <= 0:
+				return usageError{fmt.Errorf("--calls-per-second %g: use a number above 0", f.CallsPerSecond)}
+			case f.Throttle && f.CallsPerSecond > 0:
+				return usageError{errors.New("--throttle, --calls-per-second: one of the two")}
+			}
+			for _, action := range f.Denied {
+				if !wire.Knows(action) {
+					return usageError{fmt.Errorf("--deny %s: the lab's cloud has no such action: use the names of EC2, such as AssignPrivateIpAddresses", action)}
+				}
+			}
 			if latency < 0 {
 				return usageError{fmt.Errorf("--latency %s: use a duration such as 200ms", latency)}
 			}
@@ -63,6 +79,10 @@ func newFaults() *cobra.Command {
 	flags.BoolVar(&f.Unavailable, "unavailable", false, "every answer is that the service is unavailable")
 	flags.BoolVar(&f.Truncated, "truncated", false, "answers break off in the middle")
 	flags.BoolVar(&f.Throttle, "throttle", false, "calls are limited, as AWS does by default")
+	flags.Float64Var(&f.CallsPerSecond, "calls-per-second", 0, "so many calls are answered, and the others throttled")
+	flags.StringSliceVar(&f.Denied, "deny", nil, "actions of EC2 that the nodes' role may not do")
+	flags.BoolVar(&f.Revoked, "revoked", false, "the credentials of the nodes' role are not accepted")
+	flags.BoolVar(&f.NoMetadata, "no-metadata", false, "the nodes' metadata service ends connections without an answer")
 	return cmd
 }
 
@@ -99,10 +119,19 @@ func faultsText(f cluster.Faults) string {
 	for _, named := range []struct {
 		name string
 		is   bool
-	}{{"away", f.Away}, {"unavailable", f.Unavailable}, {"truncated", f.Truncated}, {"throttled", f.Throttle}} {
+	}{
+		{"away", f.Away}, {"unavailable", f.Unavailable}, {"truncated", f.Truncated}, {"throttled", f.Throttle},
+		{"credentials revoked", f.Revoked}, {"no metadata", f.NoMetadata},
+	} {
 		if named.is {
 			all = append(all, named.name)
 		}
+	}
+	if f.CallsPerSecond > 0 {
+		all = append(all, fmt.Sprintf("throttled to %g calls a second", f.CallsPerSecond))
+	}
+	for _, action := range f.Denied {
+		all = append(all, action+" denied")
 	}
 	if len(all) == 0 {
 		return "none"

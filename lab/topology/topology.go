@@ -234,7 +234,15 @@ func (t *Topology) zone(i int, c ZoneConfig) (Zone, error) {
 		return Zone{}, fmt.Errorf("zones[%d] (%s): %w", i, c.Name, err)
 	}
 	perNode := 1 + instance.MaxPods()
-	room := 1<<(32-subnet.Bits()) - firstHost - 1
+	room := max(1<<(32-subnet.Bits())-firstHost-1, 0)
+	if t.CNI == CNIZonewise {
+		if err := t.inCloud(i, c.Name, subnet); err != nil {
+			return Zone{}, err
+		}
+		if c.Nodes*perNode > room {
+			perNode = 1 // nodes are beside each other then, and pods get what the subnet has left
+		}
+	}
 	if c.Nodes*perNode > room {
 		return Zone{}, fmt.Errorf("zones[%d].subnet %s holds %d nodes of %s, not %d: use a larger subnet or fewer nodes",
 			i, subnet, room/perNode, instance.Type, c.Nodes)
@@ -269,6 +277,17 @@ func (t *Topology) zone(i int, c ZoneConfig) (Zone, error) {
 		z.Nodes = append(z.Nodes, node)
 	}
 	return z, nil
+}
+
+// inCloud tells whether the cloud can have a zone and its subnet.
+func (t *Topology) inCloud(i int, name string, subnet netip.Prefix) error {
+	if !strings.HasPrefix(name, t.Region) {
+		return fmt.Errorf("zones[%d].name %q: with cni: %s a zone of region %s, such as %sa", i, name, CNIZonewise, t.Region, t.Region)
+	}
+	if subnet.Bits() < 16 || subnet.Bits() > 28 {
+		return fmt.Errorf("zones[%d].subnet %s: with cni: %s a range from /16 to /28, as the cloud has them", i, subnet, CNIZonewise)
+	}
+	return nil
 }
 
 func (t *Topology) disjoint() error {

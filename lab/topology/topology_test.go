@@ -178,6 +178,11 @@ func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 		{"zones: [{nodes: 1, subnet: 10.0.0.0/24}]", "zones[0].subnet 10.0.0.0/24 is not inside vpc 192.168.0.0/16"},
 		{"zones: [{nodes: 1, subnet: here}]", `zones[0].subnet "here": use an IPv4 range inside the VPC`},
 		{"zones: [{nodes: 20}]", "zones[0].subnet 192.168.1.0/24 holds 13 nodes of t3.medium, not 20: use a larger subnet or fewer nodes"},
+		{"zones: [{nodes: 1, subnet: 192.168.1.0/29}]", "zones[0].subnet 192.168.1.0/29 holds 0 nodes of t3.medium, not 1"},
+		{"cni: zonewise\nzones: [{nodes: 6, subnet: 192.168.1.0/28}]", "zones[0].subnet 192.168.1.0/28 holds 5 nodes of t3.medium, not 6: use a larger subnet or fewer nodes"},
+		{"cni: zonewise\nzones: [{nodes: 1, subnet: 192.168.1.0/29}]", "zones[0].subnet 192.168.1.0/29: with cni: zonewise a range from /16 to /28"},
+		{"cni: zonewise\nvpc: 10.0.0.0/8\nserviceCIDR: 172.20.0.0/16\nzones: [{nodes: 1, subnet: 10.128.0.0/9}]", "zones[0].subnet 10.128.0.0/9: with cni: zonewise a range from /16 to /28"},
+		{"cni: zonewise\nzones: [{nodes: 1, name: us-east-1a}]", `zones[0].name "us-east-1a": with cni: zonewise a zone of region ap-northeast-2, such as ap-northeast-2a`},
 		{"zones: [{nodes: 5}, {nodes: 1000000000}]", "zones[1] (ap-northeast-2b): a lab has at most 500 nodes in all"},
 		{"vpc: 192.168.1.1/16", `vpc "192.168.1.1/16": has host bits set: use 192.168.0.0/16`},
 		{"vpc: fd00::/48", `vpc "fd00::/48": use an IPv4 range`},
@@ -207,6 +212,25 @@ func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 		if strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: more than one line: %q", c.yaml, err)
 		}
+	}
+}
+
+// With addresses of the cloud a subnet may be smaller than what its nodes could hold.
+func TestSmallSubnet(t *testing.T) {
+	c, err := Parse([]byte("cni: zonewise\nzones: [{nodes: 5, subnet: 192.168.1.0/28}, {nodes: 2}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	topo, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, n := range topo.Nodes() {
+		got = append(got, n.Address.String())
+	}
+	if want := "192.168.1.10 192.168.1.11 192.168.1.12 192.168.1.13 192.168.1.14 192.168.2.10 192.168.2.28"; strings.Join(got, " ") != want {
+		t.Errorf("nodes at %v, want %s", got, want)
 	}
 }
 

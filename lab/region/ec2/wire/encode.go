@@ -22,6 +22,7 @@ var statuses = map[string]int{
 	"OptInRequired":              http.StatusUnauthorized,
 	"RequestLimitExceeded":       http.StatusServiceUnavailable,
 	"SignatureDoesNotMatch":      http.StatusForbidden,
+	"UnauthorizedOperation":      http.StatusForbidden,
 	"Unavailable":                http.StatusServiceUnavailable,
 }
 

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +39,8 @@ type Faults struct {
 	Truncated   bool          // answers break off in the middle
 	Describe    Rate          // of calls that change nothing
 	Mutate      Rate          // of calls that change something
+	Revoked     bool          // the keys of the instances' role are not accepted
+	Denied      []string      // actions that the instances' role may not do
 }
 
 // Rate is a bucket of so many calls that fills again at so many each second; the zero value has no limit.
@@ -164,9 +168,13 @@ func (s *Server) answer(r *http.Request, call *Call) (service string, answer any
 	if err != nil {
 		return service, nil, err
 	}
+	faults := s.Faults()
 	who, err := verify(r, body, s.cloud.Records(), s.cloud.Now())
 	if who.Service == serviceSTS {
 		service = serviceSTS
+	}
+	if err == nil && who.role && faults.Revoked {
+		err = unknownKey(who.Service)
 	}
 	call.Key = who.Key
 	values := r.URL.Query()
@@ -204,11 +212,27 @@ func (s *Server) answer(r *http.Request, call *Call) (service string, answer any
 	if err := s.throttle(do.mutates); err != nil {
 		return service, nil, err
 	}
+	if who.role && slices.Contains(faults.Denied, call.Action) {
+		return service, nil, denied(call.Action)
+	}
 	if q.yes("DryRun") {
 		return service, nil, fault("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
 	}
 	answer, err = do.run(s, q)
 	return service, answer, err
+}
+
+// denied says at length what is lacking, as EC2 does; the part in a code of its own is for another call to read.
+func denied(action string) error {
+	return fault("UnauthorizedOperation", "You are not authorized to perform this operation. User: arn:aws:sts::%s:assumed-role/%s/instance is not authorized "+
+		"to perform: ec2:%s because no identity-based policy allows the ec2:%s action. Encoded authorization failure message: %s",
+		ec2.Account, ec2.RoleName, action, action, strings.Repeat("0", 600))
+}
+
+// Knows tells whether there is such an action.
+func Knows(name string) bool {
+	_, ok := actions[name]
+	return ok
 }
 
 func from(r *http.Request) netip.Addr {

@@ -540,6 +540,33 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// What is taken from the instances' role is not taken from who looks at it with keys of his own.
+func TestRoleIsDenied(t *testing.T) {
+	s, ctx := newService(t, ec2.Options{}), t.Context()
+	role, admin := s.client(s.cloud.Records().Role), s.Client
+	s.server.Set(Faults{Denied: []string{"DescribeSubnets"}})
+	_, err := role.DescribeSubnets(ctx, &sdk.DescribeSubnetsInput{})
+	if code(err) != "UnauthorizedOperation" || status(err) != http.StatusForbidden || !strings.Contains(err.Error(), "is not authorized to perform: ec2:DescribeSubnets ") {
+		t.Errorf("denied: %v", err)
+	}
+	if _, err := role.DescribeVpcs(ctx, &sdk.DescribeVpcsInput{}); err != nil {
+		t.Errorf("another action: %v", err)
+	}
+	if _, err := admin.DescribeSubnets(ctx, &sdk.DescribeSubnetsInput{}); err != nil {
+		t.Errorf("other keys: %v", err)
+	}
+	s.server.Set(Faults{Revoked: true})
+	if _, err := role.DescribeVpcs(ctx, &sdk.DescribeVpcsInput{}); code(err) != "AuthFailure" || status(err) != http.StatusUnauthorized {
+		t.Errorf("revoked: %v", err)
+	}
+	if _, err := admin.DescribeVpcs(ctx, &sdk.DescribeVpcsInput{}); err != nil {
+		t.Errorf("other keys: %v", err)
+	}
+	if Knows("DescribeEverything") || !Knows("DescribeVpcs") {
+		t.Error("which actions there are")
+	}
+}
+
 func TestBucketsFillAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(nil, Options{})
