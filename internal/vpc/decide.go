@@ -23,8 +23,9 @@ type Input struct {
 type Subnet struct {
 	ID             string
 	CIDR           netip.Prefix
-	Free           int      // addresses, as the cloud says; less than 0: not known
-	SecurityGroups []string // of interfaces that are made there; none: those of the primary
+	Free           int       // addresses, as the cloud says; less than 0: not known
+	Asked          time.Time // when it said so
+	SecurityGroups []string  // of interfaces that are made there; none: those of the primary
 }
 
 // Decision is what is to be done next, if anything, and what can be said of the pool.
@@ -48,6 +49,7 @@ type Next struct {
 	Free    int    `json:"free"`            // pods that can start at once
 	Waiting int    `json:"waiting"`         // pods that wait for an address now
 	Waits   string `json:"waits,omitempty"` // for what; empty: the next pod starts at once
+	Coming  bool   `json:"coming"`          // what it waits for comes by itself: nobody need do anything
 	Grows   bool   `json:"grows"`           // more can be had from the cloud
 	Room    int    `json:"room"`            // so many addresses more, before the limit
 	Limit   string `json:"limit"`           // which bites, or is the next
@@ -87,15 +89,16 @@ type Failure string
 
 // The kinds of failure.
 const (
-	OK         Failure = ""
-	Throttled  Failure = "throttled"    // RequestLimitExceeded and the like
-	Limit      Failure = "limit"        // PrivateIpAddressLimitExceeded, AttachmentLimitExceeded, NetworkInterfaceLimitExceeded
-	SubnetFull Failure = "subnet full"  // InsufficientFreeAddressesInSubnet
-	Fragmented Failure = "fragmented"   // InsufficientCidrBlocks: no free block of 16 addresses
-	Denied     Failure = "denied"       // credentials or permissions
-	Away       Failure = "away"         // no answer, or one of a server that is unwell
-	Gone       Failure = "gone"         // what it was about is not there any more
-	Invalid    Failure = "not accepted" // anything else
+	OK          Failure = ""
+	Throttled   Failure = "throttled"           // RequestLimitExceeded and the like
+	Limit       Failure = "limit"               // PrivateIpAddressLimitExceeded, AttachmentLimitExceeded, NetworkInterfaceLimitExceeded
+	SubnetFull  Failure = "subnet full"         // InsufficientFreeAddressesInSubnet
+	Fragmented  Failure = "fragmented"          // InsufficientCidrBlocks: no free block of 16 addresses
+	Credentials Failure = "credentials refused" // or there are none
+	Denied      Failure = "denied"              // permissions
+	Away        Failure = "away"                // no answer, or one of a server that is unwell
+	Gone        Failure = "gone"                // what it was about is not there any more
+	Invalid     Failure = "not accepted"        // anything else
 )
 
 // Decide says what is to be done next to have as many addresses ready as the targets ask, and not
@@ -124,9 +127,9 @@ func (a Action) leaves(now time.Time) (Leaving, bool) {
 
 // act chooses the action, and says when to look again if there is none.
 func (s *survey) act() (a Action, reason string, again time.Time) {
-	if s.Memory.Retry.After(s.Now) {
-		return Action{}, fmt.Sprintf("the cloud's API: %s, %d times; asked again in %s", s.Memory.Failure, s.Memory.Failures,
-			s.Memory.Retry.Sub(s.Now).Round(time.Second)), s.Memory.Retry
+	if retry := s.retry(); retry.After(s.Now) {
+		return Action{}, fmt.Sprintf("%s, %d times; asked again in %s", s.Memory.failing(), s.Memory.Failures,
+			retry.Sub(s.Now).Round(time.Second)), retry
 	}
 	if a, ok := s.prefix(); ok {
 		return a, "pods need addresses behind an IPv6 prefix of the interface", time.Time{}
@@ -140,6 +143,8 @@ func (s *survey) act() (a Action, reason string, again time.Time) {
 	s.Memory.Short = time.Time{}
 	return s.giveBack()
 }
+
+func (s *survey) retry() time.Time { return s.Memory.RetryAt(s.waiting > 0) }
 
 // prefix asks for the IPv6 prefix that an interface lacks.
 func (s *survey) prefix() (Action, bool) {

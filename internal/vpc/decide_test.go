@@ -215,7 +215,7 @@ func TestCooling(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	if want := "no free address yet: the next pod waits for one of 2 addresses that cool, for 30s at most; " +
-		"limit: t3.medium: 3 interfaces with 5 addresses each; mend: a larger instance type, another node, or ENABLE_PREFIX_DELEGATION=true"; err.Error() != want {
+		"next limit: t3.medium: 3 interfaces with 5 addresses each; mend: a larger instance type, another node, or ENABLE_PREFIX_DELEGATION=true"; err.Error() != want {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}
 	n.now = waiting.Until
@@ -312,7 +312,7 @@ func TestRefusals(t *testing.T) {
 		if calls(n) != before+1 {
 			t.Errorf("calls of a full subnet: %v", n.cloud.Calls[before:])
 		}
-		if text := n.last.Next.String(); !strings.Contains(text, "subnet subnet-1: subnet full, asked again in") || !strings.Contains(text, "a larger subnet") {
+		if text := n.last.Next.String(); !strings.Contains(text, "limit: subnet subnet-1 (10.0.0.0/28 in a) has few free addresses and gave none when it was asked for 1; mend: ") || !strings.Contains(text, "a larger subnet") {
 			t.Error(text)
 		}
 	})
@@ -333,7 +333,7 @@ func TestRefusals(t *testing.T) {
 		if len(n.leases.Waiting) != 0 || n.shape() != "2/10" {
 			t.Errorf("%d wait, %s\n%s", len(n.leases.Waiting), n.shape(), n.last)
 		}
-		if text := n.last.Next.String(); !strings.Contains(text, "fragmented, asked again in") || !strings.Contains(text, "create-subnet-cidr-reservation") {
+		if text := n.last.Next.String(); !strings.Contains(text, "subnet subnet-1 (10.0.0.0/24 in a) has 2") || !strings.Contains(text, " free addresses, and no block of 16; mend: ") || !strings.Contains(text, "create-subnet-cidr-reservation") {
 			t.Error(text)
 		}
 		for range 300 {
@@ -373,30 +373,98 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// A subnet that was full is asked again as soon as the cloud says that it has addresses, if pods wait.
+func TestRoomComes(t *testing.T) {
+	n := newNode(t, "t3.medium", DefaultTargets(), "10.0.0.0/28")
+	others := []netip.Addr{netip.MustParseAddr("10.0.0.13"), netip.MustParseAddr("10.0.0.14")}
+	n.decide()
+	n.cloud.Take(others...)
+	n.start(5)
+	n.settle()
+	n.start(2)
+	n.asked, n.free = n.now, map[string]int{"subnet-1": 3} // which is not so any more
+	n.cloud.Fail = func(a Action) Failure { return SubnetFull }
+	n.start(1)
+	n.decide()
+	n.decide()
+	if len(n.leases.Waiting) != 1 || len(n.supply.Memory.Refusals) != 1 {
+		t.Fatalf("%s", n.last)
+	}
+	before := len(n.cloud.Calls)
+	n.now = n.now.Add(10 * time.Second)
+	n.asked, n.free = n.now, map[string]int{"subnet-1": 0}
+	if n.decide(); len(n.cloud.Calls) != before {
+		t.Errorf("asked although there is nothing: %s", n.last)
+	}
+	const want = "limit: subnet subnet-1 (10.0.0.0/28 in a) has 0 free addresses"
+	if text := n.last.Next.String(); !strings.HasPrefix(text, want) {
+		t.Error(text)
+	}
+	n.cloud.Fail = nil
+	n.cloud.Give(others...)
+	n.now = n.now.Add(10 * time.Second)
+	n.asked, n.free = n.now, nil
+	n.decide()
+	n.decide()
+	if len(n.leases.Waiting) != 0 {
+		t.Errorf("there is room again, and it waits: %s\n%+v", n.last, n.supply.Memory)
+	}
+}
+
 func TestFailures(t *testing.T) {
 	calls := func(n *node) int { return len(n.cloud.Calls) }
-	for _, failure := range []Failure{Throttled, Denied, Away, Invalid, Gone} {
-		t.Run(string(failure), func(t *testing.T) {
-			n := newNode(t, "t3.medium", DefaultTargets())
-			n.cloud.Fail = func(Action) Failure { return failure }
-			n.start(1)
-			for range 600 {
-				n.decide()
-				n.now = n.now.Add(time.Second)
-			}
-			if c := calls(n); c < 10 || c > 20 {
-				t.Errorf("%d calls in ten minutes", c)
-			}
-			if text := n.last.Next.String(); !strings.Contains(text, "limit: the cloud's API: "+string(failure)) {
-				t.Error(text)
-			}
-			n.cloud.Fail = nil
-			n.settle()
-			if len(n.leases.Waiting) > 0 || n.shape() != "2/10" {
-				t.Errorf("%s\n%s", n.shape(), n.last)
-			}
-		})
+	for failure, waits := range map[Failure]time.Duration{Throttled: 15 * time.Second, Denied: 15 * time.Second, Credentials: 15 * time.Second,
+		Away: 5 * time.Second, Invalid: time.Minute, Gone: time.Minute} {
+		for pods, most := range map[int]time.Duration{0: time.Minute, 1: waits} {
+			t.Run(fmt.Sprintf("%s, %d pods", failure, pods), func(t *testing.T) {
+				n := newNode(t, "t3.medium", DefaultTargets())
+				n.cloud.Fail = func(Action) Failure { return failure }
+				n.start(pods)
+				for range 600 {
+					n.decide()
+					n.now = n.now.Add(time.Second)
+				}
+				least := int(10 * time.Minute / most)
+				if c := calls(n); c < least || c > least+10 {
+					t.Errorf("%d calls in ten minutes", c)
+				}
+				if text := n.last.Next.String(); !strings.Contains(text, "limit: the cloud's API: "+string(failure)) {
+					t.Error(text)
+				}
+				n.cloud.Fail = nil
+				back := n.now
+				for n.decide().Action.Verb == None {
+					n.now = n.now.Add(time.Second)
+				}
+				if late := n.now.Sub(back); late > most {
+					t.Errorf("asked again after %s", late)
+				}
+				n.settle()
+				if want := map[int]string{0: "1/5", 1: "2/10"}[pods]; len(n.leases.Waiting) > 0 || n.shape() != want {
+					t.Errorf("%s\n%s", n.shape(), n.last)
+				}
+			})
+		}
 	}
+	t.Run("the permission is named", func(t *testing.T) {
+		n := newNode(t, "t3.medium", DefaultTargets())
+		n.start(1)
+		n.supply.Memory = n.supply.Memory.After(Action{}, Outcome{Failure: Denied, Call: "CreateTags"}, n.now)
+		n.decide()
+		const want = "limit: the cloud's API: denied (CreateTags); mend: let the role of zonewise-cni do ec2:CreateTags, as the policy AmazonEKS_CNI_Policy does; "
+		if text := n.last.Next.String(); !strings.HasPrefix(text, want) {
+			t.Error(text)
+		}
+		n.decide()
+		if again := n.last.Next.String(); !strings.HasPrefix(again, want) || n.last.Next.Coming {
+			t.Errorf("%+v", n.last.Next)
+		}
+		before := n.supply.Why
+		n.now = n.now.Add(500 * time.Millisecond)
+		if n.decide(); n.supply.Why != before {
+			t.Errorf("what pods are told changes with the time: %q, then %q", before, n.supply.Why)
+		}
+	})
 	t.Run("no interface more", func(t *testing.T) {
 		n := newNode(t, "t3.medium", DefaultTargets())
 		n.cloud.Fail = func(a Action) Failure {
@@ -413,7 +481,7 @@ func TestFailures(t *testing.T) {
 		if c := calls(n); c > 5 {
 			t.Errorf("%d calls in ten minutes", c)
 		}
-		if text := n.last.Next.String(); !strings.Contains(text, "limit: instance: limit, asked again in") {
+		if text := n.last.Next.String(); !strings.Contains(text, "limit: the cloud attaches no interface more to the instance; mend: ") {
 			t.Error(text)
 		}
 	})

@@ -135,7 +135,17 @@ func (s *survey) allowed(subnet string, n int, ofPrefixes bool, own int) (count 
 		return n, ""
 	}
 	urgent := (s.urgent() + each - 1) / each
+	if s.hasRoom(subnet, r) {
+		return min(n, urgent), s.told("subnet "+subnet, r)
+	}
 	return min(n, urgent, r.Count/2), s.told("subnet "+subnet, r)
+}
+
+// hasRoom tells whether the cloud has said since the refusal that the subnet has addresses. Of blocks of 16
+// it says nothing.
+func (s *survey) hasRoom(subnet string, r Refusal) bool {
+	i := slices.IndexFunc(s.Subnets, func(x Subnet) bool { return x.ID == subnet })
+	return i >= 0 && r.Failure == SubnetFull && s.Subnets[i].Free > 0 && s.Subnets[i].Asked.After(r.Since)
 }
 
 func (s *survey) told(place string, r Refusal) string {

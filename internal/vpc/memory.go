@@ -20,9 +20,12 @@ const (
 	refusedMax = 30 * time.Minute
 	// remembered is for how long after that it is known how often it was refused.
 	remembered = 6 * time.Hour
-	// away is the same for the API as a whole.
-	away    = time.Second
-	awayMax = time.Minute
+	// away is the same for the API as a whole. Who waits is to start within seconds when it is back: then
+	// it is asked more often, and less so where asking is what it has too much of.
+	away            = time.Second
+	awayMax         = time.Minute
+	awayMaxUrgent   = 5 * time.Second
+	deniedMaxUrgent = 15 * time.Second
 	// echo is how long the cloud may go on to tell of what it has taken back.
 	echo = time.Minute
 )
@@ -36,7 +39,9 @@ type Memory struct {
 	Short    time.Time `json:"short,omitzero"`     // since when it has been smaller
 	Failures int       `json:"failures,omitempty"` // one after another, of the API as a whole
 	Failure  Failure   `json:"failure,omitempty"`  // the last one
-	Retry    time.Time `json:"retry,omitzero"`     // nothing is asked before
+	Call     string    `json:"call,omitempty"`     // of which call; empty: not known
+	Failed   time.Time `json:"failed,omitzero"`    // when
+	Retry    time.Time `json:"retry,omitzero"`     // nothing is asked before, unless pods wait: RetryAt
 	Refusals []Refusal `json:"refusals,omitempty"`
 	Leaving  []Leaving `json:"leaving,omitempty"`
 }
@@ -48,6 +53,7 @@ type Refusal struct {
 	Failure    Failure   `json:"failure"`
 	Count      int       `json:"count"` // so many were asked for
 	Times      int       `json:"times"` // one after another
+	Since      time.Time `json:"since,omitzero"`
 	Until      time.Time `json:"until"`
 }
 
@@ -64,6 +70,7 @@ type Leaving struct {
 // Outcome is how an Action went: what it gave, or why not.
 type Outcome struct {
 	Failure   Failure
+	Call      string // of the API, that failed; of what is denied, the permission that is lacking
 	Addresses []netip.Addr
 	Prefixes  []netip.Prefix
 }
@@ -73,7 +80,7 @@ func (m Memory) After(a Action, o Outcome, now time.Time) Memory {
 	m.Refusals, m.Leaving = slices.Clone(m.Refusals), slices.Clone(m.Leaving)
 	switch o.Failure {
 	case OK:
-		m.Failures, m.Failure, m.Retry = 0, OK, time.Time{}
+		m.Failures, m.Failure, m.Call, m.Failed, m.Retry = 0, OK, "", time.Time{}, time.Time{}
 		m.Refusals = slices.DeleteFunc(m.Refusals, func(r Refusal) bool { return r.covers(a) })
 		m.come(o)
 	case SubnetFull, Fragmented, Limit:
@@ -81,13 +88,31 @@ func (m Memory) After(a Action, o Outcome, now time.Time) Memory {
 		m.stay(a)
 	default:
 		m.Failures++
-		m.Failure = o.Failure
+		m.Failure, m.Call, m.Failed = o.Failure, o.Call, now
 		m.Retry = now.Add(doubled(away, m.Failures, awayMax))
 		if o.Failure != Away && o.Failure != Gone { // else it may have been done
 			m.stay(a)
 		}
 	}
 	return m
+}
+
+// RetryAt is when the API may be asked again after it failed.
+func (m Memory) RetryAt(waits bool) time.Time {
+	var most time.Duration
+	switch m.Failure {
+	case Away:
+		most = awayMaxUrgent
+	case Throttled, Credentials, Denied:
+		most = deniedMaxUrgent
+	}
+	if most == 0 || !waits || m.Failed.IsZero() {
+		return m.Retry
+	}
+	if soon := m.Failed.Add(most); soon.Before(m.Retry) {
+		return soon
+	}
+	return m.Retry
 }
 
 // place is where an Action finds what it asks for.
@@ -113,7 +138,7 @@ func (r Refusal) covers(a Action) bool {
 }
 
 func (m *Memory) refuse(a Action, f Failure, now time.Time) {
-	r := Refusal{Place: a.place(f), OfPrefixes: a.ofPrefixes(f), Failure: f, Count: a.Count, Times: 1, Until: now.Add(refused)}
+	r := Refusal{Place: a.place(f), OfPrefixes: a.ofPrefixes(f), Failure: f, Count: a.Count, Times: 1, Since: now, Until: now.Add(refused)}
 	i := slices.IndexFunc(m.Refusals, func(o Refusal) bool { return o.Place == r.Place && o.OfPrefixes == r.OfPrefixes })
 	if i < 0 {
 		m.Refusals = append(m.Refusals, r)

@@ -16,14 +16,15 @@ func (s *survey) next(d Decision) Next {
 	}
 	switch {
 	case s.coming > 0:
-		n.Waits = "an interface that is being attached"
+		n.Waits, n.Coming = "an interface that is being attached", true
 	case d.Action.Verb != None:
-		n.Waits = "the cloud: " + d.Action.String()
+		n.Waits, n.Coming = "the cloud: "+d.Action.String(), true
 	case n.Grows && s.shortage(0) > 0:
-		n.Waits = "the cloud: " + d.Reason
+		n.Waits = "the cloud, which is asked again and again"
 	case n.Grows:
-		n.Waits = "the cloud, which is asked when the pod is there"
+		n.Waits, n.Coming = "the cloud, which is asked when the pod is there", true
 	case s.cooling > 0:
+		n.Coming = true
 		n.Waits = fmt.Sprintf("one of %s, for %s at most", count(s.cooling, "address that cools", "addresses that cool"), s.Targets.Cooldown)
 	default:
 		n.Waits = "another pod to go"
@@ -65,18 +66,18 @@ func (s *survey) limit(n Next) (limit, mend string) {
 	if s.Targets.Family == IPv6 {
 		return fmt.Sprintf("max pods %d", s.Node.MaxPods), "raise kubelet's maxPods"
 	}
-	if s.Memory.Retry.After(s.Now) {
-		return "the cloud's API: " + string(s.Memory.Failure), s.Memory.Failure.mend()
+	if s.retry().After(s.Now) {
+		return s.Memory.failing(), s.Memory.mend()
 	}
 	for _, r := range s.Memory.Refusals {
 		if r.Until.After(s.Now) {
-			return s.told(map[bool]string{true: "subnet " + r.Place, false: r.Place}[r.Failure != Limit], r), r.Failure.mend()
+			return s.refused(r), r.Failure.mend()
 		}
 	}
 	all := s.free + s.coming + s.cooling + n.Room // that pods to come could have
 	for _, x := range s.Subnets {
 		if x.Free >= 0 && x.Free < n.Room && s.free+s.coming+x.Free < s.Node.MaxPods-pods {
-			return fmt.Sprintf("subnet %s has %s", x.ID, count(x.Free, "free address", "free addresses")), SubnetFull.mend()
+			return s.subnet(x.ID), SubnetFull.mend()
 		}
 	}
 	if left := s.Node.MaxPods - pods; s.Node.MaxPods > 0 && left <= all {
@@ -97,6 +98,51 @@ func (s *survey) limit(n Next) (limit, mend string) {
 	return limit, mend
 }
 
+// failing says how the API failed last.
+func (m Memory) failing() string {
+	text := "the cloud's API: " + string(m.Failure)
+	if m.Call != "" {
+		text += " (" + m.Call + ")"
+	}
+	return text
+}
+
+func (m Memory) mend() string {
+	if m.Failure == Denied && m.Call != "" {
+		return "let the role of zonewise-cni do ec2:" + m.Call + ", as the policy AmazonEKS_CNI_Policy does"
+	}
+	return m.Failure.mend()
+}
+
+// refused says which place has nothing to give. When it is asked again is told elsewhere: what is told to
+// pods must not change each second.
+func (s *survey) refused(r Refusal) string {
+	switch {
+	case r.Failure == Fragmented:
+		return s.subnet(r.Place) + ", and no block of 16"
+	case r.Failure == SubnetFull && s.hasRoom(r.Place, r):
+		return s.subnet(r.Place)
+	case r.Failure == SubnetFull:
+		return s.subnet(r.Place) + " and gave none when it was asked for " + fmt.Sprint(r.Count)
+	case r.Place == nowhere:
+		return "the cloud attaches no interface more to the instance"
+	}
+	return "the cloud gives no address more to interface " + r.Place
+}
+
+// subnet names a subnet so that people find it.
+func (s *survey) subnet(id string) string {
+	text := "subnet " + id
+	i := slices.IndexFunc(s.Subnets, func(x Subnet) bool { return x.ID == id })
+	if i >= 0 && s.Node.Zone != "" {
+		text += fmt.Sprintf(" (%s in %s)", s.Subnets[i].CIDR, s.Node.Zone)
+	}
+	if i < 0 || s.Subnets[i].Free < 0 {
+		return text + " has few free addresses"
+	}
+	return text + " has " + count(s.Subnets[i].Free, "free address", "free addresses")
+}
+
 // mend is what to do about a failure.
 func (f Failure) mend() string {
 	switch f {
@@ -104,8 +150,10 @@ func (f Failure) mend() string {
 		return "a larger subnet, a second CIDR by custom networking, or fewer addresses kept warm (WARM_IP_TARGET)"
 	case Fragmented:
 		return "reserve room for prefixes: aws ec2 create-subnet-cidr-reservation --reservation-type prefix"
+	case Credentials:
+		return "give zonewise-cni credentials that hold: by the node's role, a role of its service account, or the Secret cni.credentialsSecret"
 	case Denied:
-		return "let the node's role do ec2:AssignPrivateIpAddresses and the others of AmazonEKS_CNI_Policy"
+		return "let the role of zonewise-cni do what the policy AmazonEKS_CNI_Policy does"
 	case Limit:
 		return "ask for a higher quota, or give back interfaces that nobody uses"
 	case Throttled:
@@ -116,12 +164,15 @@ func (f Failure) mend() string {
 	return "see the log of zonewise-cni on this node"
 }
 
-// String is the limit and the mend.
+// String is the limit and the mend: first of all where somebody has to do something.
 func (n Next) String() string {
-	if n.Waits == "" {
+	switch {
+	case n.Waits == "":
 		return fmt.Sprintf("next limit: %s; mend: %s", n.Limit, n.Mend)
+	case n.Coming:
+		return fmt.Sprintf("the next pod waits for %s; next limit: %s; mend: %s", n.Waits, n.Limit, n.Mend)
 	}
-	return fmt.Sprintf("the next pod waits for %s; limit: %s; mend: %s", n.Waits, n.Limit, n.Mend)
+	return fmt.Sprintf("limit: %s; mend: %s; the next pod waits for %s", n.Limit, n.Mend, n.Waits)
 }
 
 // String is the Action as a sentence without its verb's subject.

@@ -28,6 +28,8 @@ type node struct {
 	exhausted int  // so often was a pod told that there will be nothing
 	blind     bool // the cloud does not say how full its subnets are
 	last      Decision
+	asked     time.Time      // when the cloud said how full its subnets are
+	free      map[string]int // what it said then; nil: what is so
 }
 
 func newNode(t tester, instanceType string, targets Targets, subnets ...string) *node {
@@ -49,7 +51,11 @@ func (n *node) input() Input {
 	in := n.in
 	n.cloud.At(n.now)
 	in.Now, in.Interfaces, in.Subnets, in.Leases, in.Memory = n.now, n.cloud.Interfaces(), n.cloud.Subnets(), n.leases, n.supply.Memory
-	for i := range in.Subnets {
+	for i, s := range in.Subnets {
+		in.Subnets[i].Asked = n.asked
+		if old, ok := n.free[s.ID]; ok {
+			in.Subnets[i].Free = old
+		}
 		if n.blind {
 			in.Subnets[i].Free = -1
 		}

@@ -90,12 +90,16 @@ type Daemon struct {
 	look      time.Time      // when it is to be asked again
 	applied   time.Time      // when the node's network was looked after
 	swept     time.Time      // when interfaces were looked for that somebody left
-	tidied    time.Time
+	tidyNext  time.Time
 	busy      int // interfaces that the cloud does not let go yet
 	installed bool
 
 	status status
 }
+
+// retryMax is the longest pause after a pass that came to no decision, as while nobody says which instance this is. It
+// costs the cloud nothing, and pods may wait for it.
+const retryMax = 5 * time.Second
 
 // New returns a daemon that has not begun.
 func New(c Config) (*Daemon, error) {
@@ -104,7 +108,7 @@ func New(c Config) (*Daemon, error) {
 	}
 	d := &Daemon{config: c, metrics: newMetrics()}
 	d.status.failed("starting")
-	d.loop = loop.New(d.pass, loop.Options{RetryMin: 100 * time.Millisecond, RetryMax: 30 * time.Second, Failed: d.failed})
+	d.loop = loop.New(d.pass, loop.Options{RetryMin: 100 * time.Millisecond, RetryMax: retryMax, Failed: d.failed})
 	d.timer = time.AfterFunc(time.Hour, d.loop.Wake)
 	d.node = newNodeWatch(c.Client, c.Node, d.loop.Wake)
 	d.events = newAnnouncer(c.Client, c.Node, c.Log)

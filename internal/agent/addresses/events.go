@@ -38,7 +38,7 @@ type announcer struct {
 
 	mu   sync.Mutex
 	due  map[vpc.Owner]vpc.Next
-	told map[vpc.Owner]string // the limit that was told
+	told map[vpc.Owner]string // the kind that was told
 }
 
 func newAnnouncer(client kubernetes.Interface, node string, log *slog.Logger) *announcer {
@@ -60,7 +60,7 @@ func (a *announcer) waiting(tickets []vpc.Ticket, next vpc.Next) {
 			continue
 		}
 		waits[t.Owner] = true
-		if a.told[t.Owner] != next.Mend {
+		if a.told[t.Owner] != kind(next) {
 			a.due[t.Owner] = next
 		}
 	}
@@ -98,7 +98,7 @@ func (a *announcer) pass(ctx context.Context) error {
 		}
 		a.mu.Lock()
 		delete(a.due, owner)
-		a.told[owner] = next.Mend
+		a.told[owner] = kind(next)
 		a.mu.Unlock()
 	}
 	return failed
@@ -124,7 +124,7 @@ func (a *announcer) make(ctx context.Context, owner vpc.Owner, next vpc.Next) er
 
 func event(pod *corev1.Pod, node string, next vpc.Next, now time.Time) *corev1.Event {
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%s\x00%s", pod.UID, next.Mend)
+	fmt.Fprintf(h, "%s\x00%s", pod.UID, kind(next))
 	name := pod.Name
 	if len(name) > 200 { // of 253 that a name may have
 		name = name[:200]
@@ -140,10 +140,18 @@ func event(pod *corev1.Pod, node string, next vpc.Next, now time.Time) *corev1.E
 	}
 }
 
-func message(n vpc.Next) string {
-	text := "Waits for an address"
-	if n.Waits != "" {
-		text = "Waits for " + n.Waits
+// kind is the same for what need not be told to a pod twice.
+func kind(n vpc.Next) string {
+	if n.Coming {
+		return "coming"
 	}
-	return fmt.Sprintf("%s. Limit: %s. Mend: %s.", text, n.Limit, n.Mend)
+	return n.Mend
+}
+
+// message says first which limit it is, and then what to do.
+func message(n vpc.Next) string {
+	if n.Coming {
+		return fmt.Sprintf("No free address yet: waits for %s.", n.Waits)
+	}
+	return fmt.Sprintf("No free address: %s. Mend: %s. The pod starts by itself then.", n.Limit, n.Mend)
 }

@@ -53,6 +53,7 @@ func (d *Daemon) ask(ctx context.Context) error {
 
 // askSubnets finds where interfaces may be made: in the node's subnet, and in those of its zone that are tagged for it.
 func (d *Daemon) askSubnets(ctx context.Context, interfaces []vpc.Interface) error {
+	now := time.Now()
 	all, err := d.cloud.SubnetsHere(ctx)
 	if err != nil {
 		return err
@@ -66,11 +67,11 @@ func (d *Daemon) askSubnets(ctx context.Context, interfaces []vpc.Interface) err
 	var out []vpc.Subnet
 	for _, s := range all {
 		if d.mayUse(s, s.ID == home) {
-			out = append(out, vpc.Subnet{ID: s.ID, CIDR: s.CIDR, Free: s.Free})
+			out = append(out, vpc.Subnet{ID: s.ID, CIDR: s.CIDR, Free: s.Free, Asked: now})
 		}
 	}
 	d.subnets = out
-	d.stock.note(out, time.Now())
+	d.stock.note(out, now)
 	if len(out) == 0 {
 		return fmt.Errorf("none for pods: the node's own has the tag %s=0, and no other in zone %s has %s=1", tagSubnet, d.cloud.Self().Zone, tagSubnet)
 	}
@@ -118,6 +119,7 @@ func (d *Daemon) askConfig(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	now := time.Now()
 	found, err := d.cloud.Subnets(ctx, subnet)
 	switch {
 	case err != nil:
@@ -129,8 +131,8 @@ func (d *Daemon) askConfig(ctx context.Context) error {
 		return fmt.Errorf("%s: subnet %s is in zone %s, and the node in %s; give each zone its own, by ENI_CONFIG_LABEL_DEF=topology.kubernetes.io/zone",
 			name, subnet, found[0].Zone, d.cloud.Self().Zone)
 	}
-	d.subnets = []vpc.Subnet{{ID: subnet, CIDR: found[0].CIDR, Free: found[0].Free, SecurityGroups: groups}}
-	d.stock.note(d.subnets, time.Now())
+	d.subnets = []vpc.Subnet{{ID: subnet, CIDR: found[0].CIDR, Free: found[0].Free, Asked: now, SecurityGroups: groups}}
+	d.stock.note(d.subnets, now)
 	return nil
 }
 

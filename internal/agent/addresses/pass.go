@@ -28,6 +28,8 @@ const (
 	applyEvery = 30 * time.Second
 	// tidyEvery is for interfaces that are being detached, and sweepEvery for those that a process left that was ended.
 	tidyEvery, sweepEvery = 3 * time.Second, time.Hour
+	// tidyFailed is the same where the cloud refuses it.
+	tidyFailed = time.Minute
 	// appearEvery is for interfaces that are being attached; appearLong is how long that takes at most.
 	appearEvery, appearLong = 200 * time.Millisecond, 30 * time.Second
 )
@@ -36,7 +38,7 @@ const (
 func (d *Daemon) pass(ctx context.Context) error {
 	defer d.status.begin(time.Now())()
 	if err := d.open(ctx); err != nil {
-		return err
+		return errors.Join(err, d.tellClosed(err))
 	}
 	for ctx.Err() == nil {
 		d.observe(ctx)
@@ -68,7 +70,7 @@ func (d *Daemon) observe(ctx context.Context) {
 	}
 	switch {
 	case err != nil:
-		d.memory = d.memory.After(vpc.Action{}, vpc.Outcome{Failure: ec2.Classify(err)}, now)
+		d.memory = d.memory.After(vpc.Action{}, vpc.Outcome{Failure: ec2.Classify(err), Call: ec2.CallOf(err)}, now)
 		d.look = d.memory.Retry
 		d.wrong("cloud", err)
 	default:
@@ -313,13 +315,14 @@ func (d *Daemon) tidy(ctx context.Context) {
 	if now.Sub(d.swept) >= sweepEvery {
 		d.cloud.Sweep()
 		d.swept = now
-	} else if now.Sub(d.tidied) < tidyEvery {
+	} else if now.Before(d.tidyNext) {
 		return
 	}
-	d.tidied = now
+	d.tidyNext = now.Add(tidyEvery)
 	busy, err := d.cloud.Tidy(ctx)
 	if err != nil && ctx.Err() == nil {
 		d.wrong("interfaces that are to go", err)
+		d.tidyNext = now.Add(tidyFailed) // nobody waits for it
 	}
 	d.busy = busy
 }
@@ -327,8 +330,12 @@ func (d *Daemon) tidy(ctx context.Context) {
 // schedule says when to look again, if nothing wakes us.
 func (d *Daemon) schedule(decision vpc.Decision) {
 	now := time.Now()
-	if decision.Next.Waiting > 0 && d.unseen == nil {
+	switch {
+	case decision.Next.Waiting == 0:
+	case d.unseen == nil:
 		d.look = earlier(d.look, d.looked.Add(lookUrgent))
+	default:
+		d.look = earlier(d.look, d.memory.RetryAt(true))
 	}
 	due := earlier(now.Add(applyEvery), d.look)
 	if decision.Next.Waiting > 0 {

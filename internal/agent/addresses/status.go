@@ -1,6 +1,7 @@
 package addresses
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/zonewise/zonewise/internal/agent/view"
 	"github.com/zonewise/zonewise/internal/version"
 	"github.com/zonewise/zonewise/internal/vpc"
+	"github.com/zonewise/zonewise/internal/vpc/files"
 )
 
 // status is what people see.
@@ -81,6 +83,29 @@ func (d *Daemon) tell(in vpc.Input, decision vpc.Decision) {
 	d.status.set(v)
 	d.metrics.decided(v)
 	d.events.waiting(in.Leases.Waiting, decision.Next)
+}
+
+// tellClosed tells pods that wait why they do, while nobody says which instance this is. What an earlier daemon has
+// written holds: the plugin goes on giving what is free.
+func (d *Daemon) tellClosed(why error) (err error) {
+	dir, err := files.Open(d.config.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	supply, err := dir.ReadPool()
+	if err != nil {
+		return nil // there is none to be told of: the plugin says so itself
+	}
+	leases, err := d.leases(dir)
+	if err != nil {
+		return err
+	}
+	next := vpc.Next{Waiting: len(leases.Waiting), Waits: "the instance's metadata", Grows: supply.Grows,
+		Limit: why.Error(), Mend: "see whether the node reaches its metadata service, and the log of zonewise-cni on this node"}
+	d.events.waiting(leases.Waiting, next)
+	supply.Why = next.String()
+	return dir.WritePool(supply)
 }
 
 // The states of an interface that is not simply there.

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -61,5 +62,30 @@ func ofSubnet(s view.AddressSubnet, now time.Time, add func(string, Finding)) {
 	case s.Free > 0 && !s.Empty.IsZero() && s.Empty.Sub(now) < soon:
 		add("", Finding{Kind: "Subnet", Name: s.ID, What: fmt.Sprintf("%d of the addresses of %s are free, %.1f fewer each hour: none in %s.",
 			s.Free, s.CIDR, s.PerHour, span(s.Empty.Sub(now))), Mend: mend})
+	case few(s):
+		add("", Finding{Kind: "Subnet", Name: s.ID, What: fmt.Sprintf("Only %s free.", ofAll(s)), Mend: mend})
 	}
+}
+
+// fewParts is how small a part of a subnet is few: one of so many.
+const fewParts = 10
+
+// few tells whether a subnet is nearly full, however slowly it got there.
+func few(s view.AddressSubnet) bool { return s.Free >= 0 && s.Free*fewParts < subnetSize(s) }
+
+// subnetSize is how many addresses of a subnet can be had: the cloud keeps five.
+func subnetSize(s view.AddressSubnet) int {
+	p, err := netip.ParsePrefix(s.CIDR)
+	if err != nil || !p.Addr().Is4() {
+		return 0
+	}
+	return 1<<(32-p.Bits()) - 5
+}
+
+func ofAll(s view.AddressSubnet) string {
+	are := "are"
+	if s.Free == 1 {
+		are = "is"
+	}
+	return fmt.Sprintf("%d of the %d addresses of %s %s", s.Free, subnetSize(s), s.CIDR, are)
 }

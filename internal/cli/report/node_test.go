@@ -58,6 +58,34 @@ func TestNodesTable(t *testing.T) {
 	golden.Check(t, "nodes.txt", b.String())
 }
 
+// Few addresses are told of a subnet before there are none.
+func TestFewAddressesLeft(t *testing.T) {
+	for _, c := range []struct {
+		cidr string
+		free int
+		want string
+	}{
+		{"192.168.1.0/27", 2, "Only 2 of the 27 addresses of 192.168.1.0/27 are free."},
+		{"192.168.1.0/27", 1, "Only 1 of the 27 addresses of 192.168.1.0/27 is free."},
+		{"192.168.1.0/27", 3, ""},
+		{"192.168.1.0/24", 25, "Only 25 of the 251 addresses of 192.168.1.0/24 are free."},
+		{"192.168.1.0/24", 26, ""},
+		{"192.168.1.0/24", -1, ""},
+		{"", 1, ""},
+	} {
+		v := view.Addresses{Name: "n1", Subnets: []view.AddressSubnet{{ID: "subnet-1", CIDR: c.cidr, Free: c.free}}}
+		got := ""
+		for _, f := range MakeCheck(Answers{Now: midday, Addresses: []view.Addresses{v}}).Findings {
+			if f.Kind == "Subnet" {
+				got += f.What
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s with %d free: %q, want %q", c.cidr, c.free, got, c.want)
+		}
+	}
+}
+
 // What nodes say of their addresses is found by a check; of a subnet that they share it is one finding.
 func TestCheckOfAddresses(t *testing.T) {
 	a := Answers{Now: midday, NoAddresses: map[string]string{"n9": "connection refused"}}

@@ -5,17 +5,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"github.com/zonewise/zonewise/internal/vpc"
 )
 
 // patience is how long one call may take, with the SDK's own retries. Somebody may be waiting for an address: what
 // takes longer is tried again by the caller, who can say so.
 const patience = 30 * time.Second
+
+// reach is how long it may take to get a connection. EC2 is milliseconds away, or its packets go nowhere: then the next
+// try is to find out soon that they arrive again.
+const reach = 3 * time.Second
 
 // attempts is how often the SDK tries one call. It slows down by itself where EC2 throttles.
 const attempts = 3
@@ -70,6 +78,7 @@ func (o Options) open(ctx context.Context) (door, error) {
 	}
 	o.attempts = cmp.Or(o.attempts, attempts)
 	with := []func(*config.LoadOptions) error{
+		config.WithHTTPClient(http.NewBuildableClient().WithDialerOptions(func(d *net.Dialer) { d.Timeout = reach })),
 		config.WithRetryer(func() aws.Retryer {
 			return retry.NewAdaptiveMode(func(a *retry.AdaptiveModeOptions) {
 				a.StandardOptions = append(a.StandardOptions, func(s *retry.StandardOptions) { s.MaxAttempts = o.attempts })
@@ -115,13 +124,16 @@ func call[In, Out any](ctx context.Context, d *door, action string, do operation
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if _, err := d.settings.Credentials.Retrieve(ctx); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", action, errCredentials, err)
+		return nil, &failed{action, fmt.Errorf("%w: %w", errCredentials, err)}
 	}
 	begin := d.options.Now()
 	out, err := do(ctx, in)
 	d.options.Called(action, d.options.Now().Sub(begin), err)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", action, short(err))
+		if cache, ok := d.settings.Credentials.(*aws.CredentialsCache); ok && Classify(err) == vpc.Credentials {
+			cache.Invalidate() // they may have been changed long before they expire
+		}
+		return nil, &failed{action, short(err)}
 	}
 	return out, nil
 }

@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/zonewise/zonewise/internal/vpc"
@@ -89,7 +91,7 @@ func TestActions(t *testing.T) {
 	expect(t, "DescribeNetworkInterfaces DescribeSubnets", f.called())
 
 	out, err := c.Do(t.Context(), vpc.Action{Verb: vpc.AssignAddresses, Interface: "eni-0", Count: 2})
-	expect(t, "{ [192.168.1.12 192.168.1.13] []} <nil>", fmt.Sprint(out, err))
+	expect(t, "{  [192.168.1.12 192.168.1.13] []} <nil>", fmt.Sprint(out, err))
 	expect(t, "AssignPrivateIpAddresses", f.called())
 	do(t, c, vpc.Action{Verb: vpc.CreateInterface, Subnet: "subnet-1", Index: 1, Count: 1, OfPrefixes: true})
 	expect(t, "CreateNetworkInterface AttachNetworkInterface ModifyNetworkInterfaceAttribute", f.called())
@@ -265,7 +267,7 @@ func TestKindsOfFailure(t *testing.T) {
 		{refuse(400, "PrivateIpAddressLimitExceeded", "Number of private addresses will exceed limit."), vpc.Limit, "will exceed limit"},
 		{refuse(400, "InsufficientFreeAddressesInSubnet", "x"), vpc.SubnetFull, "x"},
 		{refuse(400, "InsufficientCidrBlocks", "x"), vpc.Fragmented, "x"},
-		{refuse(401, "AuthFailure", "AWS was not able to validate the provided access credentials"), vpc.Denied, "credentials"},
+		{refuse(401, "AuthFailure", "AWS was not able to validate the provided access credentials"), vpc.Credentials, "credentials"},
 		{refuse(403, "UnauthorizedOperation", "You are not authorized. Encoded authorization failure message: abc"), vpc.Denied, "UnauthorizedOperation: You are not authorized."},
 		{refuse(400, "InvalidNetworkInterfaceID.NotFound", "x"), vpc.Gone, "x"},
 		{refuse(500, "InternalError", "x"), vpc.Away, "x"},
@@ -285,6 +287,58 @@ func TestKindsOfFailure(t *testing.T) {
 	}
 	if Classify(nil) != vpc.OK {
 		t.Error("nothing is wrong with nothing")
+	}
+}
+
+// Who has to be allowed what, or what does not answer, is known by the call's name.
+func TestCallThatFails(t *testing.T) {
+	f := newFake(t)
+	c := f.open(t)
+	observe(t, c)
+	making := vpc.Action{Verb: vpc.CreateInterface, Subnet: "subnet-1", Index: 1, Count: 1}
+	for _, step := range []struct {
+		call   string
+		answer http.HandlerFunc
+		want   string
+	}{
+		{"CreateNetworkInterface", refuse(503, "Unavailable", "x"), "CreateNetworkInterface"},
+		{"CreateNetworkInterface", refuse(403, "UnauthorizedOperation", "You are not authorized to perform this operation."), "CreateNetworkInterface"},
+		{"CreateNetworkInterface", refuse(403, "UnauthorizedOperation", "User: x is not authorized to perform: ec2:CreateTags on resource: y"), "CreateTags"},
+		{"AttachNetworkInterface", refuse(403, "UnauthorizedOperation", "User: x is not authorized to perform: ec2:AttachNetworkInterface because"), "AttachNetworkInterface"},
+		{"ModifyNetworkInterfaceAttribute", refuse(503, "RequestLimitExceeded", "x"), "ModifyNetworkInterfaceAttribute"},
+	} {
+		f.answer[step.call] = step.answer
+		out, err := c.Do(t.Context(), making)
+		if err == nil || out.Call != step.want {
+			t.Errorf("%s: call %q, %v", step.call, out.Call, err)
+		}
+	}
+	if out, err := c.Do(t.Context(), vpc.Action{Verb: vpc.AssignAddresses, Interface: "eni-0", Count: 1}); err != nil || out.Call != "" {
+		t.Errorf("what went well: %+v, %v", out, err)
+	}
+}
+
+// Keys that are not accepted are not kept until they expire: others may have come in their place.
+func TestRefusedCredentialsAreAskedForAnew(t *testing.T) {
+	f := newFake(t)
+	c := f.open(t)
+	asked := 0
+	c.settings.Credentials = aws.NewCredentialsCache(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		asked++
+		return aws.Credentials{AccessKeyID: "a", SecretAccessKey: "b", CanExpire: true, Expires: time.Now().Add(time.Hour)}, nil
+	}))
+	c.connect("ap-northeast-2")
+	observe(t, c)
+	observe(t, c)
+	if asked != 1 {
+		t.Errorf("asked %d times for keys that hold", asked)
+	}
+	f.answer["DescribeNetworkInterfaces"] = refuse(401, "AuthFailure", "x")
+	if _, err := c.Observe(t.Context()); Classify(err) != vpc.Credentials {
+		t.Error(err)
+	}
+	if observe(t, c); asked != 2 {
+		t.Errorf("asked %d times", asked)
 	}
 }
 
@@ -323,7 +377,7 @@ func TestNoCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = c.Do(t.Context(), vpc.Action{Verb: vpc.AssignAddresses, Interface: "eni-0", Count: 1})
-	if Classify(err) != vpc.Denied || !strings.Contains(err.Error(), "give the node a role") {
+	if Classify(err) != vpc.Credentials || !strings.Contains(err.Error(), "give the node a role") {
 		t.Error(err)
 	}
 	if f.called() != "" {

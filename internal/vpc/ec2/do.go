@@ -22,7 +22,7 @@ const description = "zonewise "
 // Do carries an action out, and tells what it gave. Whether one that failed was done in part, or wholly, Observe tells.
 func (c *Cloud) Do(ctx context.Context, a vpc.Action) (vpc.Outcome, error) {
 	got, err := c.do(ctx, a)
-	out := vpc.Outcome{Failure: Classify(err)}
+	out := vpc.Outcome{Failure: Classify(err), Call: CallOf(err)}
 	for _, p := range got {
 		if p.IsSingleIP() {
 			out.Addresses = append(out.Addresses, p.Addr())

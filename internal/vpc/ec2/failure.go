@@ -23,11 +23,13 @@ var failures = map[string]vpc.Failure{
 
 	"InsufficientFreeAddressesInSubnet": vpc.SubnetFull, "InsufficientCidrBlocks": vpc.Fragmented,
 
-	"AuthFailure": vpc.Denied, "UnauthorizedOperation": vpc.Denied, "SignatureDoesNotMatch": vpc.Denied,
-	"InvalidClientTokenId": vpc.Denied, "UnrecognizedClientException": vpc.Denied, "ExpiredToken": vpc.Denied,
-	"ExpiredTokenException": vpc.Denied, "RequestExpired": vpc.Denied, "Blocked": vpc.Denied, "OptInRequired": vpc.Denied,
-	"PendingVerification": vpc.Denied, "MissingAuthenticationToken": vpc.Denied, "AccessDenied": vpc.Denied,
-	"AccessDeniedException": vpc.Denied, "IncompleteSignature": vpc.Denied, "InvalidAccessKeyId": vpc.Denied,
+	"AuthFailure": vpc.Credentials, "SignatureDoesNotMatch": vpc.Credentials, "InvalidClientTokenId": vpc.Credentials,
+	"UnrecognizedClientException": vpc.Credentials, "ExpiredToken": vpc.Credentials, "ExpiredTokenException": vpc.Credentials,
+	"RequestExpired": vpc.Credentials, "MissingAuthenticationToken": vpc.Credentials, "IncompleteSignature": vpc.Credentials,
+	"InvalidAccessKeyId": vpc.Credentials,
+
+	"UnauthorizedOperation": vpc.Denied, "Blocked": vpc.Denied, "OptInRequired": vpc.Denied, "PendingVerification": vpc.Denied,
+	"AccessDenied": vpc.Denied, "AccessDeniedException": vpc.Denied,
 
 	"InvalidNetworkInterfaceID.NotFound": vpc.Gone, "InvalidAttachmentID.NotFound": vpc.Gone,
 	"InvalidInstanceID.NotFound": vpc.Gone, "InvalidSubnetID.NotFound": vpc.Gone, "InvalidGroup.NotFound": vpc.Gone,
@@ -44,7 +46,7 @@ func Classify(err error) vpc.Failure {
 	case err == nil:
 		return vpc.OK
 	case errors.Is(err, errCredentials):
-		return vpc.Denied
+		return vpc.Credentials
 	case errors.As(err, &api) && failures[api.ErrorCode()] != vpc.OK:
 		return failures[api.ErrorCode()]
 	case errors.As(err, &response):
@@ -57,7 +59,9 @@ func ofStatus(status int) vpc.Failure {
 	switch status {
 	case http.StatusNotFound:
 		return vpc.Gone
-	case http.StatusForbidden, http.StatusUnauthorized:
+	case http.StatusUnauthorized:
+		return vpc.Credentials
+	case http.StatusForbidden:
 		return vpc.Denied
 	case http.StatusTooManyRequests:
 		return vpc.Throttled
@@ -65,6 +69,32 @@ func ofStatus(status int) vpc.Failure {
 		return vpc.Invalid
 	}
 	return vpc.Away
+}
+
+// failed is a call of EC2 that was not answered as hoped.
+type failed struct {
+	call string
+	err  error
+}
+
+func (f *failed) Error() string { return f.call + ": " + f.err.Error() }
+func (f *failed) Unwrap() error { return f.err }
+
+// CallOf names the call of EC2 that failed. Where a permission is lacking it is the one that it is of: who makes an
+// interface with tags needs that of making tags, too.
+func CallOf(err error) string {
+	f, ok := errors.AsType[*failed](err)
+	if !ok {
+		return ""
+	}
+	if api, ok := errors.AsType[smithy.APIError](err); ok && Classify(err) == vpc.Denied {
+		if _, rest, says := strings.Cut(api.ErrorMessage(), "not authorized to perform: ec2:"); says {
+			if name, _, _ := strings.Cut(rest, " "); name != "" {
+				return name
+			}
+		}
+	}
+	return f.call
 }
 
 // inUse tells whether EC2 does not delete an interface because it is still attached. It has a code for that, and a
