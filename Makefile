@@ -36,7 +36,7 @@ setup: ## install the few Debian packages that are needed
 
 .PHONY: build
 build: setup $(TOOLS) ## build all programs and images into bin/
-	go build -ldflags '$(STAMP)' -o bin/ ./cmd/zonewise ./lab/cmd/zonewise-lab ./lab/cmd/pause ./lab/cmd/echo ./lab/cmd/load
+	go build -ldflags '$(STAMP)' -o bin/ ./cmd/zonewise ./cmd/zonewise-cni ./lab/cmd/zonewise-lab ./lab/cmd/pause ./lab/cmd/echo ./lab/cmd/load
 	ln -sf zonewise-lab bin/kubectl
 	ln -sf zonewise bin/kubectl-zonewise
 	bin/zonewise-lab internal images --bin bin --out bin/images

@@ -1,5 +1,4 @@
-// Command zonewise is the product: agent, controller and command line. The container runtime
-// calls the same executable as the CNI plugin zonewise-cni.
+// Command zonewise is the product: agent, controller and command line.
 package main
 
 import (
@@ -8,11 +7,4 @@ import (
 	"github.com/zonewise/zonewise/internal/cli"
 )
 
-func main() { os.Exit(run()) }
-
-func run() int {
-	if answer := plugin(); answer != nil {
-		return answer()
-	}
-	return cli.Main(os.Args)
-}
+func main() { os.Exit(cli.Main(os.Args)) }

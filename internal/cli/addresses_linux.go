@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 
@@ -132,7 +133,11 @@ func (o addressesFlags) plugin(settings daemon.Settings) (func() error, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plugin: %w", err)
 	}
-	return daemon.Plugin{Executable: program, BinDir: o.binDir, ConfDir: o.confDir, MTU: settings.MTU}.Install, nil
+	plugin := filepath.Join(filepath.Dir(program), daemon.PluginName)
+	if _, err := os.Stat(plugin); err != nil {
+		return nil, fmt.Errorf("plugin: %w; it comes with %s, into the same folder", err, filepath.Base(program))
+	}
+	return daemon.Plugin{Executable: plugin, BinDir: o.binDir, ConfDir: o.confDir, MTU: settings.MTU}.Install, nil
 }
 
 // clean is what is done before another plugin takes over.

@@ -156,7 +156,7 @@ func fillDisk(root, template, cni string) error {
 	if cni != topology.CNIStatic {
 		return nil
 	}
-	return os.Symlink("/lab/bin/zonewise", link)
+	return os.Symlink("/lab/bin/zonewise-cni", link)
 }
 
 func (l *Lab) setMachine(alias string, m *machine.Machine) {

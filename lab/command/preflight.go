@@ -51,7 +51,7 @@ type host struct {
 }
 
 // Programs that a lab runs, beside its own.
-var programs = []string{"zonewise", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "coredns"}
+var programs = []string{"zonewise", "zonewise-cni", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "coredns"}
 
 const (
 	// Free disk for logs, etcd, unpacked images and what pods write.

@@ -42,7 +42,8 @@ func Product(version string) string { return "ghcr.io/zonewise/zonewise:" + vers
 const systemPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 func recipes(o Options) []recipe {
-	program := func(from, to string) source { return binary{from: filepath.Join(o.BinDir, from), to: to} }
+	program := func(from, to string) source { return binaries{{from: filepath.Join(o.BinDir, from), to: to}} }
+	ours := func(name string) binary { return binary{from: filepath.Join(o.BinDir, name), to: name} }
 	return []recipe{
 		{
 			name: "pause", refs: []string{Pause}, source: program("pause", "pause"),
@@ -58,7 +59,7 @@ func recipes(o Options) []recipe {
 			config: v1.Config{Entrypoint: []string{"/coredns"}, User: "65532:65532", ExposedPorts: ports("53/tcp", "53/udp")},
 			more:   accounts,
 		}, {
-			name: "zonewise", refs: []string{Product(o.Version)}, source: program("zonewise", "zonewise"),
+			name: "zonewise", refs: []string{Product(o.Version)}, source: binaries{ours("zonewise"), ours("zonewise-cni")},
 			config: v1.Config{Entrypoint: []string{"/zonewise"}, User: "65532:65532"},
 			more:   accounts,
 		}, {
@@ -105,22 +106,32 @@ func (r recipe) key(inputs string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// binary is one program of ours at the root of an image.
+// binaries are programs of ours at the root of an image.
+type binaries []binary
+
 type binary struct{ from, to string }
 
-func (b binary) inputs(context.Context) (string, error) {
-	body, err := os.ReadFile(b.from)
-	if err != nil {
-		return "", err
+func (b binaries) inputs(context.Context) (string, error) {
+	all := sha256.New()
+	for _, one := range b {
+		body, err := os.ReadFile(one.from)
+		if err != nil {
+			return "", err
+		}
+		sum := sha256.Sum256(body)
+		all.Write(sum[:])
 	}
-	sum := sha256.Sum256(body)
-	return hex.EncodeToString(sum[:]), nil
+	return hex.EncodeToString(all.Sum(nil)), nil
 }
 
-func (b binary) tree(context.Context) (layer.Tree, error) {
-	body, err := os.ReadFile(b.from)
-	if err != nil {
-		return nil, err
+func (b binaries) tree(context.Context) (layer.Tree, error) {
+	tree := layer.Tree{}
+	for _, one := range b {
+		body, err := os.ReadFile(one.from)
+		if err != nil {
+			return nil, err
+		}
+		tree[one.to] = layer.Regular(0o755, body)
 	}
-	return layer.Tree{b.to: layer.Regular(0o755, body)}, nil
+	return tree, nil
 }

@@ -13,24 +13,24 @@ import (
 
 // Plugin is what the container runtime of the node is told: where the plugin is, and that it is to be asked.
 type Plugin struct {
-	Executable string // this program, which is the plugin under another name
+	Executable string // of the plugin: PluginName, in the folder of this program
 	BinDir     string // as this process sees it
 	ConfDir    string
 	MTU        int // of pods; 0: as the primary interface has
 }
 
-// The names under which the runtime finds them. Of several configurations it takes the first.
-const (
-	pluginName = "zonewise-cni"
-	confName   = "10-zonewise.conflist"
-)
+// PluginName is the name of the plugin's program, and that by which the runtime finds it.
+const PluginName = "zonewise-cni"
+
+// confName is that of the configuration. Of several the runtime takes the first.
+const confName = "10-zonewise.conflist"
 
 // Install puts the plugin where the runtime looks, and then the configuration: with that the node becomes ready.
 func (p Plugin) Install() error {
-	if err := copyFile(p.Executable, filepath.Join(p.BinDir, pluginName), 0o755); err != nil {
+	if err := copyFile(p.Executable, filepath.Join(p.BinDir, PluginName), 0o755); err != nil {
 		return fmt.Errorf("plugin: %w", err)
 	}
-	plugin := map[string]any{"type": pluginName, "pool": map[string]any{"from": "cloud"}}
+	plugin := map[string]any{"type": PluginName, "pool": map[string]any{"from": "cloud"}}
 	if p.MTU > 0 {
 		plugin["mtu"] = p.MTU
 	}
@@ -47,7 +47,7 @@ func (p Plugin) Install() error {
 // Remove takes both away again, the configuration first: the runtime then waits for another plugin.
 func (p Plugin) Remove() error {
 	var errs []error
-	for _, path := range []string{filepath.Join(p.ConfDir, confName), filepath.Join(p.BinDir, pluginName)} {
+	for _, path := range []string{filepath.Join(p.ConfDir, confName), filepath.Join(p.BinDir, PluginName)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("plugin: %w", err))
 		}

@@ -10,7 +10,7 @@ import (
 
 func TestInstall(t *testing.T) {
 	dir := t.TempDir()
-	program := filepath.Join(dir, "zonewise")
+	program := filepath.Join(dir, "program")
 	p := Plugin{Executable: program, BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Join(dir, "net.d"), MTU: 9001}
 	for _, content := range []string{"old", "a newer one"} {
 		if err := os.WriteFile(program, []byte(content), 0o600); err != nil {
