@@ -137,11 +137,20 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return nil
 }
 
+// gather is for how long changes of the leases are let come together. Pods that come at once then do not each wait for a
+// pass of ours, and the cloud is asked once for all of them.
+const gather = 50 * time.Millisecond
+
 // follow wakes the loop when the plugin has given or taken an address, or waits for one.
 func (d *Daemon) follow(ctx context.Context, changed <-chan struct{}) {
 	for {
 		select {
 		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(gather):
 			d.loop.Wake()
 		case <-ctx.Done():
 			return

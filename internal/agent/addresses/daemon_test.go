@@ -98,6 +98,57 @@ func TestLastInterfaceIsWaitedFor(t *testing.T) {
 	})
 }
 
+// Addresses that were released a moment ago are not what pods wait for while the cloud has others, on this interface or on
+// another: those that come wait for an attachment at most, and not for the cooldown.
+func TestNobodyWaitsForWhatCools(t *testing.T) {
+	inBubble(t, map[string]string{"WARM_IP_TARGET": "1"}, func(w *world) {
+		w.pass()
+		w.must(1, 4)
+		w.settleFor(10 * time.Second)
+		w.expect("1 interfaces, 5 addresses", w.have())
+		for i := range 4 {
+			w.remove(i + 1)
+		}
+		for i := 5; i <= 9; i++ {
+			if _, err := w.add(i); i > 5 && !errors.Is(err, vpc.ErrWait) {
+				w.Errorf("pod %d, with one address free and four that cool: %v", i, err)
+			}
+		}
+		w.settleFor(w.cloud.Attach + time.Second)
+		w.must(5, 9)
+		w.sound()
+	})
+}
+
+// Pods that come and go change what the next one waits for, and nothing on the node but their own: its rules and NAT are
+// looked after in their own time.
+func TestPodsDoNotRemakeTheNetwork(t *testing.T) {
+	inBubble(t, nil, func(w *world) {
+		w.daemon.node.store.Replace([]any{nodeObject(12, false)}, "2") // of which so many have addresses, says the pool
+		w.daemon.node.changed()
+		w.pass()
+		applied := 0
+		w.machine.Fail = func(op string) error {
+			if op == "loosen" {
+				applied++
+			}
+			return nil
+		}
+		for i := 1; i <= 4; i++ {
+			w.must(i, i)
+			w.pass()
+		}
+		// The first pod has an interface made, which is a change; that it appears is the other.
+		if applied > 2 {
+			w.Errorf("applied %d times for 4 pods", applied)
+		}
+		w.settleFor(applyEvery + time.Second)
+		if applied < 2 {
+			w.Errorf("not applied within %s", applyEvery)
+		}
+	})
+}
+
 // While the cloud is away those who have addresses keep them, those that are free are given, and the error says why
 // there are no more. After it, all is as if nothing had been.
 func TestCloudAwayForTenMinutes(t *testing.T) {

@@ -171,10 +171,13 @@ func (d *Daemon) interfaces() ([]vpc.Interface, error) {
 			return nil, d.unseen
 		}
 	}
+	names, err := link.NamesOf(d.config.Host)
+	if err != nil {
+		return nil, fmt.Errorf("node's network: %w", err)
+	}
 	for n := range list {
 		i := &list[n]
-		var err error
-		if i.Device, err = link.ByMAC(d.config.Host, i.MAC); err != nil {
+		if i.Device, err = names.Find(i.MAC); err != nil {
 			return nil, fmt.Errorf("interface %s: %w", i.ID, err)
 		}
 		had := slices.ContainsFunc(d.supply.Interfaces, func(o vpc.Interface) bool { return o.ID == i.ID && o.Device != "" })
@@ -200,14 +203,10 @@ func (d *Daemon) input(interfaces []vpc.Interface, leases vpc.Leases) vpc.Input 
 	}
 }
 
-// supplyOf is what the plugin is to know. An interface that is being attached is worth waiting for, also where it is the
-// last that there is room for.
+// supplyOf is what the plugin is to know.
 func (d *Daemon) supplyOf(in vpc.Input, decision vpc.Decision) vpc.Supply {
-	grows := decision.Next.Grows || slices.ContainsFunc(decision.Interfaces, func(i vpc.Interface) bool {
-		return !i.Unmanaged && !i.Draining && i.Device == ""
-	})
 	return vpc.Supply{Interfaces: decision.Interfaces, Family: in.Targets.Family, Cooldown: in.Targets.Cooldown, VPC: d.ranges,
-		Excluded: d.config.Excluded, ExternalSNAT: d.config.ExternalSNAT, Grows: grows, Why: decision.Next.String(),
+		Excluded: d.config.Excluded, ExternalSNAT: d.config.ExternalSNAT, Grows: decision.Next.Grows, Why: decision.Next.String(),
 		Node: in.Node, Memory: decision.Memory}
 }
 
@@ -216,7 +215,7 @@ func (d *Daemon) supplyOf(in vpc.Input, decision vpc.Decision) vpc.Supply {
 func (d *Daemon) publish(dir *files.Dir, supply vpc.Supply, leases vpc.Leases) error {
 	now := time.Now()
 	changed := !same(supply, d.supply)
-	if changed || now.Sub(d.applied) >= applyEvery {
+	if !same(network(supply), network(d.supply)) || now.Sub(d.applied) >= applyEvery {
 		if err := d.plumb(supply, leases); err != nil {
 			d.applied = time.Time{}
 			return err
@@ -238,6 +237,13 @@ func (d *Daemon) publish(dir *files.Dir, supply vpc.Supply, leases vpc.Leases) e
 func same(a, b vpc.Supply) bool {
 	a.Written, b.Written = time.Time{}, time.Time{}
 	return reflect.DeepEqual(a, b)
+}
+
+// network is what of a supply the node's network follows from. The rest changes with each pod that comes, and pods
+// that come together need not wait for rules and NAT that are what they were.
+func network(s vpc.Supply) vpc.Supply {
+	s.Grows, s.Why, s.Memory, s.Cooldown = false, "", vpc.Memory{}, 0
+	return s
 }
 
 func (d *Daemon) plumb(supply vpc.Supply, leases vpc.Leases) error {

@@ -65,12 +65,17 @@ func (p plugin) lease(c call) (grant, error) {
 		}
 		select {
 		case <-watch.Changed:
+			<-time.After(gather)
 		case <-p.rested(waiting.Until):
 		case <-deadline.C:
 			return g, p.giveUp(c, err)
 		}
 	}
 }
+
+// gather is for how long changes are let come together: each pod that waits beside us makes one when it comes and one
+// when it goes, and would have all others look.
+const gather = 20 * time.Millisecond
 
 // rested is when an address has rested enough; never where it is not that which is waited for.
 func (p plugin) rested(at time.Time) <-chan time.Time {

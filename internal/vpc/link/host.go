@@ -229,18 +229,27 @@ func clearTables(host Net, gone map[int]bool) error {
 	return nil
 }
 
-// ByMAC returns the name of the device with the hardware address, by which a cloud knows an interface. It
-// is empty when there is none: an interface appears in the node some time after it was attached.
-func ByMAC(host Net, mac string) (string, error) {
+// Names are those of the node's devices by their hardware addresses, by which a cloud knows its interfaces.
+type Names map[link.MAC]string
+
+// NamesOf asks the node once for all of them.
+func NamesOf(host Net) (Names, error) {
+	devices, err := host.List()
+	names := make(Names, len(devices))
+	for _, d := range devices {
+		if names[d.MAC] == "" {
+			names[d.MAC] = d.Name
+		}
+	}
+	return names, err
+}
+
+// Find returns the name of the device with the hardware address. It is empty when there is none: an interface
+// appears in the node some time after it was attached.
+func (n Names) Find(mac string) (string, error) {
 	want, err := link.ParseMAC(mac)
 	if err != nil {
 		return "", err
 	}
-	devices, err := host.List()
-	for _, d := range devices {
-		if d.MAC == want {
-			return d.Name, nil
-		}
-	}
-	return "", err
+	return n[want], nil
 }

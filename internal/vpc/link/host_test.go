@@ -299,15 +299,19 @@ func (n *node) is(t *rapid.T, h Host) {
 	}
 }
 
-func TestByMAC(t *testing.T) {
+func TestNames(t *testing.T) {
 	n := newNode(2)
-	if name, err := ByMAC(n.machine.Here(), "02:00:00:00:00:02"); name != "eth1" || err != nil {
+	names, err := NamesOf(n.machine.Here())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, err := names.Find("02:00:00:00:00:02"); name != "eth1" || err != nil {
 		t.Errorf("got %q, %v", name, err)
 	}
-	if name, err := ByMAC(n.machine.Here(), "02:00:00:00:00:09"); name != "" || err != nil {
+	if name, err := names.Find("02:00:00:00:00:09"); name != "" || err != nil {
 		t.Errorf("got %q, %v", name, err)
 	}
-	if _, err := ByMAC(n.machine.Here(), "02:00"); err == nil {
+	if _, err := names.Find("02:00"); err == nil {
 		t.Error("half an address is fine")
 	}
 }
