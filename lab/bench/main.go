@@ -50,6 +50,9 @@ func role(args []string, stdout, stderr io.Writer) error {
 		}
 		return driver.Serve(os.Stdin, stdout)
 	}
+	if len(args) > 1 && args[1] == "pods" {
+		return measurePods(args[2:], stdout, stderr)
+	}
 	return measure(args[1:], stdout, stderr)
 }
 

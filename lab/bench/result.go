@@ -174,19 +174,23 @@ func missing(want []key, rows []Row, strict bool) (out []string) {
 
 // write puts the result into a file of the folder, which it makes.
 func (r Result) write(dir string) (string, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
+	name := filepath.Join(dir, fileName(r.Short))
+	return name, r.writeTo(name)
+}
+
+func (r Result) writeTo(name string) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
 	}
 	text, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
-		return "", err
+		return err
 	}
-	name := filepath.Join(dir, fileName(r.Short))
 	// Whoever ends this program in between leaves the file as it was.
 	if err := os.WriteFile(name+".new", append(text, '\n'), 0o644); err != nil {
-		return "", err
+		return err
 	}
-	return name, os.Rename(name+".new", name)
+	return os.Rename(name+".new", name)
 }
 
 func fileName(short bool) string {

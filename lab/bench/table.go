@@ -108,13 +108,15 @@ func begins(part string) string { return "<!-- " + part + ": written by `make be
 func ends(part string) string   { return "<!-- end of " + part + " -->" }
 
 // page writes the generated parts of a Markdown file anew.
-func (r Result) page(file string) error {
+func (r Result) page(file string) error { return replaceParts(file, r.generated()) }
+
+func replaceParts(file string, parts map[string]string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
 	page := string(text)
-	for part, now := range r.generated() {
+	for part, now := range parts {
 		before, rest, ok := strings.Cut(page, begins(part))
 		_, after, whole := strings.Cut(rest, ends(part))
 		if !ok || !whole {

@@ -27,6 +27,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		accept(w, r)
 		return
 	}
+	if r.Method == http.MethodGet && discover(w, r.URL.Path) {
+		return
+	}
 	to, ok := parse(r.URL.Path)
 	t := s.tables[to.resource]
 	if !ok || t == nil || r.Method != http.MethodGet {

@@ -44,6 +44,9 @@ var empty = map[resource]func() apiruntime.Object{
 	serviceCIDRs:   func() apiruntime.Object { return &networkingv1.ServiceCIDR{} },
 }
 
+// namespaced are those whose objects are in a namespace.
+var namespaced = map[resource]bool{pods: true, services: true, endpointSlices: true}
+
 func resourceOf(o apiruntime.Object) (resource, error) {
 	switch o.(type) {
 	case *corev1.Node:

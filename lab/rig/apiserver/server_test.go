@@ -104,6 +104,33 @@ func TestListsAndGets(t *testing.T) {
 }
 
 // TestInformers follows the objects as kube-proxy does: initial events up to their end, then changes.
+// Clients that ask what there is before they use it find every resource, and its kind.
+func TestDiscovery(t *testing.T) {
+	_, client := start(t, "application/json", Options{})
+	version, err := client.Discovery().ServerVersion()
+	if err != nil || version.Major != "1" {
+		t.Errorf("version: %v, %v", version, err)
+	}
+	_, all, err := client.Discovery().ServerGroupsAndResources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, group := range all {
+		for _, r := range group.APIResources {
+			found[group.GroupVersion+"/"+r.Name] = true
+			if want := r.Kind == "Pod" || r.Kind == "Service" || r.Kind == "EndpointSlice"; r.Namespaced != want {
+				t.Errorf("%s: namespaced: %v", r.Kind, r.Namespaced)
+			}
+		}
+	}
+	for r := range lists {
+		if !found[string(r)] {
+			t.Errorf("no %s among %v", r, found)
+		}
+	}
+}
+
 func TestInformers(t *testing.T) {
 	both(t, func(t *testing.T, contentType string) {
 		written := make(chan Written, 8)
