@@ -66,6 +66,24 @@ bin/prometheus bin/promtool &: lab/tools/prometheus/go.mod lab/tools/prometheus/
 	$(TOOL)/prometheus -tags remove_all_sd,netgo,osusergo -ldflags '-s -w' -o $(CURDIR)/bin/ \
 		github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
 
+# AWS's own CNI, unchanged, for labs without one: its programs and those beside them in its images, its chart
+# and conflist, and of all these images and a manifest (see lab/vpccni).
+VPCCNI := github.com/aws/amazon-vpc-cni-k8s
+VPCCNI_PROGRAMS := $(addprefix $(VPCCNI)/cmd/,aws-k8s-agent aws-vpc-cni aws-vpc-cni-init egress-cni-plugin grpc-health-probe routed-eni-cni-plugin) \
+	$(addprefix github.com/containernetworking/plugins/plugins/,ipam/host-local meta/portmap)
+
+.PHONY: build-vpccni
+build-vpccni: build bin/vpccni/aws-k8s-agent ## build AWS's own CNI for a lab without one, into bin/vpccni
+	bin/zonewise-lab internal vpccni --dir bin/vpccni
+
+bin/vpccni/aws-k8s-agent: lab/tools/vpccni/go.mod lab/tools/vpccni/go.sum
+	rm -rf bin/vpccni
+	mkdir -p bin/vpccni/files
+	from=$$(GOWORK=off go list -C lab/tools/vpccni -m -f '{{.Dir}}' $(VPCCNI)) && \
+		cp -r --no-preserve=mode $$from/charts/aws-vpc-cni bin/vpccni/chart && \
+		cp --no-preserve=mode $$from/misc/10-aws.conflist $$from/misc/eni-max-pods.txt bin/vpccni/files
+	$(TOOL)/vpccni -ldflags '-s -w' -o $(CURDIR)/bin/vpccni/ $(VPCCNI_PROGRAMS)
+
 .PHONY: test
 test: test-fast test-kernel test-story ## run every test: fast ones, those against the kernel, stories in a lab
 
@@ -87,7 +105,7 @@ test-kernel: build build-other bin/prometheus ## run the tests against the real 
 	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region/... ./lab/machine ./lab/images ./lab/rig/... ./lab/bench/... ./lab/conformance ./lab/unbroken
 
 .PHONY: test-story
-test-story: build build-other ## run the stories: what a user types in a lab, and what must come back
+test-story: build build-other build-vpccni ## run the stories: what a user types in a lab, and what must come back
 	go test $(AS_ROOT) -count=1 -tags story -timeout 40m -v ./test
 
 # BENCHFLAGS=--resume goes on with what was interrupted.

@@ -166,7 +166,7 @@ func (l *Lab) setFaults(r io.Reader) (CloudStatus, error) {
 // makeCloud opens the region's records, has an instance for every node in them, and makes the fabric
 // deliver what they say, from now on and for as long as the lab runs. With static addresses there are none.
 func (l *Lab) makeCloud(running context.Context) error {
-	if l.topo.CNI != topology.CNIZonewise {
+	if !l.topo.HasCloud() {
 		return nil
 	}
 	records, err := ec2.Open(blueprint(l.topo), ec2.Options{
@@ -301,7 +301,7 @@ func AWS(name string) (environment []string, endpoint string, err error) {
 	switch {
 	case err != nil:
 		return nil, "", err
-	case c.WithDefaults().CNI != topology.CNIZonewise:
+	case !c.HasCloud():
 		return nil, "", ErrNoCloud
 	case !Running(p):
 		return nil, "", ErrNotRunning

@@ -131,7 +131,7 @@ func TestAWSEnvironment(t *testing.T) {
 	if _, _, err := AWS("x"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("no lab: %v", err)
 	}
-	for cni, want := range map[string]error{"": ErrNoCloud, topology.CNIZonewise: nil} {
+	for cni, want := range map[string]error{"": ErrNoCloud, topology.CNIZonewise: nil, topology.CNINone: nil} {
 		claim, err := Take(topology.Config{Name: "lab" + cni, CNI: cni})
 		if err != nil {
 			t.Fatal(err)

@@ -66,6 +66,7 @@ func TestFlagsToConfig(t *testing.T) {
 		{[]string{"--cni", "zonewise"}, topology.Config{CNI: "zonewise"}},
 		{[]string{"-f", cloud}, topology.Config{CNI: "zonewise", Cloud: topology.CloudConfig{AttachTime: "2s"}}},
 		{[]string{"-f", cloud, "--cni", "static"}, topology.Config{}},
+		{[]string{"-f", cloud, "--cni", "none"}, topology.Config{CNI: "none", Cloud: topology.CloudConfig{AttachTime: "2s"}}},
 		{[]string{"-f", dual}, topology.Config{IPFamily: "dual", VPCIPv6: "2001:db8::/56"}},
 		{[]string{"-f", dual, "--ip-family", "ipv4"}, topology.Config{}},
 		{[]string{"--set", "agent.honour=hints", "--set", "controller.replicas=2"},
@@ -113,7 +114,7 @@ func TestWrongUse(t *testing.T) {
 		{[]string{"--wait", "soon"}, "--wait"},
 		{[]string{"--instance-type", "t9"}, `instance type "t9" is not known here`},
 		{[]string{"--ip-family", "ipv6"}, `ipFamily "ipv6": use ipv4 or dual`},
-		{[]string{"--cni", "cilium"}, `cni "cilium": use static or zonewise`},
+		{[]string{"--cni", "cilium"}, `cni "cilium": use static, zonewise or none`},
 		{[]string{"--proxy", "ipvs"}, `proxy "ipvs": use zonewise or kube-proxy`},
 		{[]string{"--set", "agent"}, "--set agent: "},
 		{[]string{"--colour"}, "unknown flag: --colour"},
@@ -123,6 +124,13 @@ func TestWrongUse(t *testing.T) {
 		if !errors.As(err, &usage) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("up %v: %v, want wrong use: %s", c.args, err, c.want)
 		}
+	}
+	complete, ok := newUp().GetFlagCompletionFunc("cni")
+	if !ok {
+		t.Fatal("--cni is not completed")
+	}
+	if values, _ := complete(nil, nil, ""); !slices.Equal(values, []string{"static", "zonewise", "none"}) {
+		t.Errorf("--cni is completed by %v", values)
 	}
 	if _, err := configOf(t, "-f", "/no/such.yaml"); err == nil || err.Error() != "lab file: open /no/such.yaml: no such file or directory" {
 		t.Errorf("missing file: %v", err)
@@ -205,6 +213,24 @@ default/web  30080/TCP  a1    127.0.0.1:30080
 `
 	if out.String() != want {
 		t.Errorf("status:\n%s\nwant:\n%s", out.String(), want)
+	}
+}
+
+// A lab without a CNI plugin says what it waits for, and nothing of cluster DNS, which nobody waited for.
+func TestHintsWithoutCNI(t *testing.T) {
+	var out bytes.Buffer
+	s := cluster.Status{
+		CNI: topology.CNINone, Kubeconfig: "/k", MemoryBytes: 2_000_000, Boot: cluster.BootStatus{API: 1, Nodes: 2},
+		Cloud: &cluster.CloudStatus{VPCEndpoint: "http://192.168.0.12"},
+	}
+	hints(s, newProgress(&out))
+	for _, part := range []string{"nodes after 2.0 s; 2 MB", "nodes become Ready, and pods start, when you install one", "http://192.168.0.12"} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("no %q in:\n%s", part, out.String())
+		}
+	}
+	if err := printStatus(&out, s); err != nil || strings.Contains(out.String(), "DNS") {
+		t.Errorf("%v:\n%s", err, out.String())
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/zonewise/zonewise/lab/component"
 	"github.com/zonewise/zonewise/lab/images"
 	"github.com/zonewise/zonewise/lab/machine"
+	"github.com/zonewise/zonewise/lab/vpccni"
 )
 
 // newInternal holds the roles under which the program starts itself again. They are no part of the
@@ -29,7 +30,13 @@ func newInternal() *cobra.Command {
 	}
 	build.Flags().StringVar(&binDir, "bin", "bin", "")
 	build.Flags().StringVar(&out, "out", "bin/images", "")
-	internal.AddCommand(run, build,
+	var dir string
+	upstream := &cobra.Command{
+		Use: "vpccni", Short: "Make images and a manifest of AWS's own CNI", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return vpccni.Make(dir, cmd.ErrOrStderr()) },
+	}
+	upstream.Flags().StringVar(&dir, "dir", "bin/vpccni", "")
+	internal.AddCommand(run, build, upstream,
 		&cobra.Command{Use: machine.RoleEnter, Args: cobra.ExactArgs(1), RunE: func(_ *cobra.Command, args []string) error { return machine.Enter(args[0]) }},
 		&cobra.Command{Use: machine.RoleInit, Args: cobra.ExactArgs(1), RunE: func(_ *cobra.Command, args []string) error { return machine.Init(args[0]) }},
 	)

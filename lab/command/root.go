@@ -138,7 +138,7 @@ func explain(name string, err error) error {
 	case errors.Is(err, cluster.ErrDifferent):
 		return fmt.Errorf("lab %s exists and is different: remove it with `sudo zonewise lab down%s`, or choose another --name", name, nameFlag(name))
 	case errors.Is(err, cluster.ErrNoCloud):
-		return fmt.Errorf("lab %s %w: one with a cloud is made by `sudo zonewise lab up --cni zonewise`", name, err)
+		return fmt.Errorf("lab %s %w: one with a cloud is made by `sudo zonewise lab up --cni zonewise`, or `--cni none` for a plugin of your own", name, err)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("lab %s belongs to root: run this with sudo", name)
 	}

@@ -40,10 +40,18 @@ func printJSON(w io.Writer, v any) error {
 	return encode.Encode(v)
 }
 
+// dnsText is how long it took until cluster DNS answered, where it was waited for.
+func dnsText(b cluster.BootStatus, format string) string {
+	if b.DNS == 0 {
+		return ""
+	}
+	return fmt.Sprintf(format, b.DNS)
+}
+
 func printStatus(out io.Writer, s cluster.Status) error {
 	fmt.Fprintf(out, "Lab %s (%s), proxy %s\n", s.Name, s.Version, s.Proxy)
 	fmt.Fprintf(out, "API         %s  (export KUBECONFIG=%s)\n", s.API, s.Kubeconfig)
-	fmt.Fprintf(out, "Started     API %.1f s, nodes %.1f s, DNS %.1f s; %d MB of memory\n", s.Boot.API, s.Boot.Nodes, s.Boot.DNS, s.MemoryBytes/1e6)
+	fmt.Fprintf(out, "Started     API %.1f s, nodes %.1f s%s; %d MB of memory\n", s.Boot.API, s.Boot.Nodes, dnsText(s.Boot, ", DNS %.1f s"), s.MemoryBytes/1e6)
 	if len(s.IPFamilies) > 1 {
 		fmt.Fprintf(out, "Addresses   %s\n", strings.Join(s.IPFamilies, " and "))
 	}

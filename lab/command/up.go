@@ -46,11 +46,20 @@ func newUp() *cobra.Command {
 	flags.IntVar(&f.perZone, "nodes-per-zone", 2, "number of nodes in each zone")
 	flags.StringVar(&f.instanceType, "instance-type", "t3.medium", "instance `type` of the nodes: what they report, and how many pods they hold")
 	flags.StringVar(&f.ipFamily, "ip-family", topology.IPFamilyIPv4, "addresses of nodes, pods and Services: ipv4, or dual for IPv4 and IPv6")
-	flags.StringVar(&f.cni, "cni", topology.CNIStatic, "where pods' addresses come from: static, a range for each node, or zonewise, the cloud's API")
+	flags.StringVar(&f.cni, "cni", topology.CNIStatic, "where pods' addresses come from: static, a range for each node; zonewise, the cloud's API; none: a plugin that you install")
 	flags.StringVar(&f.proxy, "proxy", topology.ProxyZonewise, "what programs Services on the nodes: zonewise or kube-proxy")
 	flags.StringArrayVar(&f.set, "set", nil, "a `value` of the product's chart, as for helm: agent.honour=hints; may be given several times")
 	flags.DurationVar(&f.wait, "wait", 2*time.Minute, "give up after this time")
 	flags.BoolVar(&f.offline, "offline", false, "never ask a registry for an image")
+	for flag, values := range map[string][]string{
+		"cni":       {topology.CNIStatic, topology.CNIZonewise, topology.CNINone},
+		"proxy":     {topology.ProxyZonewise, topology.ProxyKubeProxy},
+		"ip-family": {topology.IPFamilyIPv4, topology.IPFamilyDual},
+	} {
+		if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+			panic(err) // the flag was made above
+		}
+	}
 	return cmd
 }
 
@@ -183,6 +192,9 @@ func startLab(ctx context.Context, c topology.Config, wait time.Duration, show *
 
 // hints end a start: what there is, and the one command to go on with.
 func hints(s cluster.Status, show *progress) {
-	show.say("API after %.1f s, nodes after %.1f s, DNS after %.1f s; %d MB of memory.", s.Boot.API, s.Boot.Nodes, s.Boot.DNS, s.MemoryBytes/1e6)
+	show.say("API after %.1f s, nodes after %.1f s%s; %d MB of memory.", s.Boot.API, s.Boot.Nodes, dnsText(s.Boot, ", DNS after %.1f s"), s.MemoryBytes/1e6)
+	if s.CNI == topology.CNINone {
+		show.say("There is no CNI plugin: nodes become Ready, and pods start, when you install one. The cloud's API is at %s in the VPC.", s.Cloud.VPCEndpoint)
+	}
 	show.say("Use it:\n\n    export KUBECONFIG=%s\n    kubectl get nodes -L topology.kubernetes.io/zone\n", s.Kubeconfig)
 }

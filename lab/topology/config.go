@@ -32,10 +32,10 @@ type Config struct {
 	ServiceCIDRIPv6 string `json:"serviceCIDRIPv6,omitempty"`
 	// InstanceType of nodes that name none. Default t3.medium.
 	InstanceType string `json:"instanceType,omitempty"`
-	// CNI is where pods' addresses come from: static (default), a fixed range for each node, or zonewise, the
-	// cloud's API, by interfaces that come and go.
+	// CNI is where pods' addresses come from: static (default), a fixed range for each node; zonewise, the
+	// cloud's API, by interfaces that come and go; or none: the same cloud, and a plugin is for the user to install.
 	CNI string `json:"cni,omitempty"`
-	// Cloud is how the cloud behaves, with cni: zonewise.
+	// Cloud is how the cloud behaves, with cni: zonewise or none.
 	Cloud CloudConfig `json:"cloud,omitzero"`
 	// Proxy that programs Services on the nodes: zonewise (default) or kube-proxy.
 	Proxy string `json:"proxy,omitempty"`
@@ -86,6 +86,7 @@ const (
 const (
 	CNIStatic   = "static"
 	CNIZonewise = "zonewise"
+	CNINone     = "none"
 )
 
 // What IPFamily may be.
@@ -122,6 +123,9 @@ func Parse(data []byte) (Config, error) {
 	}
 	return c, nil
 }
+
+// HasCloud tells whether there is a cloud to ask for addresses.
+func (c Config) HasCloud() bool { return c.WithDefaults().CNI != CNIStatic }
 
 // Spread returns n zones of nodes each, for the flags --zones and --nodes-per-zone.
 func Spread(zones, nodes int) []ZoneConfig {

@@ -94,8 +94,8 @@ func New(c Config) (Topology, error) {
 	if c.Proxy != ProxyZonewise && c.Proxy != ProxyKubeProxy {
 		return t, fmt.Errorf("proxy %q: use %s or %s", c.Proxy, ProxyZonewise, ProxyKubeProxy)
 	}
-	if c.CNI != CNIStatic && c.CNI != CNIZonewise {
-		return t, fmt.Errorf("cni %q: use %s or %s", c.CNI, CNIStatic, CNIZonewise)
+	if c.CNI != CNIStatic && c.CNI != CNIZonewise && c.CNI != CNINone {
+		return t, fmt.Errorf("cni %q: use %s, %s or %s", c.CNI, CNIStatic, CNIZonewise, CNINone)
 	}
 	if err := t.cloud(c); err != nil {
 		return t, err
@@ -133,9 +133,12 @@ func New(c Config) (Topology, error) {
 	return t, t.disjoint()
 }
 
+// HasCloud tells whether there is a cloud to ask for addresses.
+func (t Topology) HasCloud() bool { return t.CNI != CNIStatic }
+
 func (t *Topology) cloud(c Config) error {
 	if c.CNI == CNIStatic && c.Cloud != (CloudConfig{}) {
-		return fmt.Errorf("cloud: needs cni: %s", CNIZonewise)
+		return fmt.Errorf("cloud: needs cni: %s or %s", CNIZonewise, CNINone)
 	}
 	t.Cloud.Throttle = c.Cloud.Throttle
 	for _, d := range []struct {

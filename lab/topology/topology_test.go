@@ -157,8 +157,8 @@ func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 		{"name: My Lab", `name "My Lab": use 1 to 32 lower-case letters`},
 		{"region: Seoul", `region "Seoul": use at most 25 lower-case letters`},
 		{"proxy: ipvs", `proxy "ipvs": use zonewise or kube-proxy`},
-		{"cni: cilium", `cni "cilium": use static or zonewise`},
-		{"cloud: {attachTime: 2s}", "cloud: needs cni: zonewise"},
+		{"cni: cilium", `cni "cilium": use static, zonewise or none`},
+		{"cloud: {attachTime: 2s}", "cloud: needs cni: zonewise or none"},
 		{"cni: zonewise\ncloud: {attachTime: soon}", `cloud.attachTime "soon": use a duration up to 1h, such as 2s`},
 		{"cni: zonewise\ncloud: {latency: -1s}", `cloud.latency "-1s": use a duration`},
 		{"cni: zonewise\nvalues: {cni: {env: {WARM_IP_TARGET: some}}}", `zones[0] (ap-northeast-2a): values.cni.env: WARM_IP_TARGET: "some" is not a number`},
@@ -237,7 +237,7 @@ func TestSmallSubnet(t *testing.T) {
 // How many pods a node holds follows from its type, and with the cloud's addresses from how these are given.
 func TestMaxPods(t *testing.T) {
 	for text, want := range map[string]int{
-		"": 17, "cni: zonewise": 17, "instanceType: t3.small\ncni: zonewise": 11,
+		"": 17, "cni: zonewise": 17, "cni: none": 17, "instanceType: t3.small\ncni: zonewise": 11,
 		"cni: zonewise\nvalues: {cni: {env: {ENABLE_PREFIX_DELEGATION: true}}}":             110,
 		"cni: zonewise\nvalues: {cni: {env: {AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: 'true'}}}": 12,
 		"values: {cni: {env: {ENABLE_PREFIX_DELEGATION: true}}}":                            17, // static

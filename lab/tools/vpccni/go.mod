@@ -4,13 +4,28 @@ go 1.26.6
 
 tool (
 	github.com/aws/amazon-vpc-cni-k8s/cmd/aws-k8s-agent
+	github.com/aws/amazon-vpc-cni-k8s/cmd/aws-vpc-cni
+	github.com/aws/amazon-vpc-cni-k8s/cmd/aws-vpc-cni-init
+	github.com/aws/amazon-vpc-cni-k8s/cmd/egress-cni-plugin
+	github.com/aws/amazon-vpc-cni-k8s/cmd/grpc-health-probe
 	github.com/aws/amazon-vpc-cni-k8s/cmd/routed-eni-cni-plugin
+	github.com/containernetworking/plugins/plugins/ipam/host-local
+	github.com/containernetworking/plugins/plugins/meta/portmap
 )
 
 require (
 	github.com/aws/amazon-vpc-cni-k8s v1.23.2
 	github.com/aws/aws-sdk-go-v2/service/ec2 v1.344.1
 	github.com/zonewise/zonewise v0.0.0-00010101000000-000000000000
+	github.com/zonewise/zonewise/lab v0.0.0-00010101000000-000000000000
+)
+
+require (
+	github.com/alexflint/go-filemutex v1.3.0 // indirect
+	github.com/golang/mock v1.6.0 // indirect
+	github.com/mattn/go-shellwords v1.0.12 // indirect
+	go.opentelemetry.io/otel v1.44.0 // indirect
+	go.opentelemetry.io/otel/trace v1.44.0 // indirect
 )
 
 require (
@@ -114,10 +129,12 @@ require (
 	k8s.io/utils v0.0.0-20260626114624-be93311217bd // indirect
 	sigs.k8s.io/controller-runtime v0.25.0 // indirect
 	sigs.k8s.io/json v0.0.0-20250730193827-2d320260d730 // indirect
-	sigs.k8s.io/knftables v0.0.18 // indirect
+	sigs.k8s.io/knftables v0.0.21 // indirect
 	sigs.k8s.io/randfill v1.0.0 // indirect
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.2 // indirect
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
 replace github.com/zonewise/zonewise => ../../..
+
+replace github.com/zonewise/zonewise/lab => ../..
