@@ -238,7 +238,7 @@ func (t *Topology) zone(i int, c ZoneConfig) (Zone, error) {
 	}
 	perNode := 1 + instance.MaxPods()
 	room := max(1<<(32-subnet.Bits())-firstHost-1, 0)
-	if t.CNI == CNIZonewise {
+	if t.HasCloud() {
 		if err := t.inCloud(i, c.Name, subnet); err != nil {
 			return Zone{}, err
 		}
@@ -285,10 +285,10 @@ func (t *Topology) zone(i int, c ZoneConfig) (Zone, error) {
 // inCloud tells whether the cloud can have a zone and its subnet.
 func (t *Topology) inCloud(i int, name string, subnet netip.Prefix) error {
 	if !strings.HasPrefix(name, t.Region) {
-		return fmt.Errorf("zones[%d].name %q: with cni: %s a zone of region %s, such as %sa", i, name, CNIZonewise, t.Region, t.Region)
+		return fmt.Errorf("zones[%d].name %q: with cni: %s a zone of region %s, such as %sa", i, name, t.CNI, t.Region, t.Region)
 	}
 	if subnet.Bits() < 16 || subnet.Bits() > 28 {
-		return fmt.Errorf("zones[%d].subnet %s: with cni: %s a range from /16 to /28, as the cloud has them", i, subnet, CNIZonewise)
+		return fmt.Errorf("zones[%d].subnet %s: with cni: %s a range from /16 to /28, as the cloud has them", i, subnet, t.CNI)
 	}
 	return nil
 }
