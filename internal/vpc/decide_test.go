@@ -312,7 +312,7 @@ func TestRefusals(t *testing.T) {
 		if calls(n) != before+1 {
 			t.Errorf("calls of a full subnet: %v", n.cloud.Calls[before:])
 		}
-		if text := n.last.Next.String(); !strings.Contains(text, "limit: subnet subnet-1 (10.0.0.0/28 in a) has few free addresses and gave none when it was asked for 1; mend: ") || !strings.Contains(text, "a larger subnet") {
+		if text := n.last.Next.String(); !strings.Contains(text, "limit: subnet subnet-1 (10.0.0.0/28 in a) has few free addresses and gave none when it was asked for 1; mend: ") || !strings.Contains(text, "give pods another subnet") {
 			t.Error(text)
 		}
 	})

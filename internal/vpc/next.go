@@ -140,14 +140,19 @@ func (s *survey) subnet(id string) string {
 	if i < 0 || s.Subnets[i].Free < 0 {
 		return text + " has few free addresses"
 	}
-	return text + " has " + count(s.Subnets[i].Free, "free address", "free addresses")
+	text += " has " + count(s.Subnets[i].Free, "free address", "free addresses")
+	open := slices.ContainsFunc(s.ports, func(p *port) bool { return p.gives && p.open > 0 })
+	if s.Subnets[i].Free == 1 && !open {
+		text += ", which the next interface would need for itself"
+	}
+	return text
 }
 
 // mend is what to do about a failure.
 func (f Failure) mend() string {
 	switch f {
 	case SubnetFull:
-		return "a larger subnet, a second CIDR by custom networking, or fewer addresses kept warm (WARM_IP_TARGET)"
+		return "give pods another subnet (tag one of the zone with kubernetes.io/role/cni=1, or custom networking), or keep fewer addresses warm (WARM_IP_TARGET)"
 	case Fragmented:
 		return "reserve room for prefixes: aws ec2 create-subnet-cidr-reservation --reservation-type prefix"
 	case Credentials:

@@ -490,7 +490,7 @@ func TestEventOnWaitingPod(t *testing.T) {
 		}
 		e := list.Items[0]
 		const want = "No free address: subnet subnet-1 (10.0.1.0/24 in ap-northeast-2a) has 245 free addresses and gave none when it was asked for 1. " +
-			"Mend: a larger subnet, a second CIDR by custom networking, or fewer addresses kept warm (WARM_IP_TARGET). The pod starts by itself then."
+			"Mend: give pods another subnet (tag one of the zone with kubernetes.io/role/cni=1, or custom networking), or keep fewer addresses warm (WARM_IP_TARGET). The pod starts by itself then."
 		w.expect(want, e.Message)
 	})
 }

@@ -129,12 +129,15 @@ func event(pod *corev1.Pod, node string, next vpc.Next, now time.Time) *corev1.E
 	if len(name) > 200 { // of 253 that a name may have
 		name = name[:200]
 	}
-	at := metav1.NewTime(now)
+	at, kindOf := metav1.NewTime(now), corev1.EventTypeWarning
+	if next.Coming {
+		kindOf = corev1.EventTypeNormal
+	}
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: fmt.Sprintf("%s.%016x", name, h.Sum64())},
 		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
 			ResourceVersion: pod.ResourceVersion},
-		Type: corev1.EventTypeWarning, Reason: waitReason, Message: message(next), FirstTimestamp: at, LastTimestamp: at, Count: 1,
+		Type: kindOf, Reason: waitReason, Message: message(next), FirstTimestamp: at, LastTimestamp: at, Count: 1,
 		Source:              corev1.EventSource{Component: "zonewise-cni", Host: node},
 		ReportingController: "zonewise.io/cni", ReportingInstance: node,
 	}
