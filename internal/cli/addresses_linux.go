@@ -19,6 +19,7 @@ import (
 	kernelnft "github.com/zonewise/zonewise/internal/kernel/nft"
 	"github.com/zonewise/zonewise/internal/reflect/kube"
 	"github.com/zonewise/zonewise/internal/version"
+	"github.com/zonewise/zonewise/internal/vpc"
 	"github.com/zonewise/zonewise/internal/vpc/ec2"
 	"github.com/zonewise/zonewise/internal/vpc/files"
 	vpclink "github.com/zonewise/zonewise/internal/vpc/link"
@@ -71,7 +72,7 @@ func (o addressesFlags) run(ctx context.Context) error {
 	if (o.binDir == "") != (o.confDir == "") {
 		return usagef("addresses: --cni-bin-dir and --cni-conf-dir: one without the other; the runtime needs both")
 	}
-	settings, err := daemon.ParseSettings(os.Getenv)
+	settings, err := vpc.ParseSettings(os.Getenv)
 	if err != nil {
 		return usagef("addresses: %w", err)
 	}
@@ -119,7 +120,7 @@ func (o addressesFlags) run(ctx context.Context) error {
 	return run.Run(ctx)
 }
 
-func (o addressesFlags) cloud(ctx context.Context, settings daemon.Settings, called daemon.Called) (daemon.Cloud, error) {
+func (o addressesFlags) cloud(ctx context.Context, settings vpc.Settings, called daemon.Called) (daemon.Cloud, error) {
 	cloud, err := ec2.Open(ctx, ec2.Options{Endpoint: o.endpoint, Metadata: o.metadata, Cluster: settings.Cluster, Tags: settings.Tags,
 		Agent: version.UserAgent("cni"), Called: called})
 	if err != nil {
@@ -128,7 +129,7 @@ func (o addressesFlags) cloud(ctx context.Context, settings daemon.Settings, cal
 	return cloud, nil
 }
 
-func (o addressesFlags) plugin(settings daemon.Settings) (func() error, error) {
+func (o addressesFlags) plugin(settings vpc.Settings) (func() error, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("plugin: %w", err)

@@ -3,6 +3,7 @@ package vpc
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -69,6 +70,7 @@ const (
 	UnassignAddresses Verb = "UnassignAddresses" // Addresses from Interface
 	UnassignPrefixes  Verb = "UnassignPrefixes"  // Prefixes from Interface
 	DeleteInterface   Verb = "DeleteInterface"   // detach and delete Interface
+	SetSecurityGroups Verb = "SetSecurityGroups" // of Interface to SecurityGroups
 )
 
 // Action is one thing that is asked of the cloud.
@@ -125,8 +127,25 @@ func (a Action) leaves(now time.Time) (Leaving, bool) {
 	return l, l.Whole || len(l.Addresses)+len(l.Prefixes) > 0
 }
 
-// act chooses the action, and says when to look again if there is none.
+// act chooses the action, and says when to look again if there is none. A pod that waits goes before security groups;
+// these go before what is only kept warm.
 func (s *survey) act() (a Action, reason string, again time.Time) {
+	a, reason, again = s.fit()
+	if s.retry().After(s.Now) || a.Verb != None && s.urgent() > 0 {
+		return a, reason, again
+	}
+	f, later := s.follow()
+	if f.Verb != None {
+		return f, "an interface that is made now has these", time.Time{}
+	}
+	if a.Verb == None && !later.IsZero() && (again.IsZero() || later.Before(again)) {
+		again = later
+	}
+	return a, reason, again
+}
+
+// fit chooses what makes the pool as large as it is to be.
+func (s *survey) fit() (a Action, reason string, again time.Time) {
 	if retry := s.retry(); retry.After(s.Now) {
 		return Action{}, fmt.Sprintf("%s, %d times; asked again in %s", s.Memory.failing(), s.Memory.Failures,
 			retry.Sub(s.Now).Round(time.Second)), retry
@@ -226,11 +245,40 @@ func (s *survey) warnings() (w []string) {
 		w = append(w, fmt.Sprintf("%s of an interface that the node no longer has, such as %s: restart %s; somebody has deleted it by hand",
 			count(len(s.lost), "pod has an address", "pods have addresses"), s.lost[0].Owner, s.lost[0].Owner))
 	}
+	w = append(w, s.lag()...)
 	if s.Targets.Prefixes && !s.Limits.Prefixes {
 		w = append(w, fmt.Sprintf("ENABLE_PREFIX_DELEGATION has no effect: instance type %s has no prefixes, only those of the Nitro system do", s.Limits.Type))
 	}
-	if can := MaxPods(s.Limits, s.Targets, smallCPUs+1); s.Node.MaxPods > can {
-		w = append(w, fmt.Sprintf("kubelet takes %d pods, but a %s has addresses for %d: set its maxPods to that", s.Node.MaxPods, s.Limits.Type, can))
+	return append(w, s.tooMany()...)
+}
+
+// tooMany tells of a kubelet that takes more pods than there can be addresses for: those that are too many wait for ever.
+func (s *survey) tooMany() (w []string) {
+	l, t, foreign := s.Limits, s.Targets, s.foreign()
+	l.Interfaces, t.MaxENI = t.interfaces(l)-foreign, 0
+	can := MaxPods(l, t, smallCPUs+1)
+	if s.Node.MaxPods <= can {
+		return nil
 	}
-	return w
+	text := fmt.Sprintf("kubelet takes %d pods, but a %s has addresses for %d", s.Node.MaxPods, l.Type, can)
+	switch {
+	case foreign > 0:
+		text += fmt.Sprintf(" while %s", count(foreign, "interface is somebody else's", "interfaces are somebody else's"))
+	case t.CustomNetworking:
+		text += " with AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG"
+	case s.Targets.MaxENI > 0 && s.Targets.MaxENI < s.Limits.Interfaces:
+		text += fmt.Sprintf(" with MAX_ENI=%d", s.Targets.MaxENI)
+	}
+	return []string{text + ": set its maxPods to that"}
+}
+
+// foreign is how many interfaces are not ours; one that we have just given back is not among them.
+func (s *survey) foreign() (n int) {
+	for _, i := range s.Interfaces {
+		leaving := slices.ContainsFunc(s.Memory.Leaving, func(l Leaving) bool { return l.Whole && l.Interface == i.ID })
+		if i.Unmanaged && !leaving {
+			n++
+		}
+	}
+	return n
 }

@@ -605,6 +605,41 @@ func TestDeletedByHand(t *testing.T) {
 	}
 }
 
+// A kubelet that takes more pods than there can be addresses for is told of, with the reason.
+func TestMorePodsThanAddresses(t *testing.T) {
+	for _, c := range []struct {
+		targets       Targets
+		pods, foreign int
+		want          string
+	}{
+		{DefaultTargets(), 17, 0, ""},
+		{DefaultTargets(), 18, 0, "kubelet takes 18 pods, but a t3.medium has addresses for 17: set"},
+		{DefaultTargets(), 17, 1, "kubelet takes 17 pods, but a t3.medium has addresses for 12 while 1 interface is somebody else's: set"},
+		{with(func(t *Targets) { t.MaxENI = 2 }), 17, 0, "kubelet takes 17 pods, but a t3.medium has addresses for 12 with MAX_ENI=2: set"},
+		{with(func(t *Targets) { t.CustomNetworking = true }), 17, 0, "kubelet takes 17 pods, but a t3.medium has addresses for 12 with AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: set"},
+		{byPrefix(1, 0, 0), 110, 0, ""},
+		{byPrefix(1, 0, 0), 243, 0, "kubelet takes 243 pods, but a t3.medium has addresses for 242: set"},
+	} {
+		n := newNode(t, "t3.medium", c.targets)
+		in := n.input()
+		in.Node.MaxPods = c.pods
+		for range c.foreign {
+			in.Interfaces = append(in.Interfaces, Interface{ID: "eni-x", Index: 2, Unmanaged: true})
+		}
+		d := Decide(in)
+		if got := strings.Join(d.Warnings, "; "); !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("%d pods: %q, want %q", c.pods, got, c.want)
+		}
+		if c.foreign > 0 && !strings.HasSuffix(d.Next.Limit, ", 1 of them somebody else's") {
+			t.Error(d.Next)
+		}
+		in.Memory.Leaving = []Leaving{{Interface: "eni-x", Whole: true, Since: in.Now}} // our own, on its way out
+		if got := Decide(in).Warnings; c.foreign > 0 && len(got) > 0 {
+			t.Errorf("of an interface that is being detached: %q", got)
+		}
+	}
+}
+
 func TestCordoned(t *testing.T) {
 	n := newNode(t, "t3.medium", DefaultTargets())
 	n.start(4)

@@ -36,7 +36,7 @@ func NewFake(limits Limits, now time.Time, subnets ...string) *Fake {
 	}
 	f.attach(f.subnets[0].ID, 0)
 	f.interfaces[0].Primary, f.interfaces[0].Table = true, 254
-	f.interfaces[0].Attached = now.Add(-time.Hour)
+	f.interfaces[0].Attached, f.interfaces[0].SecurityGroups = now.Add(-time.Hour), []string{"sg-1"}
 	return f
 }
 
@@ -89,6 +89,15 @@ func (f *Fake) Give(addresses ...netip.Addr) {
 	}
 }
 
+// SetGroups gives an interface other security groups, by hand.
+func (f *Fake) SetGroups(id string, groups ...string) {
+	for k := range f.interfaces {
+		if f.interfaces[k].ID == id {
+			f.interfaces[k].SecurityGroups = groups
+		}
+	}
+}
+
 // Remove is somebody who deletes an interface by hand.
 func (f *Fake) Remove(id string) { f.detach(id) }
 
@@ -135,6 +144,8 @@ func (f *Fake) do(a Action) Outcome {
 			f.Give(slices.Collect(block{rangeOf(p)}.all())...)
 		}
 		i.Prefixes = slices.DeleteFunc(i.Prefixes, func(x netip.Prefix) bool { return slices.Contains(a.Prefixes, x) })
+	case SetSecurityGroups:
+		i.SecurityGroups = slices.Clone(a.SecurityGroups)
 	case DeleteInterface:
 		if i.Primary {
 			return Outcome{Failure: Invalid}
@@ -155,6 +166,9 @@ func (f *Fake) create(a Action) Outcome {
 		return Outcome{Failure: SubnetFull}
 	}
 	made := &f.interfaces[len(f.interfaces)-1]
+	if made.SecurityGroups = a.SecurityGroups; len(made.SecurityGroups) == 0 {
+		made.SecurityGroups = f.interfaces[0].SecurityGroups
+	}
 	o := f.assign(made, a.Count, a.OfPrefixes)
 	if o.Failure != OK {
 		f.detach(made.ID)

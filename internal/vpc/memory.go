@@ -48,7 +48,7 @@ type Memory struct {
 
 // Refusal is a place that had nothing to give.
 type Refusal struct {
-	Place      string    `json:"place"` // a subnet's id; an interface's; or "instance", which has no room for an interface
+	Place      string    `json:"place"` // a subnet's id; an interface's, or its security groups; or "instance", which has no room for an interface
 	OfPrefixes bool      `json:"ofPrefixes,omitempty"`
 	Failure    Failure   `json:"failure"`
 	Count      int       `json:"count"` // so many were asked for
@@ -78,6 +78,10 @@ type Outcome struct {
 // After returns what is to be remembered of an Action.
 func (m Memory) After(a Action, o Outcome, now time.Time) Memory {
 	m.Refusals, m.Leaving = slices.Clone(m.Refusals), slices.Clone(m.Leaving)
+	if a.Verb == SetSecurityGroups && (o.Failure == Denied || o.Failure == Gone || o.Failure == Invalid || o.Failure == Limit) {
+		m.refuse(a, o.Failure, now) // who may not do that may still have addresses
+		return m
+	}
 	switch o.Failure {
 	case OK:
 		m.Failures, m.Failure, m.Call, m.Failed, m.Retry = 0, OK, "", time.Time{}, time.Time{}
@@ -118,6 +122,8 @@ func (m Memory) RetryAt(waits bool) time.Time {
 // place is where an Action finds what it asks for.
 func (a Action) place(f Failure) string {
 	switch {
+	case a.Verb == SetSecurityGroups:
+		return groupsOf(a.Interface)
 	case f != Limit:
 		return a.Subnet
 	case a.Verb == CreateInterface:
@@ -133,8 +139,13 @@ func (a Action) ofPrefixes(f Failure) bool {
 
 // covers tells whether a success of the Action makes the refusal void.
 func (r Refusal) covers(a Action) bool {
-	grows := a.Verb == CreateInterface || a.Verb == AssignAddresses || a.Verb == AssignPrefixes
-	return grows && r.Place == a.place(r.Failure) && r.OfPrefixes == a.ofPrefixes(r.Failure) && a.Count >= r.Count
+	same := a.Verb == CreateInterface || a.Verb == AssignAddresses || a.Verb == AssignPrefixes || a.Verb == SetSecurityGroups
+	return same && r.Place == a.place(r.Failure) && r.OfPrefixes == a.ofPrefixes(r.Failure) && a.Count >= r.Count
+}
+
+// bars tells whether a refusal keeps pods from addresses.
+func (r Refusal) bars() bool {
+	return r.Failure == SubnetFull || r.Failure == Fragmented || r.Failure == Limit
 }
 
 func (m *Memory) refuse(a Action, f Failure, now time.Time) {

@@ -70,7 +70,7 @@ func (s *survey) limit(n Next) (limit, mend string) {
 		return s.Memory.failing(), s.Memory.mend()
 	}
 	for _, r := range s.Memory.Refusals {
-		if r.Until.After(s.Now) {
+		if r.Until.After(s.Now) && r.bars() {
 			return s.refused(r), r.Failure.mend()
 		}
 	}
@@ -90,6 +90,9 @@ func (s *survey) limit(n Next) (limit, mend string) {
 	limit = fmt.Sprintf("%s: %d interfaces with %d %s each", s.Limits.Type, s.Targets.interfaces(s.Limits), s.Limits.Slots(), unit)
 	if s.Targets.CustomNetworking {
 		limit += ", the primary's left out"
+	}
+	if n := s.foreign(); n > 0 {
+		limit += fmt.Sprintf(", %d of them somebody else's", n)
 	}
 	mend = "a larger instance type, another node"
 	if s.Limits.Prefixes && !s.Targets.Prefixes {
@@ -197,6 +200,8 @@ func (a Action) String() string {
 		return fmt.Sprintf("UnassignPrefixes %s: %s", a.Interface, join(a.Prefixes))
 	case DeleteInterface:
 		return "DeleteInterface " + a.Interface
+	case SetSecurityGroups:
+		return fmt.Sprintf("SetSecurityGroups %s: %s", a.Interface, strings.Join(a.SecurityGroups, " "))
 	}
 	return fmt.Sprintf("%s %s: %d", a.Verb, a.Interface, a.Count)
 }

@@ -46,9 +46,11 @@ type Interface struct {
 	Addresses  []netip.Addr   `json:"addresses"`
 	Prefixes   []netip.Prefix `json:"prefixes,omitempty"` // /28
 	IPv6Prefix netip.Prefix   `json:"ipv6Prefix,omitzero"`
-	Attached   time.Time      `json:"attached"`            // when
-	Unmanaged  bool           `json:"unmanaged,omitempty"` // somebody else's: takes a place, gives nothing
-	Draining   bool           `json:"draining,omitempty"`  // to be given back: pods get nothing from it
+	Attached   time.Time      `json:"attached"` // when
+	// SecurityGroups are what the cloud says, in any order.
+	SecurityGroups []string `json:"securityGroups,omitempty"`
+	Unmanaged      bool     `json:"unmanaged,omitempty"` // somebody else's: takes a place, gives nothing
+	Draining       bool     `json:"draining,omitempty"`  // to be given back: pods get nothing from it
 }
 
 // Has tells whether the interface brings packets for the address to the node, other than for its own.

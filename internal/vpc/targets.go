@@ -82,6 +82,9 @@ func ParseTargets(get func(name string) string) (t Targets, notes []string, err 
 		errs = append(errs, errors.New("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: not with ENABLE_IPv6 alone, since pods have the primary interface's prefix; "+
 			"set ENABLE_IPv4 too, or unset one of them"))
 	}
+	if t.CustomNetworking && t.MaxENI == 1 {
+		errs = append(errs, errors.New("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: not with MAX_ENI=1, since the primary interface gives pods no addresses; set MAX_ENI to 2 at least"))
+	}
 	return t, t.notes(get), errors.Join(errs...)
 }
 

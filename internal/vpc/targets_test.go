@@ -36,6 +36,7 @@ func TestParseTargets(t *testing.T) {
 		"MINIMUM_IP_TARGET=99999999999":                            "is not a number from 0",
 		"ENABLE_PREFIX_DELEGATION=yes":                             `ENABLE_PREFIX_DELEGATION: "yes" is not true or false`,
 		"ENABLE_IPv4=false":                                        "both false",
+		"MAX_ENI=1 AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true":        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: not with MAX_ENI=1",
 		"ENABLE_IPv6=true AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true": "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: not with ENABLE_IPv6 alone",
 	} {
 		if _, _, err := ParseTargets(env(bad)); err == nil || !strings.Contains(err.Error(), want) {

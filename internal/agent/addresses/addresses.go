@@ -38,6 +38,8 @@ type Cloud interface {
 	SubnetsHere(context.Context) ([]ec2.Subnet, error)
 	Subnets(ctx context.Context, ids ...string) ([]ec2.Subnet, error)
 	Ranges(context.Context) ([]netip.Prefix, error)
+	// Groups are the security groups of the primary interface; EC2 is not asked for them.
+	Groups(context.Context) ([]string, error)
 }
 
 // Host is the network of the node.
@@ -60,7 +62,7 @@ type Config struct {
 	Host   Host
 	Tables link.Tables
 	Dir    string // of leases.json and pool.json
-	Settings
+	vpc.Settings
 	// Install is called when pods can get addresses: it tells the container runtime. Nil: somebody else does.
 	Install func() error
 	Log     *slog.Logger
@@ -88,6 +90,9 @@ type Daemon struct {
 	unseen    error          // why the cloud's last answer was none
 	looked    time.Time      // when it answered last
 	look      time.Time      // when it is to be asked again
+	groups    []string       // of the primary interface, as its metadata said
+	grouped   time.Time      // when
+	met       bool           // the Node was read
 	applied   time.Time      // when the node's network was looked after
 	swept     time.Time      // when interfaces were looked for that somebody left
 	tidyNext  time.Time

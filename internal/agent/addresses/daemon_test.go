@@ -404,6 +404,13 @@ func TestCustomNetworking(t *testing.T) {
 			return []byte(answer), nil
 		}
 		w.start()
+		// The ENIConfig is looked up as soon as the Node says which.
+		w.daemon.node.last = nil
+		w.pass()
+		w.expect("", asked)
+		w.daemon.node.changed()
+		w.pass()
+		w.expect(configPath+"ap-northeast-2a", asked)
 		says := func(want string) {
 			w.Helper()
 			w.daemon.look = time.Time{}
@@ -599,5 +606,27 @@ func TestAnswer(t *testing.T) {
 		v.Looked = time.Time{}
 		text, _ := json.MarshalIndent(v, "", "  ")
 		golden.Check(t, "node.json", string(text)+"\n")
+	})
+}
+
+// Somebody changes the security groups of the primary interface: the others have them within half a minute, for one
+// question and one call each.
+func TestSecurityGroupsFollow(t *testing.T) {
+	inBubble(t, nil, func(w *world) {
+		w.pass()
+		w.must(1, 5)
+		w.settleFor(10 * time.Second)
+		w.must(6, 6)
+		w.settleFor(40 * time.Second)
+		w.expect("3 interfaces, 15 addresses", w.have())
+		asked, called := w.cloud.asked, len(w.cloud.Calls)
+		w.cloud.SetGroups("eni-1", "sg-1", "sg-2")
+		w.settleFor(groupsEvery + time.Second)
+		for _, i := range w.cloud.Interfaces() {
+			w.expect("[sg-1 sg-2]", fmt.Sprint(i.SecurityGroups))
+		}
+		if asked, called = w.cloud.asked-asked, len(w.cloud.Calls)-called; asked > 2 || called != 2 {
+			w.Errorf("asked %d times, with %d calls", asked, called)
+		}
 	})
 }

@@ -107,7 +107,8 @@ func (d *Daemon) askConfig(ctx context.Context) error {
 	if !d.node.known() {
 		return errors.New("the Node has not been read yet")
 	}
-	name := d.config.configName(d.node.facts())
+	node := d.node.facts()
+	name := d.config.ConfigName(node.labels, node.annotations)
 	data, err := d.config.Get(ctx, configPath+name)
 	if apierrors.IsNotFound(err) {
 		return fmt.Errorf("%s: not found; make one with the subnet and security groups of the pods' interfaces, or label the node with another name", name)

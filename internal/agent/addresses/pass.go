@@ -26,6 +26,8 @@ const (
 	lookFailed = 5 * time.Second
 	// applyEvery is for what others do to the node's network.
 	applyEvery = 30 * time.Second
+	// groupsEvery is for the security groups of the primary interface, which its metadata tells.
+	groupsEvery = 30 * time.Second
 	// tidyEvery is for interfaces that are being detached, and sweepEvery for those that a process left that was ended.
 	tidyEvery, sweepEvery = 3 * time.Second, time.Hour
 	// tidyFailed is the same where the cloud refuses it.
@@ -40,6 +42,7 @@ func (d *Daemon) pass(ctx context.Context) error {
 	if err := d.open(ctx); err != nil {
 		return errors.Join(err, d.tellClosed(err))
 	}
+	d.heed(ctx)
 	for ctx.Err() == nil {
 		d.observe(ctx)
 		decision, err := d.settle()
@@ -80,6 +83,32 @@ func (d *Daemon) observe(ctx context.Context) {
 		d.looked, d.look = now, now.Add(jitter(lookEvery))
 	}
 	d.unseen = err
+}
+
+// heed makes the cloud be asked now if somebody has changed the security groups of the primary interface: those of the
+// others are to follow. Without metadata it is asked in its own time. So does the Node, of which custom networking goes by
+// a label, when it is read for the first time.
+func (d *Daemon) heed(ctx context.Context) {
+	now := time.Now()
+	if !d.met && d.node.known() {
+		d.met = true
+		if d.config.Targets.CustomNetworking && d.unseen == nil {
+			d.look = time.Time{}
+		}
+	}
+	if now.Sub(d.grouped) < groupsEvery || d.unseen != nil {
+		return
+	}
+	d.grouped = now
+	groups, err := d.cloud.Groups(ctx)
+	if err != nil {
+		d.config.Log.Debug("security groups", "err", err)
+		return
+	}
+	if d.groups != nil && !slices.Equal(groups, d.groups) {
+		d.look = time.Time{}
+	}
+	d.groups = groups
 }
 
 func jitter(t time.Duration) time.Duration { return t - rand.N(t/4) }

@@ -121,6 +121,11 @@ func (c *cloud) Ranges(context.Context) ([]netip.Prefix, error) {
 	return []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}, nil
 }
 
+// Groups is what the metadata say at once.
+func (c *cloud) Groups(context.Context) ([]string, error) {
+	return c.Interfaces()[0].SecurityGroups, nil
+}
+
 // world is a node with its daemon, its plugin and its cloud.
 type world struct {
 	tester
@@ -135,7 +140,7 @@ type world struct {
 
 func newWorld(t tester, dir string, get map[string]string, subnets ...string) *world {
 	t.Helper()
-	settings, err := ParseSettings(func(name string) string { return get[name] })
+	settings, err := vpc.ParseSettings(func(name string) string { return get[name] })
 	if err != nil {
 		t.Fatalf("%v", err)
 	}

@@ -122,6 +122,32 @@ func TestActions(t *testing.T) {
 	}
 }
 
+// Security groups are one call for an interface, and the metadata tell those of the primary without any.
+func TestSecurityGroups(t *testing.T) {
+	f := newFake(t)
+	c := f.open(t)
+	observe(t, c)
+	do(t, c, vpc.Action{Verb: vpc.CreateInterface, Subnet: "subnet-1", Index: 1, Count: 1})
+	made := f.interfaces[1]
+	f.interfaces[0].groups = []string{"sg-2", "sg-1"}
+	f.called()
+	groups, err := c.Groups(t.Context())
+	expect(t, "[sg-1 sg-2] <nil>", fmt.Sprint(groups, err))
+	do(t, c, vpc.Action{Verb: vpc.SetSecurityGroups, Interface: made.id, SecurityGroups: groups})
+	expect(t, "ModifyNetworkInterfaceAttribute", f.called())
+	expect(t, "[sg-1 sg-2]", fmt.Sprint(made.groups))
+	if !made.bound {
+		t.Error("it does not end with its instance any more")
+	}
+	expect(t, "[sg-1 sg-2]", fmt.Sprint(c.Known()[1].SecurityGroups))
+	expect(t, "[sg-1 sg-2]", fmt.Sprint(observe(t, c)[1].SecurityGroups))
+	f.answer["ModifyNetworkInterfaceAttribute"] = refuse(400, "UnauthorizedOperation", "no")
+	out, err := c.Do(t.Context(), vpc.Action{Verb: vpc.SetSecurityGroups, Interface: made.id, SecurityGroups: []string{"sg-3"}})
+	if out.Failure != vpc.Denied || err == nil {
+		t.Error(out, err)
+	}
+}
+
 // Detaching takes a while; Tidy deletes when EC2 lets it.
 func TestDelete(t *testing.T) {
 	f := newFake(t)

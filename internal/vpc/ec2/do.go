@@ -47,6 +47,8 @@ func (c *Cloud) do(ctx context.Context, a vpc.Action) (got []netip.Prefix, err e
 		return nil, c.unassign(ctx, a)
 	case vpc.DeleteInterface:
 		return nil, c.detach(ctx, a.Interface)
+	case vpc.SetSecurityGroups:
+		return nil, c.regroup(ctx, a)
 	}
 	return nil, fmt.Errorf("action %q: %w", a.Verb, errUnknown)
 }
@@ -89,7 +91,7 @@ func (c *Cloud) make(ctx context.Context, a vpc.Action) (eni, error) {
 	if len(groups) == 0 {
 		for _, i := range c.seen {
 			if i.Primary {
-				groups = i.groups
+				groups = i.SecurityGroups
 			}
 		}
 	}
@@ -234,6 +236,21 @@ func (c *Cloud) detach(ctx context.Context, id string) error {
 	i.Unmanaged = true // it takes its place until it is off
 	c.seen[id] = i
 	c.detached = append(c.detached, id)
+	return nil
+}
+
+// regroup gives an interface other security groups.
+func (c *Cloud) regroup(ctx context.Context, a vpc.Action) error {
+	_, err := call(ctx, &c.door, "ModifyNetworkInterfaceAttribute", c.api.modifyInterface, &ec2.ModifyNetworkInterfaceAttributeInput{
+		NetworkInterfaceId: aws.String(a.Interface), Groups: a.SecurityGroups})
+	if err != nil {
+		return err
+	}
+	c.recent.regrouped(a.Interface, a.SecurityGroups)
+	if i, known := c.seen[a.Interface]; known {
+		i.SecurityGroups = a.SecurityGroups
+		c.seen[a.Interface] = i
+	}
 	return nil
 }
 

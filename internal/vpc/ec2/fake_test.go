@@ -126,7 +126,7 @@ func (f *fake) metadata(w http.ResponseWriter, path string) {
 	const mac = "meta-data/network/interfaces/macs/02:00:00:00:00:00/"
 	pages := map[string]string{
 		"api/token": "token", "meta-data/mac": "02:00:00:00:00:00", mac + "vpc-id": "vpc-1",
-		mac + "vpc-ipv4-cidr-blocks": "192.168.0.0/16\n100.64.0.0/16",
+		mac + "security-group-ids": strings.Join(f.interfaces[0].groups, "\n"), mac + "vpc-ipv4-cidr-blocks": "192.168.0.0/16\n100.64.0.0/16",
 	}
 	identity, _ := json.Marshal(map[string]string{"instanceId": self, "instanceType": "t3.medium",
 		"availabilityZone": "ap-northeast-2a", "region": "ap-northeast-2"})
@@ -250,7 +250,16 @@ func (f *fake) attach(form url.Values) (string, string) {
 }
 
 func (f *fake) modify(form url.Values) (string, string) {
-	f.find(form.Get("NetworkInterfaceId")).bound = form.Get("Attachment.DeleteOnTermination") == "true"
+	r := f.find(form.Get("NetworkInterfaceId"))
+	if form.Has("Attachment.DeleteOnTermination") {
+		r.bound = form.Get("Attachment.DeleteOnTermination") == "true"
+	}
+	if form.Has("SecurityGroupId.1") {
+		r.groups = nil
+	}
+	for i := 1; form.Has(fmt.Sprintf("SecurityGroupId.%d", i)); i++ {
+		r.groups = append(r.groups, form.Get(fmt.Sprintf("SecurityGroupId.%d", i)))
+	}
 	return "<return>true</return>", ""
 }
 

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 
@@ -65,6 +67,18 @@ func (c *Cloud) Ranges(ctx context.Context) ([]netip.Prefix, error) {
 		return nil, fmt.Errorf("metadata service: ranges of the VPC: %w", errIncomplete)
 	}
 	return out, nil
+}
+
+// aside is the time for what is not worth waiting for.
+const aside = 2 * time.Second
+
+// Groups asks which security groups the primary interface has. It is a call of the metadata service, of which there can
+// be many: EC2 is to be asked when something has changed there.
+func (c *Cloud) Groups(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, aside)
+	defer cancel()
+	text, err := c.metadata(ctx, "network/interfaces/macs/"+c.self.MAC+"/security-group-ids")
+	return slices.Sorted(slices.Values(strings.Fields(text))), err
 }
 
 func (c *Cloud) metadata(ctx context.Context, path string) (string, error) {

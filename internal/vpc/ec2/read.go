@@ -31,7 +31,6 @@ type eni struct {
 	instance   string // to which it is attached; empty: to none
 	attachment string
 	lasting    bool // it would outlive its instance
-	groups     []string
 	tags       map[string]string
 }
 
@@ -46,7 +45,7 @@ func read(n *types.NetworkInterface, self string) (eni, error) {
 		out.tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
 	}
 	for _, g := range n.Groups {
-		out.groups = append(out.groups, aws.ToString(g.GroupId))
+		out.SecurityGroups = append(out.SecurityGroups, aws.ToString(g.GroupId))
 	}
 	// Trunks and interfaces for EFA alone have no addresses for pods.
 	ordinary := n.InterfaceType == "" || n.InterfaceType == types.NetworkInterfaceTypeInterface

@@ -35,6 +35,14 @@ func (r *recent) bound(id string) {
 	}
 }
 
+func (r *recent) regrouped(id string, groups []string) {
+	for i := range r.marks {
+		if r.marks[i].id == id {
+			r.marks[i].eni.SecurityGroups = groups
+		}
+	}
+}
+
 func (r *recent) died(id string) {
 	r.marks = slices.DeleteFunc(r.marks, func(m mark) bool { return m.id == id })
 }

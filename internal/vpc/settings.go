@@ -1,4 +1,4 @@
-package addresses
+package vpc
 
 import (
 	"encoding/json"
@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/zonewise/zonewise/internal/vpc"
 )
 
 // The names by which a node says which ENIConfig is its own, besides those of the settings.
@@ -19,19 +17,9 @@ const (
 	defaultConfig       = "default"
 )
 
-// configName goes by the first of them that is there.
-func (s Settings) configName(n nodeFacts) string {
-	for _, name := range []string{n.labels[externalConfigLabel], n.annotations[s.ConfigAnnotation], n.labels[s.ConfigLabel]} {
-		if name != "" {
-			return name
-		}
-	}
-	return defaultConfig
-}
-
 // Settings are what the user says, by the names of upstream's environment variables.
 type Settings struct {
-	Targets             vpc.Targets
+	Targets             Targets
 	Notes               []string          // what of it has no effect, and why
 	Cluster             string            // CLUSTER_NAME
 	ExternalSNAT        bool              // AWS_VPC_K8S_CNI_EXTERNALSNAT
@@ -44,13 +32,23 @@ type Settings struct {
 	Tags                map[string]string // ADDITIONAL_ENI_TAGS
 }
 
+// ConfigName is the ENIConfig of a node, by the first of them that is there.
+func (s Settings) ConfigName(labels, annotations map[string]string) string {
+	for _, name := range []string{labels[externalConfigLabel], annotations[s.ConfigAnnotation], labels[s.ConfigLabel]} {
+		if name != "" {
+			return name
+		}
+	}
+	return defaultConfig
+}
+
 // ParseSettings reads them; get returns "" for what is not set. The error names all that is wrong.
 func ParseSettings(get func(string) string) (Settings, error) {
 	s := Settings{Cluster: get("CLUSTER_NAME"), DiscoverSubnets: true,
 		ConfigLabel: defaultConfigName, ConfigAnnotation: defaultConfigName}
 	var errs []error
 	var err error
-	if s.Targets, s.Notes, err = vpc.ParseTargets(get); err != nil {
+	if s.Targets, s.Notes, err = ParseTargets(get); err != nil {
 		errs = append(errs, err)
 	}
 	for name, into := range map[string]*bool{"AWS_VPC_K8S_CNI_EXTERNALSNAT": &s.ExternalSNAT, "ENABLE_SUBNET_DISCOVERY": &s.DiscoverSubnets,
