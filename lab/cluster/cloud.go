@@ -21,6 +21,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/zonewise/zonewise/lab/region/ec2"
 	"github.com/zonewise/zonewise/lab/region/ec2/wire"
 	"github.com/zonewise/zonewise/lab/topology"
@@ -206,7 +208,30 @@ func blueprint(t topology.Topology) ec2.Blueprint {
 	for _, z := range t.Zones {
 		b.Subnets = append(b.Subnets, ec2.NewSubnet{Zone: z.Name, CIDR: z.Subnet, IPv6: z.SubnetIPv6})
 	}
+	if !t.PodCIDR.IsValid() {
+		return b
+	}
+	b.More = []netip.Prefix{t.PodCIDR}
+	for i, z := range t.Zones {
+		b.Subnets = append(b.Subnets, ec2.NewSubnet{Name: fmt.Sprint("PodSubnet", i+1), Zone: z.Name, CIDR: z.PodSubnet, IPv6: z.PodSubnetIPv6})
+	}
 	return b
+}
+
+// eniConfigs tell the product's CNI where each zone's pods have their addresses, in custom networking.
+func eniConfigs(t topology.Topology, r *ec2.Records) []unstructured.Unstructured {
+	var out []unstructured.Unstructured
+	for _, z := range t.Zones {
+		for _, s := range r.Subnets {
+			if s.CIDR == z.PodSubnet {
+				out = append(out, unstructured.Unstructured{Object: map[string]any{
+					"apiVersion": "crd.k8s.amazonaws.com/v1alpha1", "kind": "ENIConfig", "metadata": map[string]any{"name": z.Name},
+					"spec": map[string]any{"subnet": s.ID},
+				}})
+			}
+		}
+	}
+	return out
 }
 
 // launch is the instance of a node, named and tagged as those of a node group of EKS are.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -11,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/zonewise/zonewise/lab/region/ec2"
 	"github.com/zonewise/zonewise/lab/region/ec2/wire"
@@ -62,6 +65,42 @@ func TestCloudHasTheNodes(t *testing.T) {
 				t.Errorf("node %+v is %+v", n, v)
 			}
 		}
+	}
+}
+
+// With custom networking the VPC has a second range, with a subnet for the pods of each zone, and the product is told by
+// an ENIConfig of the zone's name.
+func TestSubnetsForPods(t *testing.T) {
+	topo := cloudTopology(t, topology.Config{Zones: topology.Spread(2, 1), Values: map[string]any{
+		"cni": map[string]any{"env": map[string]any{"AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG": true}}}})
+	file := filepath.Join(t.TempDir(), "cloud.json")
+	cloud, err := ec2.Open(blueprint(topo), ec2.Options{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := cloud.Records()
+	if want := []netip.Prefix{topo.VPC, topo.PodCIDR}; !slices.Equal(r.VPC.CIDRs, want) {
+		t.Errorf("ranges %s, want %s", r.VPC.CIDRs, want)
+	}
+	for i, o := range eniConfigs(topo, r) {
+		z := topo.Zones[i]
+		subnet, _, _ := unstructured.NestedString(o.Object, "spec", "subnet")
+		if s := r.Subnets[subnet]; o.GetName() != z.Name || s == nil || s.CIDR != z.PodSubnet || s.Zone != z.Name || s.Tags["Name"] != fmt.Sprint("x-PodSubnet", i+1) {
+			t.Errorf("%v is of %+v", o, s)
+		}
+	}
+	if label, _, err := unstructured.NestedString(chartValues(topo, "1"), "cni", "env", "ENI_CONFIG_LABEL_DEF"); label != "topology.kubernetes.io/zone" || err != nil {
+		t.Errorf("label %q, %v", label, err)
+	}
+	without := topo
+	without.PodCIDR = netip.Prefix{}
+	if _, err := ec2.Open(blueprint(without), ec2.Options{File: file}); err != nil {
+		t.Errorf("what is there besides: %v", err)
+	}
+	other := blueprint(topo)
+	other.More = []netip.Prefix{netip.MustParsePrefix("100.65.0.0/16")}
+	if _, err := ec2.Open(other, ec2.Options{File: file}); err == nil || !strings.Contains(err.Error(), "has no range 100.65.0.0/16: take the lab down before its network changes") {
+		t.Error(err)
 	}
 }
 

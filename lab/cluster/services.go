@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
 
@@ -109,6 +110,10 @@ func (l *Lab) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if l.topo.PodCIDR.IsValid() {
+		objects = append(objects, eniConfigs(l.topo, l.cloud.records.Records())...)
+		install.Sort(objects)
+	}
 	if err := applyRetrying(ctx, client, objects); err != nil {
 		return fmt.Errorf("install zonewise: %w", err)
 	}
@@ -131,6 +136,11 @@ func chartValues(t topology.Topology, version string) map[string]any {
 		if t.IPv6 != nil {
 			zones = append(zones, z.SubnetIPv6.String())
 		}
+		for _, p := range []netip.Prefix{z.PodSubnet, z.PodSubnetIPv6} {
+			if p.IsValid() {
+				zones = append(zones, p.String())
+			}
+		}
 	}
 	own := map[string]any{
 		"image":     map[string]any{"tag": version},
@@ -146,7 +156,10 @@ func chartValues(t topology.Topology, version string) map[string]any {
 		if t.IPv6 != nil {
 			environment["ENABLE_IPv4"], environment["ENABLE_IPv6"] = "true", "true"
 		}
-		own["cni"] = map[string]any{"enabled": true, "clusterName": t.Name, "env": environment}
+		if t.PodCIDR.IsValid() { // an ENIConfig has the name of its zone
+			environment["ENI_CONFIG_LABEL_DEF"] = corev1.LabelTopologyZone
+		}
+		own["cni"] = map[string]any{"enabled": true, "clusterName": t.Name, "env": environment, "eniConfigs": t.PodCIDR.IsValid()}
 	}
 	return install.Merge(own, t.Values)
 }

@@ -115,7 +115,7 @@ func (f upFlags) config(cmd *cobra.Command) (topology.Config, error) {
 	}
 	if flags.Changed("cni") {
 		if c.CNI = f.cni; f.cni == topology.CNIStatic {
-			c.Cloud = topology.CloudConfig{} // of a file, or a lab that exists
+			c = c.WithoutCloud() // of a file, or a lab that exists
 		}
 	}
 	if flags.Changed("proxy") {
@@ -179,6 +179,9 @@ func startLab(ctx context.Context, c topology.Config, wait time.Duration, show *
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	show.say("Starting lab %s: %d zones, %s.", c.Name, len(c.Zones), c.Region)
+	for _, note := range c.Notes() {
+		show.say("Note: %s.", note)
+	}
 	if err := runInBackground(ctx, c, wait, show); err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ func Chart(files fs.FS, values map[string]any) ([]unstructured.Unstructured, err
 		}
 		objects = append(objects, slices.DeleteFunc(more, hook)...)
 	}
-	sortForInstall(objects)
+	Sort(objects)
 	return objects, nil
 }
 
@@ -102,7 +102,7 @@ func DNS(address, image string, replicas, zones int) ([]unstructured.Unstructure
 		return nil, err
 	}
 	objects, err := parse(text.String())
-	sortForInstall(objects)
+	Sort(objects)
 	return objects, err
 }
 
@@ -125,9 +125,10 @@ func parse(text string) ([]unstructured.Unstructured, error) {
 }
 
 // kinds in the order in which their objects can be made; all others come last.
-var kinds = []string{"Namespace", "CustomResourceDefinition", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ConfigMap", "Secret", "Service"}
+var kinds = []string{"Namespace", "CustomResourceDefinition", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ConfigMap", "Secret", "Service", "ENIConfig"}
 
-func sortForInstall(objects []unstructured.Unstructured) {
+// Sort puts objects into the order in which they can be made.
+func Sort(objects []unstructured.Unstructured) {
 	rank := func(u unstructured.Unstructured) int {
 		if i := slices.Index(kinds, u.GetKind()); i >= 0 {
 			return i
@@ -143,7 +144,7 @@ func sortForInstall(objects []unstructured.Unstructured) {
 }
 
 // clusterScoped kinds that the lab installs.
-var clusterScoped = []string{"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "PriorityClass"}
+var clusterScoped = []string{"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "PriorityClass", "ENIConfig"}
 
 // Apply makes the cluster's objects be as given, by server-side apply.
 func Apply(ctx context.Context, client dynamic.Interface, objects []unstructured.Unstructured) error {

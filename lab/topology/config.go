@@ -3,10 +3,12 @@
 package topology
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -45,6 +47,8 @@ type Config struct {
 	APIPort int `json:"apiPort,omitempty"`
 	// Offline never asks a registry: images come from archives alone.
 	Offline bool `json:"offline,omitempty"`
+	// PodCIDR is a second range of the VPC, with custom networking: pods have addresses of it. Default 100.64.0.0/16.
+	PodCIDR string `json:"podCIDR,omitempty"`
 	// CrossZoneLatency is added to packets between zones; 0s for none. Default 0.5ms. Needs netem in the kernel.
 	CrossZoneLatency string `json:"crossZoneLatency,omitempty"`
 	// Zones of the region. Default: three zones a, b, c with two nodes each.
@@ -70,6 +74,8 @@ type ZoneConfig struct {
 	Name string `json:"name,omitempty"`
 	// Subnet of the zone's nodes and pods. Default: the VPC's next /24.
 	Subnet string `json:"subnet,omitempty"`
+	// PodSubnet is where the zone's pods have addresses, with custom networking. Default: the PodCIDR's next /20.
+	PodSubnet string `json:"podSubnet,omitempty"`
 	// Nodes in this zone, at least one.
 	Nodes int `json:"nodes"`
 	// InstanceType of this zone's nodes, if it differs.
@@ -161,18 +167,36 @@ func (c Config) WithDefaults() Config {
 	}
 	vpc, err := netip.ParsePrefix(c.VPC)
 	if err == nil {
-		set(&c.ControlPlaneSubnet, subnet24(vpc, 0))
+		set(&c.ControlPlaneSubnet, subnetOf(vpc, 24, 0))
+	}
+	var pods netip.Prefix
+	if c.customNetworking() {
+		set(&c.PodCIDR, "100.64.0.0/16")
+		pods, _ = netip.ParsePrefix(c.PodCIDR) // New says what is wrong with it
 	}
 	zones := make([]ZoneConfig, len(c.Zones))
 	for i, z := range c.Zones {
 		set(&z.Name, c.Region+letter(i))
 		set(&z.InstanceType, c.InstanceType)
 		if err == nil {
-			set(&z.Subnet, subnet24(vpc, i+1))
+			set(&z.Subnet, subnetOf(vpc, 24, i+1))
+		}
+		if pods.IsValid() {
+			set(&z.PodSubnet, subnetOf(pods, podSubnetBits, i))
 		}
 		zones[i] = z
 	}
 	c.Zones = zones
+	return c
+}
+
+// WithoutCloud leaves out what a lab with static addresses has no use for.
+func (c Config) WithoutCloud() Config {
+	c.Cloud, c.PodCIDR = CloudConfig{}, ""
+	c.Zones = slices.Clone(c.Zones)
+	for i := range c.Zones {
+		c.Zones[i].PodSubnet = ""
+	}
 	return c
 }
 
@@ -183,15 +207,16 @@ func letter(i int) string {
 	return letter(i/26-1) + letter(i%26)
 }
 
-// subnet24 is the VPC's i-th /24, or "" where the VPC has none.
-func subnet24(vpc netip.Prefix, i int) string {
-	base := vpc.Masked().Addr()
-	if !base.Is4() || vpc.Bits() > 24 || i >= 1<<(24-vpc.Bits()) {
+// podSubnetBits is the length of the subnets that pods have where nobody says otherwise.
+const podSubnetBits = 20
+
+// subnetOf is the i-th subnet of a length in a range of IPv4, or "" where the range has none.
+func subnetOf(r netip.Prefix, bits, i int) string {
+	base := r.Masked().Addr()
+	if !base.Is4() || r.Bits() > bits || i >= 1<<(bits-r.Bits()) {
 		return ""
 	}
 	b := base.As4()
-	n := int(b[1])<<8 | int(b[2])
-	n += i
-	b[1], b[2] = byte(n>>8), byte(n)
-	return netip.PrefixFrom(netip.AddrFrom4(b), 24).String()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(i)<<(32-bits))
+	return netip.PrefixFrom(netip.AddrFrom4(b), bits).String()
 }

@@ -75,6 +75,16 @@ func (v *IPv6) zone(i int, z *Zone) error {
 	return nil
 }
 
+// podSubnet gives the i-th zone's pods a /64 of their own, of the second half of the range.
+func (v *IPv6) podSubnet(i int, z *Zone) error {
+	half := 1 << (min(16, 64-v.VPC.Bits()) - 1)
+	if i+1 >= half {
+		return fmt.Errorf("zones[%d] (%s): vpcIPv6 %s holds %d zones with subnets for pods: use a shorter prefix", i, z.Name, v.VPC, half-1)
+	}
+	z.PodSubnetIPv6 = subnet64(v.VPC, half+i)
+	return nil
+}
+
 // nodeIPv6 is the address of the n-th node of a zone, and its pods' range. Both read like IPv4's: the
 // node with the host number 28 ends in ::28, and the third node's pods are in SUBNET:3::/80. Range 0 is
 // left to nodes.

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/zonewise/zonewise/internal/vpc"
 )
 
 // Topology is a Config worked out: every zone, node and address of the lab.
@@ -19,7 +21,8 @@ type Topology struct {
 	API              netip.Addr
 	EC2              netip.Addr // of the cloud's own API, in a lab with records of it
 	ClusterDNS       netip.Addr
-	IPv6             *IPv6 // nil in a lab of IPv4 alone
+	IPv6             *IPv6        // nil in a lab of IPv4 alone
+	PodCIDR          netip.Prefix // a second range of the VPC, for pods; the zero prefix: none
 	CNI              string
 	Cloud            Cloud
 	Proxy            string
@@ -45,6 +48,8 @@ type Zone struct {
 	// With dual, else zero: as on AWS a /64 of the VPC's range.
 	SubnetIPv6  netip.Prefix
 	GatewayIPv6 netip.Addr
+	// With custom networking, else zero: where the zone's pods have their addresses.
+	PodSubnet, PodSubnetIPv6 netip.Prefix
 }
 
 // Node is one machine: a primary address and the pool that its pods get.
@@ -119,12 +124,19 @@ func New(c Config) (Topology, error) {
 	if len(c.Zones) == 0 {
 		return t, fmt.Errorf("zones: a lab needs at least one")
 	}
+	targets, err := c.targets()
+	if err != nil {
+		return t, err
+	}
+	if err := t.podNetwork(c, targets.CustomNetworking); err != nil {
+		return t, err
+	}
 	total := 0
 	for i, z := range c.Zones {
 		if total += max(0, min(z.Nodes, maxNodes+1)); total > maxNodes {
 			return t, fmt.Errorf("zones[%d] (%s): a lab has at most %d nodes in all, since they share one machine", i, z.Name, maxNodes)
 		}
-		zone, err := t.zone(i, z)
+		zone, err := t.zone(i, z, targets)
 		if err != nil {
 			return t, err
 		}
@@ -159,45 +171,21 @@ func (t *Topology) cloud(c Config) error {
 	return nil
 }
 
-func (t *Topology) networks(c Config) error {
-	var err error
-	parse := func(field, value string) netip.Prefix {
-		p, e := netip.ParsePrefix(value)
-		switch {
-		case err != nil:
-		case e != nil || !p.Addr().Is4():
-			err = fmt.Errorf("%s %q: use an IPv4 range such as 192.168.0.0/16", field, value)
-		case p != p.Masked():
-			err = fmt.Errorf("%s %q: has host bits set: use %s", field, value, p.Masked())
-		}
-		return p
-	}
-	t.VPC = parse("vpc", c.VPC)
-	t.ServiceCIDR = parse("serviceCIDR", c.ServiceCIDR)
-	if err != nil {
+func (t *Topology) networks(c Config) (err error) {
+	if t.VPC, err = parseIPv4("vpc", c.VPC, "192.168.0.0/16"); err != nil {
 		return err
 	}
-	t.ControlPlane = parse("controlPlaneSubnet", c.ControlPlaneSubnet)
-	if err != nil {
+	if t.ServiceCIDR, err = parseIPv4("serviceCIDR", c.ServiceCIDR, "10.100.0.0/16"); err != nil {
 		return err
 	}
-	for _, reserved := range []string{"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"} {
-		for _, r := range []struct {
-			field  string
-			prefix netip.Prefix
-		}{{"vpc", t.VPC}, {"serviceCIDR", t.ServiceCIDR}} {
-			if r.prefix.Overlaps(netip.MustParsePrefix(reserved)) {
-				return fmt.Errorf("%s %s overlaps %s, which has a meaning of its own: use a private range such as 192.168.0.0/16", r.field, r.prefix, reserved)
-			}
-		}
+	if t.ControlPlane, err = parseIPv4("controlPlaneSubnet", c.ControlPlaneSubnet, "192.168.0.0/24"); err != nil {
+		return err
 	}
-	for _, r := range []struct {
-		field  string
-		prefix netip.Prefix
-	}{{"vpc", t.VPC}, {"serviceCIDR", t.ServiceCIDR}} {
-		if r.prefix.Overlaps(Outside) {
-			return fmt.Errorf("%s %s overlaps %s, the world outside of the lab: use a private range such as 192.168.0.0/16", r.field, r.prefix, Outside)
-		}
+	if err := unreserved("vpc", t.VPC); err != nil {
+		return err
+	}
+	if err := unreserved("serviceCIDR", t.ServiceCIDR); err != nil {
+		return err
 	}
 	if !inside(t.VPC, t.ControlPlane) {
 		return fmt.Errorf("controlPlaneSubnet %s is not inside vpc %s", t.ControlPlane, t.VPC)
@@ -218,7 +206,7 @@ func (t *Topology) networks(c Config) error {
 	return nil
 }
 
-func (t *Topology) zone(i int, c ZoneConfig) (Zone, error) {
+func (t *Topology) zone(i int, c ZoneConfig, targets vpc.Targets) (Zone, error) {
 	subnet, err := netip.ParsePrefix(c.Subnet)
 	if err != nil || !subnet.Addr().Is4() || subnet != subnet.Masked() {
 		return Zone{}, fmt.Errorf("zones[%d].subnet %q: use an IPv4 range inside the VPC such as 192.168.1.0/24", i, c.Subnet)
@@ -256,10 +244,15 @@ func (t *Topology) zone(i int, c ZoneConfig) (Zone, error) {
 			return Zone{}, err
 		}
 	}
-	pods, err := t.maxPods(instance)
-	if err != nil {
-		return Zone{}, fmt.Errorf("zones[%d] (%s): %w", i, c.Name, err)
+	if z.PodSubnet, err = t.podSubnet(i, c); err != nil {
+		return Zone{}, err
 	}
+	if z.PodSubnet.IsValid() && t.IPv6 != nil {
+		if err := t.IPv6.podSubnet(i, &z); err != nil {
+			return Zone{}, err
+		}
+	}
+	pods := vpc.MaxPods(instance.Limits, targets, instance.CPUs)
 	for n := range c.Nodes {
 		first := firstHost + n*perNode
 		node := Node{
@@ -313,6 +306,13 @@ func (t *Topology) disjoint() error {
 		names[z.Name] = true
 		seen = append(seen, named{what, z.Subnet})
 	}
+	for i, z := range t.Zones {
+		for j, o := range t.Zones[:i] {
+			if z.PodSubnet.IsValid() && z.PodSubnet.Overlaps(o.PodSubnet) {
+				return fmt.Errorf("zones[%d].podSubnet %s overlaps zones[%d].podSubnet %s: a subnet is in one zone", i, z.PodSubnet, j, o.PodSubnet)
+			}
+		}
+	}
 	return nil
 }
 
@@ -349,6 +349,31 @@ func (t Topology) Node(name string) (Node, bool) {
 		}
 	}
 	return Node{}, false
+}
+
+// parseIPv4 reads a range.
+func parseIPv4(field, value, example string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(value)
+	switch {
+	case err != nil || !p.Addr().Is4():
+		return p, fmt.Errorf("%s %q: use an IPv4 range such as %s", field, value, example)
+	case p != p.Masked():
+		return p, fmt.Errorf("%s %q: has host bits set: use %s", field, value, p.Masked())
+	}
+	return p, nil
+}
+
+// unreserved refuses ranges that mean something else to a kernel, or to the lab.
+func unreserved(field string, p netip.Prefix) error {
+	for _, reserved := range []string{"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"} {
+		if p.Overlaps(netip.MustParsePrefix(reserved)) {
+			return fmt.Errorf("%s %s overlaps %s, which has a meaning of its own: use a private range such as 192.168.0.0/16", field, p, reserved)
+		}
+	}
+	if p.Overlaps(Outside) {
+		return fmt.Errorf("%s %s overlaps %s, the world outside of the lab: use a private range such as 192.168.0.0/16", field, p, Outside)
+	}
+	return nil
 }
 
 func inside(outer, inner netip.Prefix) bool {

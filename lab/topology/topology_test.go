@@ -148,6 +148,72 @@ func TestAddressesAreDisjoint(t *testing.T) {
 	}
 }
 
+// custom is a lab whose pods have subnets of their own.
+const custom = "cni: zonewise\nvalues: {cni: {env: {AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: true}}}"
+
+// With custom networking each zone has a subnet for pods, of a second range of the VPC.
+func TestCustomNetworking(t *testing.T) {
+	for _, c := range []struct{ yaml, want string }{
+		{custom, "100.64.0.0/16: 100.64.0.0/20 100.64.16.0/20 100.64.32.0/20"},
+		{custom + "\nipFamily: dual\nzones: [{nodes: 1}, {nodes: 1}]", "100.64.0.0/16: 100.64.0.0/20 fd00:192:168:80::/64 100.64.16.0/20 fd00:192:168:81::/64"},
+		{custom + "\npodCIDR: 10.64.0.0/16\nzones: [{nodes: 1, podSubnet: 10.64.0.0/24}, {nodes: 1, podSubnet: 10.64.1.0/24}]", "10.64.0.0/16: 10.64.0.0/24 10.64.1.0/24"},
+	} {
+		config, err := Parse([]byte(c.yaml))
+		if err != nil {
+			t.Fatal(err)
+		}
+		topo, err := New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := topo.PodCIDR.String() + ":"
+		for _, z := range topo.Zones {
+			got += " " + z.PodSubnet.String()
+			if z.PodSubnetIPv6.IsValid() {
+				got += " " + z.PodSubnetIPv6.String()
+			}
+		}
+		if got != c.want || topo.Nodes()[0].MaxPods != 12 {
+			t.Errorf("%s: %s with %d pods a node, want %s", c.yaml, got, topo.Nodes()[0].MaxPods, c.want)
+		}
+		if _, err := New(config.WithDefaults()); err != nil {
+			t.Errorf("%s: a second time: %v", c.yaml, err)
+		}
+		static := config.WithDefaults().WithoutCloud()
+		static.CNI = CNIStatic
+		if topo, err := New(static); err != nil || topo.PodCIDR.IsValid() {
+			t.Errorf("%s: static: %v", c.yaml, err)
+		}
+	}
+}
+
+// Who sets two things of which one goes before the other is told.
+func TestNotes(t *testing.T) {
+	c := Config{Values: map[string]any{"cni": map[string]any{"env": map[string]any{"WARM_IP_TARGET": 2, "WARM_ENI_TARGET": 1}}}}
+	if notes := c.WithDefaults().Notes(); len(notes) > 0 {
+		t.Errorf("with static addresses: %q", notes)
+	}
+	c.CNI = CNIZonewise
+	if notes := strings.Join(c.Notes(), "; "); notes != "WARM_ENI_TARGET has no effect: WARM_IP_TARGET and MINIMUM_IP_TARGET go before it" {
+		t.Error(notes)
+	}
+}
+
+// What the network of every type has room for is known.
+func TestInstances(t *testing.T) {
+	if got := len(Instances()); got != len(sizes) {
+		t.Errorf("%d of %d instance types", got, len(sizes))
+	}
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"t3.medium", "t3.medium", 0}, {"t3.medum", "t3.medium", 1}, {"t3.medium", "t2.mediumx", 2}, {"", "abc", 3}, {"abc", "", 3}} {
+		if got := distance(c.a, c.b); got != c.want {
+			t.Errorf("%q and %q: %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}
+
 func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 	for _, c := range []struct{ yaml, want string }{
 		{"nodes: 3", `unknown field "nodes"`},
@@ -161,7 +227,24 @@ func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 		{"cloud: {attachTime: 2s}", "cloud: needs cni: zonewise or none"},
 		{"cni: zonewise\ncloud: {attachTime: soon}", `cloud.attachTime "soon": use a duration up to 1h, such as 2s`},
 		{"cni: zonewise\ncloud: {latency: -1s}", `cloud.latency "-1s": use a duration`},
-		{"cni: zonewise\nvalues: {cni: {env: {WARM_IP_TARGET: some}}}", `zones[0] (ap-northeast-2a): values.cni.env: WARM_IP_TARGET: "some" is not a number`},
+		{"cni: zonewise\nvalues: {cni: {env: {WARM_IP_TARGET: some}}}", `values.cni.env: WARM_IP_TARGET: "some" is not a number`},
+		{"cni: zonewise\nvalues: {cni: {env: {AWS_VPC_ENI_MTU: 99, ENABLE_PREFIX_DELEGATION: maybe}}}", `values.cni.env: AWS_VPC_ENI_MTU: "99" is not a number from 1280 to 9001; ENABLE_PREFIX_DELEGATION: "maybe" is not true or false`},
+		{strings.Replace(custom, "true", "true, MAX_ENI: 1", 1), "values.cni.env: AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: not with MAX_ENI=1"},
+		{"podCIDR: 100.64.0.0/16", "podCIDR 100.64.0.0/16: needs cni: zonewise and, in values.cni.env, AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: true"},
+		{"cni: zonewise\nzones: [{nodes: 1, podSubnet: 100.64.0.0/20}]", "zones[0].podSubnet 100.64.0.0/20: needs cni: zonewise and"},
+		{custom + "\npodCIDR: 192.168.128.0/20", "podCIDR 192.168.128.0/20 overlaps vpc 192.168.0.0/16: use another range"},
+		{custom + "\npodCIDR: 10.100.0.0/20", "podCIDR 10.100.0.0/20 overlaps serviceCIDR 10.100.0.0/16"},
+		{custom + "\npodCIDR: 100.64.0.0/10", "podCIDR 100.64.0.0/10: a VPC takes ranges from /16 to /28"},
+		{custom + "\npodCIDR: 203.0.0.0/16", "podCIDR 203.0.0.0/16 overlaps 203.0.113.0/24, the world outside of the lab"},
+		{custom + "\npodCIDR: fd00::/64", `podCIDR "fd00::/64": use an IPv4 range such as 100.64.0.0/16`},
+		{custom + "\npodCIDR: 100.64.0.0/19", "zones[2].podSubnet: podCIDR 100.64.0.0/19 has no /20 left for it: use a larger range"},
+		{custom + "\nzones: [{nodes: 1, podSubnet: 100.65.0.0/20}]", "zones[0].podSubnet 100.65.0.0/20 is not inside podCIDR 100.64.0.0/16"},
+		{custom + "\nzones: [{nodes: 1, podSubnet: 100.64.0.0/29}]", "zones[0].podSubnet 100.64.0.0/29: the smallest subnet is a /28"},
+		{custom + "\nzones: [{nodes: 6, podSubnet: 100.64.0.0/28}]", "zones[0].podSubnet 100.64.0.0/28 has addresses for 5 nodes with a pod each, not 6"},
+		{custom + "\nzones: [{nodes: 1}, {nodes: 1, podSubnet: 100.64.8.0/24}]", "zones[1].podSubnet 100.64.8.0/24 overlaps zones[0].podSubnet 100.64.0.0/20"},
+		{custom + "\nzones: [{nodes: 1, podSubnet: 100.64.1.1/24}]", `zones[0].podSubnet "100.64.1.1/24": has host bits set: use 100.64.1.0/24`},
+		{"instanceType: t3.medum", `instance type "t3.medum" is not known here: is t3.medium meant? Else use one of c5.large,`},
+		{"instanceType: m6i.large", `instance type "m6i.large" is not known here: is m5.large meant?`},
 		{"vpc: 203.0.0.0/16", "vpc 203.0.0.0/16 overlaps 203.0.113.0/24, the world outside of the lab"},
 		{"ipFamily: dual\nvpcIPv6: 2001:db8:200::/40", "vpcIPv6 2001:db8:200::/40 overlaps 2001:db8:203:113::/64"},
 		{"apiPort: 70000", "apiPort 70000: use a port, or 0 for a free one"},

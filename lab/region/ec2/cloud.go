@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -85,6 +86,11 @@ func (c *Cloud) resume() {
 func (r *Records) matches(b Blueprint) error {
 	if r.Region != b.Region || r.VPC.CIDRs[0] != b.VPC || r.VPC.IPv6 != b.IPv6 {
 		return fmt.Errorf("is %s %s %s, not %s %s %s", r.Region, r.VPC.CIDRs[0], r.VPC.IPv6, b.Region, b.VPC, b.IPv6)
+	}
+	for _, want := range b.More {
+		if !slices.Contains(r.VPC.CIDRs, want) {
+			return fmt.Errorf("has no range %s", want)
+		}
 	}
 	for _, want := range b.Subnets {
 		found := false

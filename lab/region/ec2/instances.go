@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -17,6 +18,7 @@ type Blueprint struct {
 	Name    string // of the cluster, for tags and names of security groups
 	Region  string
 	VPC     netip.Prefix
+	More    []netip.Prefix // of the VPC: ranges besides its first
 	IPv6    netip.Prefix   // of the VPC; the zero prefix: none
 	Kept    []netip.Prefix // ranges of the VPC that hold what is no record, and cannot be subnets
 	Subnets []NewSubnet
@@ -24,6 +26,7 @@ type Blueprint struct {
 
 // NewSubnet is a subnet to be made.
 type NewSubnet struct {
+	Name       string // after the cluster's, in a tag; empty: PublicSubnet and its number
 	Zone       string
 	CIDR, IPv6 netip.Prefix
 }
@@ -40,7 +43,7 @@ func newRecords(b Blueprint, seed string) (*Records, error) {
 	}
 	r.VPC = VPC{
 		ID: r.identify("vpc"), RouteTable: r.identify("rtb"), Gateway: r.identify("igw"), DHCP: r.identify("dopt"),
-		CIDRs: []netip.Prefix{b.VPC}, IPv6: b.IPv6, Tags: owned(b.Name + "-VPC"),
+		CIDRs: append([]netip.Prefix{b.VPC}, b.More...), IPv6: b.IPv6, Tags: owned(b.Name + "-VPC"),
 	}
 	r.Credentials = Credentials{AccessKeyID: r.key("AKIA"), SecretAccessKey: r.secret(40)}
 	r.Role = Credentials{AccessKeyID: r.key("ASIA"), SecretAccessKey: r.secret(40), Token: r.secret(64)}
@@ -57,7 +60,8 @@ func newRecords(b Blueprint, seed string) (*Records, error) {
 		addZone(r, s.Zone)
 	}
 	for i, s := range b.Subnets {
-		if _, err := r.createSubnet(s.Zone, s.CIDR, s.IPv6, owned(fmt.Sprintf("%s-PublicSubnet%d", b.Name, i+1))); err != nil {
+		name := cmp.Or(s.Name, fmt.Sprint("PublicSubnet", i+1))
+		if _, err := r.createSubnet(s.Zone, s.CIDR, s.IPv6, owned(b.Name+"-"+name)); err != nil {
 			return nil, err
 		}
 	}
