@@ -47,6 +47,11 @@ func TestCloud(t *testing.T) {
 	tell(t, "cloud", storyLab{"cloud", []string{"--cni", "zonewise"}})
 }
 
+// TestUpstreamCNI tells of a lab that somebody brings a CNI plugin to: AWS's own, unchanged.
+func TestUpstreamCNI(t *testing.T) {
+	tell(t, "upstream", storyLab{"upstream", []string{"--cni", "none", "--zones", "2", "--nodes-per-zone", "1"}})
+}
+
 // storyLab is where the stories of a folder happen.
 type storyLab struct {
 	name string
