@@ -136,7 +136,12 @@ func (p Pool) IPv6(a netip.Addr) netip.Addr {
 	if i < 0 {
 		return netip.Addr{}
 	}
-	both, low := p.parts[i].ipv6.Addr().As16(), a.As4()
+	return Behind(p.parts[i].ipv6, a)
+}
+
+// Behind is the address of a prefix of IPv6 that ends in the four bytes of one of IPv4.
+func Behind(prefix netip.Prefix, a netip.Addr) netip.Addr {
+	both, low := prefix.Addr().As16(), a.As4()
 	copy(both[12:], low[:])
 	return netip.AddrFrom16(both)
 }

@@ -186,6 +186,7 @@ func conformsInRules(t *testing.T, d door) {
 		{Priority: 1536, From: netip.MustParsePrefix("10.1.0.16/28"), Table: 3},
 		{Priority: 1540, From: pod, To: netip.MustParsePrefix("10.2.0.0/16"), Table: 1000},
 		{Priority: 512, To: netip.MustParsePrefix("fd00::3/128")},
+		{Priority: 1024, From: netip.MustParsePrefix("::/0"), Mark: 0x80, Mask: 0x80},
 		{Priority: 1536, From: netip.MustParsePrefix("fd00::3/128"), Table: 2},
 	}
 	shows := func(want []Rule) {
@@ -196,7 +197,7 @@ func conformsInRules(t *testing.T, d door) {
 	}
 	shows(nil) // those that every namespace has are not ours
 	for range 2 {
-		for _, r := range []Rule{want[1], want[5], want[2], want[0], want[3], want[6], want[4]} {
+		for _, r := range []Rule{want[1], want[5], want[2], want[0], want[7], want[3], want[6], want[4]} {
 			if err := d.AddRule(r); err != nil {
 				t.Fatal(err)
 			}
@@ -207,7 +208,7 @@ func conformsInRules(t *testing.T, d door) {
 		if err := d.DeleteRule(want[2]); err != nil {
 			t.Fatal(err)
 		}
-		shows([]Rule{want[0], want[1], want[3], want[4], want[5], want[6]})
+		shows(append([]Rule{want[0], want[1]}, want[3:]...))
 	}
 	for _, r := range want {
 		if err := d.DeleteRule(r); err != nil {

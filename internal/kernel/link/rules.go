@@ -25,7 +25,7 @@ const protocol = 90
 // anywhere holds. A rule of priority zero is none.
 type Rule struct {
 	Priority   int
-	From, To   netip.Prefix // the zero prefix: all; with two of them, all of IPv4
+	From, To   netip.Prefix // the zero prefix: all; with two of them, all of IPv4. All of IPv6 is from ::/0
 	Mark, Mask uint32       // bits of the packet's mark; a mask of zero: whatever mark
 	Table      int          // MainTable where it is zero
 }
@@ -68,15 +68,18 @@ func (n *Net) Rules() ([]Rule, error) {
 		}
 		for _, k := range list {
 			if k.Protocol == protocol {
-				rules = append(rules, ruleOf(k))
+				rules = append(rules, ruleOf(k, family))
 			}
 		}
 	}
 	return rules, nil
 }
 
-func ruleOf(k netlink.Rule) Rule {
+func ruleOf(k netlink.Rule, family int) Rule {
 	r := Rule{Priority: k.Priority, From: selector(k.Src), To: selector(k.Dst), Mark: k.Mark, Table: k.Table}
+	if family == netlink.FAMILY_V6 && k.Src == nil && k.Dst == nil {
+		r.From = prefix(nil, family)
+	}
 	if k.Mask != nil {
 		r.Mask = *k.Mask
 	}
@@ -111,7 +114,7 @@ func (r Rule) kernel() *netlink.Rule {
 	if r.six() {
 		k.Family = netlink.FAMILY_V6
 	}
-	if r.From.IsValid() {
+	if r.From.Bits() > 0 { // all of a family is what the kernel is not told of
 		k.Src = ipNet(r.From)
 	}
 	if r.To.IsValid() {

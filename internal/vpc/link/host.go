@@ -28,6 +28,7 @@ type Host struct {
 	Devices []link.Device // of the other interfaces
 	Rules   []link.Rule   // in order of priority
 	chains  []chain       // of the table for marks and NAT; none: no table
+	chains6 []chain       // of that for marks of IPv6
 }
 
 // PlanHost tells what the node needs for the interfaces that the cloud has given it, and for the pods that
@@ -45,8 +46,14 @@ func PlanHost(s vpc.Supply, l vpc.Leases, mtu int) Host {
 			h.Primary = i.Device
 			h.chains = program(i.Device, i.Address, s)
 			h.Rules = append(h.Rules, link.Rule{Priority: marked, Mark: primaryMark, Mask: primaryMark})
+			if s.Family == vpc.Dual {
+				h.chains6 = marks(i.Device)
+				h.Rules = append(h.Rules, link.Rule{Priority: marked, From: all6, Mark: primaryMark, Mask: primaryMark})
+			}
 		case i.Gateway.Is4() && i.Table > 0:
-			h.Rules = append(h.Rules, link.Rule{Priority: fromInterface, From: single(i.Address), Table: i.Table})
+			for _, a := range own(i) {
+				h.Rules = append(h.Rules, link.Rule{Priority: fromInterface, From: single(a.Addr()), Table: i.Table})
+			}
 			if i.Device != "" {
 				h.Devices = append(h.Devices, device(i, mtu))
 			}
@@ -63,8 +70,23 @@ func PlanHost(s vpc.Supply, l vpc.Leases, mtu int) Host {
 	return h
 }
 
-// router is the next hop of IPv6 in every subnet of the cloud.
-var router = netip.MustParseAddr("fe80:ec2::1")
+var (
+	// router is the next hop of IPv6 in every subnet of the cloud.
+	router = netip.MustParseAddr("fe80:ec2::1")
+	all6   = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+)
+
+// own are the addresses of an interface that no pod has. That of IPv6 is the one of its prefix which goes
+// with its address of IPv4: what is masqueraded and leaves by the interface must be from an address that
+// the cloud takes from there. Its length is that of every subnet of the cloud; with a longer one the kernel
+// would think it nearer to pods than the node's address, and masquerade with it what goes to them.
+func own(i vpc.Interface) []netip.Prefix {
+	out := []netip.Prefix{netip.PrefixFrom(i.Address, i.Subnet.Bits())}
+	if i.IPv6Prefix.IsValid() {
+		out = append(out, netip.PrefixFrom(vpc.Behind(i.IPv6Prefix, i.Address), 64))
+	}
+	return out
+}
 
 // device is the interface as the node has it: with its own address, and with a table of routes that is for
 // its pods. The main table does not know it.
@@ -72,7 +94,7 @@ func device(i vpc.Interface, mtu int) link.Device {
 	mac, _ := link.ParseMAC(i.MAC) // one that makes no sense is that of no device: Apply says so
 	d := link.Device{
 		Name: i.Device, MAC: mac, MTU: mtu, Up: true,
-		Addresses:      []netip.Prefix{netip.PrefixFrom(i.Address, i.Subnet.Bits())},
+		Addresses:      own(i),
 		NoSubnetRoutes: true,
 		Routes: []link.Route{
 			{To: single(i.Gateway), Table: i.Table},
@@ -80,7 +102,7 @@ func device(i vpc.Interface, mtu int) link.Device {
 		},
 	}
 	if i.IPv6Prefix.IsValid() {
-		d.Routes = append(d.Routes, link.Route{To: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Via: router, Table: i.Table})
+		d.Routes = append(d.Routes, link.Route{To: all6, Via: router, Table: i.Table})
 	}
 	return d
 }
@@ -118,13 +140,15 @@ func (h Host) String() string {
 	for _, r := range h.Rules {
 		fmt.Fprintf(&b, "rule %s\n", r)
 	}
-	if len(h.chains) > 0 {
-		fmt.Fprintf(&b, "table %s\n", table)
-	}
-	for _, c := range h.chains {
-		fmt.Fprintf(&b, "  chain %s: %s, hook %d, priority %d\n", c.Name, c.Hook.Type, c.Hook.Point, c.Hook.Priority)
-		for _, r := range c.rules {
-			fmt.Fprintf(&b, "    %s\n", r.Comment)
+	for _, t := range h.tables() {
+		if len(t.chains) > 0 {
+			fmt.Fprintf(&b, "table %s\n", t.Table)
+		}
+		for _, c := range t.chains {
+			fmt.Fprintf(&b, "  chain %s: %s, hook %d, priority %d\n", c.Name, c.Hook.Type, c.Hook.Point, c.Hook.Priority)
+			for _, r := range c.rules {
+				fmt.Fprintf(&b, "    %s\n", r.Comment)
+			}
 		}
 	}
 	return b.String()
@@ -158,7 +182,9 @@ func Apply(host Net, tables Tables, h Host) error {
 			errs = append(errs, host.AddRule(r))
 		}
 	}
-	errs = append(errs, mark(tables, h.chains))
+	for _, t := range h.tables() {
+		errs = append(errs, mark(tables, t.Table, t.chains))
+	}
 	return errors.Join(append(errs, prune(host, have, h.Rules))...)
 }
 

@@ -71,6 +71,7 @@ func TestHostPlans(t *testing.T) {
 	odd.Interfaces[6].Table = 0
 	both := leasesOf("192.168.1.11", "192.168.1.21")
 	dual := supplyOf(2)
+	dual.Family = vpc.Dual
 	for n := range dual.Interfaces {
 		prefix := netip.MustParsePrefix(fmt.Sprintf("fd00:192:168:1:%d::/80", n+1))
 		dual.Interfaces[n].IPv6Prefix = prefix
@@ -132,16 +133,19 @@ func (n *node) everything(t testing.TB) string {
 		t.Fatal(err)
 	}
 	slices.SortFunc(rules, func(a, b link.Rule) int { return strings.Compare(a.String(), b.String()) })
-	contents, there, err := n.tables.Read(table)
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := ""
+	for _, of := range []nft.Table{table, table6} {
+		contents, there, err := n.tables.Read(of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s += fmt.Sprintln(of, there, contents.Chains)
+	}
 	for _, d := range devices {
 		slices.SortFunc(d.Routes, func(a, b link.Route) int { return strings.Compare(a.String(), b.String()) })
 		s += fmt.Sprint(d, " loose ", here.Loose(d.Name), "\n")
 	}
-	return s + fmt.Sprint(rules, there, contents.Chains)
+	return s + fmt.Sprint(rules)
 }
 
 func TestApplyTwiceAndOff(t *testing.T) {
@@ -150,12 +154,14 @@ func TestApplyTwiceAndOff(t *testing.T) {
 	if err := n.machine.Here().Ensure(link.Device{Name: "eth0", Routes: []link.Route{foreign}}); err != nil {
 		t.Fatal(err)
 	}
-	h := PlanHost(supplyOf(3), leasesOf("192.168.1.11", "192.168.1.21"), 9001)
+	s := supplyOf(3)
+	s.Family = vpc.Dual
+	h := PlanHost(s, leasesOf("192.168.1.11", "192.168.1.21"), 9001)
 	if err := n.apply(h); err != nil {
 		t.Fatal(err)
 	}
 	once, commits := n.everything(t), n.tables.Commits
-	for _, want := range []string{"default via 192.168.1.1 table 2", "1536: from 192.168.1.21 lookup 2", "loose true", "mtu 9001", "to the outside: as 192.168.1.10"} {
+	for _, want := range []string{"default via 192.168.1.1 table 2", "1536: from 192.168.1.21 lookup 2", "loose true", "mtu 9001", "to the outside: as 192.168.1.10", "ip6 zonewise-vpc true map[marks:[who comes by eth0 to the node is answered by it"} {
 		if !strings.Contains(once, want) {
 			t.Errorf("no %q in %s", want, once)
 		}
@@ -171,7 +177,7 @@ func TestApplyTwiceAndOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		off := n.everything(t)
-		if !strings.HasSuffix(off, "[] false map[]") || strings.Contains(off, "table 2") || !strings.Contains(off, "table 77") {
+		if strings.Count(off, " false map[]") != 2 || !strings.HasSuffix(off, "[]") || strings.Contains(off, "table 2") || !strings.Contains(off, "table 77") {
 			t.Errorf("off: %s", off)
 		}
 	}
@@ -250,6 +256,12 @@ func anyHost(t *rapid.T) Host {
 			addresses = append(addresses, a.String())
 		}
 	}
+	if rapid.Bool().Draw(t, "dual") {
+		s.Family = vpc.Dual
+		for n := range s.Interfaces {
+			s.Interfaces[n].IPv6Prefix = netip.MustParsePrefix(fmt.Sprintf("fd00:192:168:1:%d::/80", n+1))
+		}
+	}
 	s.ExternalSNAT = rapid.Bool().Draw(t, "external SNAT")
 	if rapid.Bool().Draw(t, "excluded") {
 		s.Excluded = []netip.Prefix{netip.MustParsePrefix("10.8.0.0/16")}
@@ -288,13 +300,15 @@ func (n *node) is(t *rapid.T, h Host) {
 			t.Fatalf("%s: routes %v, want %v", d.Name, routes, want)
 		}
 	}
-	contents, there, err := n.tables.Read(table)
-	if err != nil || there != (len(h.chains) > 0) || len(contents.Chains) != len(h.chains) {
-		t.Fatalf("table: %v, %v, %v", contents, there, err)
-	}
-	for _, c := range h.chains {
-		if !slices.Equal(contents.Chains[c.Name], c.comments()) {
-			t.Fatalf("chain %s: %v, want %v", c.Name, contents.Chains[c.Name], c.comments())
+	for _, w := range h.tables() {
+		contents, there, err := n.tables.Read(w.Table)
+		if err != nil || there != (len(w.chains) > 0) || len(contents.Chains) != len(w.chains) {
+			t.Fatalf("table %s: %v, %v, %v", w.Table, contents, there, err)
+		}
+		for _, c := range w.chains {
+			if !slices.Equal(contents.Chains[c.Name], c.comments()) {
+				t.Fatalf("table %s, chain %s: %v, want %v", w.Table, c.Name, contents.Chains[c.Name], c.comments())
+			}
 		}
 	}
 }

@@ -284,16 +284,21 @@ func TestNoNATWhereSomebodyElseDoesIt(t *testing.T) {
 	}
 }
 
-// With both families each interface has a prefix of IPv6, and the cloud checks the source of that, too.
-func TestDualStack(t *testing.T) {
-	c := newCloud(t)
-	const elsewhere = "fd00:192:168:2::11"
+const (
+	elsewhere6 = "fd00:192:168:2::11"
+	nodeIP6    = "fd00:192:168:1::10"
+	podA6      = "fd00:192:168:1:1:0:c0a8:10b" // of eth0
+	podB6      = "fd00:192:168:1:2:0:c0a8:115" // of eth1
+	second6    = "fd00:192:168:1:2:0:c0a8:114" // eth1's own
+)
+
+// ipv6 gives each interface a prefix of IPv6, and the node an address; the cloud checks the source of that, too.
+func (c *cloud) ipv6() {
 	all := netip.MustParsePrefix("::/0")
 	for _, ns := range []*netns.NS{c.node, c.router} {
 		c.write(ns, "/proc/sys/net/ipv6/conf/all/forwarding", "1")
 	}
-	c.must(c.there.Ensure(link.Device{Name: "lo", Addresses: []netip.Prefix{netip.MustParsePrefix(elsewhere + "/128")}}))
-	pods := map[string]string{podA: "fd00:192:168:1:1:0:c0a8:10b", podB: "fd00:192:168:1:2:0:c0a8:115"}
+	c.must(c.there.Ensure(link.Device{Name: "lo", Addresses: []netip.Prefix{netip.MustParsePrefix(elsewhere6 + "/128")}}))
 	far := netip.MustParseAddr("fe80::2") // stands for the node: nobody is asked for its hardware address
 	for n := range c.supply.Interfaces {
 		i := &c.supply.Interfaces[n]
@@ -304,40 +309,99 @@ func TestDualStack(t *testing.T) {
 			Neighbours: []link.Neighbour{{Address: far, MAC: mac}}, Routes: []link.Route{{To: i.IPv6Prefix, Via: far}},
 		}))
 	}
-	c.must(c.here.Ensure(link.Device{Name: "eth0", Routes: []link.Route{{To: all, Via: router}}}))
+	c.must(c.there.Ensure(link.Device{Name: "port0", Routes: []link.Route{{To: netip.MustParsePrefix(nodeIP6 + "/128"), Via: far}}}))
+	c.must(c.here.Ensure(link.Device{
+		Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix(nodeIP6 + "/128")}, Routes: []link.Route{{To: all, Via: router}},
+	}))
 	c.run(c.router, `table ip6 check { chain check { type filter hook prerouting priority -300;
-		iifname "port0" ip6 saddr fd00::/16 ip6 saddr != fd00:192:168:1:1::/80 counter drop
+		iifname "port0" ip6 saddr fd00::/16 ip6 saddr != { fd00:192:168:1:1::/80, fd00:192:168:1::10 } counter drop
 		iifname "port1" ip6 saddr fd00::/16 ip6 saddr != fd00:192:168:1:2::/80 counter drop
 	}; }`, "nft", "-f", "-")
-	var l vpc.Leases
-	for four, six := range pods {
-		lease := c.lease(four)
-		lease.IPv6 = netip.MustParseAddr(six)
-		l.Held = append(l.Held, lease)
+	c.serve(c.router, "["+elsewhere6+"]:80")
+}
+
+// pods6 wires pods with these leases, each with a server, and makes the node's network.
+func (c *cloud) pods6(leases ...vpc.Lease) {
+	c.Helper()
+	for _, l := range leases {
+		six := l.IPv6
+		if l.Address.Is6() {
+			six = l.Address
+		}
 		ns, n := c.space()
-		w := Plan(lease, 1500)
-		w.Rules = PodRules(c.supply, lease)
+		w := Plan(l, 1500)
+		w.Rules = PodRules(c.supply, l)
 		c.must(Setup(c.here, n, ns, w))
-		c.pods[four] = ns
-		c.serve(ns, "["+six+"]:80")
+		c.pods[six.String()] = ns
+		c.serve(ns, "["+six.String()+"]:80")
 	}
-	c.serve(c.router, "["+elsewhere+"]:80")
 	for range 2 {
-		c.must(Apply(c.here, c.tables, PlanHost(c.supply, l, 1500)))
+		c.must(Apply(c.here, c.tables, PlanHost(c.supply, vpc.Leases{Held: leases}, 1500)))
 	}
-	for four, six := range pods {
-		c.sees(six+" to a pod elsewhere", c.pods[four], "", "["+elsewhere+"]:80", six)
-		c.sees("a pod elsewhere to "+six, c.router, elsewhere, "["+six+"]:80", elsewhere)
-	}
-	c.sees("from one interface to the other", c.pods[podB], "", "["+pods[podA]+"]:80", pods[podB])
-	c.sees("and back", c.pods[podA], "", "["+pods[podB]+"]:80", pods[podA])
+}
+
+// checked6 is checked, of IPv6.
+func (c *cloud) checked6() {
+	c.Helper()
 	if rules := c.run(c.router, "", "nft", "list", "table", "ip6", "check"); strings.Count(rules, "counter packets 0 ") != 2 {
-		t.Errorf("dropped by the cloud: %s", rules)
+		c.Errorf("dropped by the cloud: %s", rules)
 	}
+}
+
+func TestDualStack(t *testing.T) {
+	c := newCloud(t)
+	c.supply.Family = vpc.Dual
+	c.ipv6()
+	a, b := c.lease(podA), c.lease(podB)
+	a.IPv6, b.IPv6 = netip.MustParseAddr(podA6), netip.MustParseAddr(podB6)
+	c.pods6(a, b)
+	for six, pod := range c.pods {
+		c.sees(six+" to a pod elsewhere", pod, "", "["+elsewhere6+"]:80", six)
+		c.sees("a pod elsewhere to "+six, c.router, elsewhere6, "["+six+"]:80", elsewhere6)
+	}
+	c.sees("from one interface to the other", c.pods[podB6], "", "["+podA6+"]:80", podB6)
+	c.sees("and back", c.pods[podA6], "", "["+podB6+"]:80", podA6)
+	// NodePorts, as kube-proxy has them: of a pod here, of a pod elsewhere; and a Service's address.
+	c.run(c.node, `table ip6 proxy {
+		chain prerouting { type nat hook prerouting priority -100;
+			fib daddr type local tcp dport 30080 dnat to [`+podB6+`]:80
+			fib daddr type local tcp dport 30081 meta mark set mark or 0x4000 dnat to [`+elsewhere6+`]:80
+			fib daddr type local tcp dport 30082 meta mark set mark or 0x4000 dnat to [`+podB6+`]:80
+			ip6 daddr fd00:10:100::1 dnat to `+elsewhere6+`
+		}
+		chain postrouting { type nat hook postrouting priority 100;
+			meta mark & 0x4000 == 0x4000 meta mark set mark xor 0x4000 masquerade fully-random; }
+	}`, "nft", "-f", "-")
+	c.sees("a NodePort", c.router, elsewhere6, "["+nodeIP6+"]:30080", elsewhere6)
+	if flows := c.run(c.node, "", "conntrack", "-L", "-f", "ipv6"); !strings.Contains(flows, "mark=128") {
+		t.Errorf("connections: %s", flows)
+	}
+	c.sees("a NodePort with masquerade", c.router, elsewhere6, "["+nodeIP6+"]:30082", nodeIP6)
+	c.sees("a NodePort of a pod elsewhere", c.pods[podB6], "", "["+nodeIP6+"]:30081", second6)
+	c.sees("the same, by the first interface", c.pods[podA6], "", "["+nodeIP6+"]:30081", nodeIP6)
+	c.sees("a Service of pods", c.pods[podB6], "", "[fd00:10:100::1]:80", podB6)
+	c.sees("from the other interface's own address", c.node, second6, "["+elsewhere6+"]:80", second6)
+	c.checked6()
 	c.must(Apply(c.here, c.tables, Host{}))
-	if left := c.run(c.node, "", "ip", "-6", "rule"); strings.Contains(left, "proto 90") {
+	if left := c.run(c.node, "", "ip", "-6", "rule") + c.run(c.node, "", "nft", "list", "tables"); strings.Contains(left, "proto 90") || strings.Contains(left, "zonewise") {
 		t.Errorf("off: %s", left)
 	}
+}
+
+// With IPv6 alone every pod has an address of the first interface's prefix, and there are no rules.
+func TestIPv6Alone(t *testing.T) {
+	c := newCloud(t)
+	c.supply.Family, c.supply.Interfaces = vpc.IPv6, c.supply.Interfaces[:1]
+	c.ipv6()
+	pod := "fd00:192:168:1:1::1"
+	c.pods6(c.lease(pod))
+	c.sees("to a pod elsewhere", c.pods[pod], "", "["+elsewhere6+"]:80", pod)
+	c.sees("from a pod elsewhere", c.router, elsewhere6, "["+pod+"]:80", elsewhere6)
+	c.sees("from the node", c.node, "", "["+pod+"]:80", nodeIP6)
+	if rules := c.run(c.node, "", "ip", "-6", "rule"); strings.Contains(rules, "proto 90") {
+		t.Errorf("rules: %s", rules)
+	}
+	c.checked6()
 }
 
 // A NodePort's flow comes in by eth0 and is answered by eth0, wherever the pod's address belongs to, and

@@ -13,8 +13,19 @@ import (
 	"github.com/zonewise/zonewise/internal/vpc"
 )
 
-// table is ours alone. IPv6 has none: nothing of it is translated.
-var table = nft.Table{Family: nft.IPv4, Name: "zonewise-vpc"}
+// The tables are ours alone. That of IPv6 has marks only: nothing of it is translated.
+var (
+	table  = nft.Table{Family: nft.IPv4, Name: "zonewise-vpc"}
+	table6 = nft.Table{Family: nft.IPv6, Name: "zonewise-vpc"}
+)
+
+// wanted is what a table is to have; no chains: it is not to be there.
+type wanted struct {
+	nft.Table
+	chains []chain
+}
+
+func (h Host) tables() []wanted { return []wanted{{table, h.chains}, {table6, h.chains6}} }
 
 // primaryMark is the bit of packets and of flows which says that a flow goes by the primary interface,
 // whoever's address is in its packets. It is upstream's: people look for mark=128 among connections.
@@ -34,16 +45,13 @@ type chain struct {
 	rules []nft.Rule
 }
 
-// program is the table of a node whose primary interface is the device with the address.
+// program is the table of IPv4 of a node whose primary interface is the device with the address.
 //
 // Two kinds of flow go by the primary interface though a pod of another one is at their end: those that
 // came in by it for an address that is no pod's, a NodePort for example, since they are known there by that
 // address; and those to the outside, which leave with the node's address. Both are marked when they begin,
 // and each packet that a pod sends gets the mark of its flow before it is routed.
 func program(primary string, address netip.Addr, s vpc.Supply) []chain {
-	hook := func(t nft.Type, p nft.Point, priority int32) *nft.Hook {
-		return &nft.Hook{Type: t, Point: p, Priority: priority}
-	}
 	outside := []nft.Rule{
 		rule("others than packets of pods: done", byPod(expr.CmpOpNeq), accept()),
 		rule("others than first packets: done", state(expr.CtStateBitNEW, expr.CmpOpEq), accept()),
@@ -59,6 +67,13 @@ func program(primary string, address netip.Addr, s vpc.Supply) []chain {
 	if s.ExternalSNAT {
 		outside, snat = nil, nil
 	}
+	return append(marks(primary),
+		chain{nft.Chain{Name: "outside", Hook: hook(nft.Filter, nft.Prerouting, priorityLate)}, outside},
+		chain{nft.Chain{Name: "snat", Hook: hook(nft.NAT, nft.Postrouting, prioritySNAT)}, snat})
+}
+
+// marks are the chains for what came in by the primary interface, the same in both families.
+func marks(primary string) []chain {
 	return []chain{
 		{nft.Chain{Name: "marks", Hook: hook(nft.Filter, nft.Prerouting, priorityMark)}, []nft.Rule{
 			rule("who comes by "+primary+" to the node is answered by it",
@@ -68,14 +83,16 @@ func program(primary string, address netip.Addr, s vpc.Supply) []chain {
 		{nft.Chain{Name: "services", Hook: hook(nft.Filter, nft.Prerouting, priorityLate)}, []nft.Rule{
 			rule("who comes by "+primary+" to a Service is answered by it", by(primary), state(expr.CtStateBitNEW, expr.CmpOpNeq), translated(), markFlow()),
 		}},
-		{nft.Chain{Name: "outside", Hook: hook(nft.Filter, nft.Prerouting, priorityLate)}, outside},
-		{nft.Chain{Name: "snat", Hook: hook(nft.NAT, nft.Postrouting, prioritySNAT)}, snat},
 	}
+}
+
+func hook(t nft.Type, p nft.Point, priority int32) *nft.Hook {
+	return &nft.Hook{Type: t, Point: p, Priority: priority}
 }
 
 // mark makes the table what it should be, in one transaction. Chains that stay are filled anew rather
 // than made anew: a packet that is between an old chain and a new one would be seen by neither.
-func mark(k Tables, want []chain) error {
+func mark(k Tables, table nft.Table, want []chain) error {
 	have, there, err := k.Read(table)
 	if err != nil {
 		return err
