@@ -19,6 +19,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
+	"github.com/zonewise/zonewise/internal/kernel/link/linktest"
 	"github.com/zonewise/zonewise/lab/region/ec2"
 	"github.com/zonewise/zonewise/lab/topology"
 )
@@ -216,6 +217,32 @@ func TestPrefixesAreDelivered(t *testing.T) {
 		}); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
+	}
+}
+
+// The next hop of IPv6 is the same by every interface, and answers who asks for it.
+func TestRouterOfIPv6(t *testing.T) {
+	f, d := newCloud(t, topology.Config{IPFamily: topology.IPFamilyDual, Zones: topology.Spread(2, 1)})
+	a1, b1 := attach(t, f, "a1"), attach(t, f, "b1")
+	one, pod := eni("eni-1", 1, "192.168.1.0/24", "192.168.1.100"), netip.MustParseAddr("fd00:192:168:1:77::1")
+	one.IPv6Prefixes = []netip.Prefix{netip.PrefixFrom(pod, 80).Masked()}
+	apply(t, f, with(d, "a1", one))
+	if err := In(a1.ns, func() error {
+		link, err := netlink.LinkByName("eth1")
+		if err != nil {
+			return err
+		}
+		rule := netlink.NewRule()
+		rule.Priority, rule.Src, rule.Table = 1536, host(pod), 2
+		return errors.Join(netlink.LinkSetUp(link), linktest.Add(link, netip.PrefixFrom(pod, 128)), netlink.RuleAdd(rule),
+			netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: network(netip.MustParsePrefix("::/0")), Gw: net.ParseIP("fe80:ec2::1"), Table: 2}))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	send(t, a1, pod, b1, b1.AddressIPv6, 3, 100)
+	send(t, a1, a1.AddressIPv6, b1, b1.AddressIPv6, 3, 100)
+	if dropped, err := f.Dropped(); err != nil || len(dropped) != 0 {
+		t.Errorf("dropped %+v, %v", dropped, err)
 	}
 }
 

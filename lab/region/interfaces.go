@@ -144,6 +144,11 @@ func (f *Fabric) makeLink(a attachment) (netlink.Link, error) {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return nil, fmt.Errorf("up: %w", err)
 	}
+	if f.topo.IPv6 != nil {
+		if err := netlink.AddrAdd(link, own(routerIPv6)); err != nil {
+			return nil, fmt.Errorf("router %s: %w", routerIPv6, err)
+		}
+	}
 	for _, n := range neighbours {
 		if err := netlink.NeighSet(n); err != nil {
 			return nil, fmt.Errorf("neighbour %s: %w", n.IP, err)

@@ -11,11 +11,11 @@ import (
 	"github.com/zonewise/zonewise/lab/topology"
 )
 
-// Link-local addresses of the two ends of an interface: the router, every node's next hop as in a cloud,
-// and the node as the fabric calls it. They are on no device: permanent entries say whose they are, so no
-// neighbour is ever asked for.
+// Link-local addresses of the two ends of an interface: the router, every node's next hop in every subnet, as
+// in EC2, which answers who asks for it; and the node as the fabric calls it, which is on no device: a
+// permanent entry says whose it is.
 var (
-	routerIPv6 = netip.MustParseAddr("fe80::1")
+	routerIPv6 = netip.MustParseAddr("fe80:ec2::1")
 	farEndIPv6 = netip.MustParseAddr("fe80::2")
 )
 
@@ -24,15 +24,6 @@ func (f *Fabric) bootIPv6(h *netlink.Handle, eth0 netlink.Link, a attachment) er
 	index := eth0.Attrs().Index
 	if err := h.AddrAdd(eth0, own(a.IPv6[0])); err != nil {
 		return fmt.Errorf("%s address %s: %w", a.device, a.IPv6[0], err)
-	}
-	near, err := netlink.LinkByName(a.name)
-	if err != nil {
-		return fmt.Errorf("link %s: %w", a.name, err)
-	}
-	if err := h.NeighSet(&netlink.Neigh{
-		LinkIndex: index, Family: netlink.FAMILY_V6, IP: routerIPv6.AsSlice(), HardwareAddr: near.Attrs().HardwareAddr, State: netlink.NUD_PERMANENT,
-	}); err != nil {
-		return fmt.Errorf("router: %w", err)
 	}
 	all := &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
 	if err := h.RouteAdd(&netlink.Route{LinkIndex: index, Dst: all, Gw: routerIPv6.AsSlice()}); err != nil {
