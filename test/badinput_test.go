@@ -29,6 +29,9 @@ func TestBadInput(t *testing.T) {
 		{"overlapping subnets", "zones: [{nodes: 1, subnet: 192.168.1.0/24}, {nodes: 1, subnet: 192.168.1.0/25}]", "zones[1].subnet 192.168.1.0/25 overlaps zones[0].subnet 192.168.1.0/24"},
 		{"zone without nodes", "zones: [{nodes: 1}, {}]", "zones[1] (ap-northeast-2b): nodes is 0: a zone needs at least one"},
 		{"unknown instance type", "instanceType: t9.huge", `instance type "t9.huge" is not known here: use one of c5.large,`},
+		{"subnet that the cloud does not have", "cni: zonewise\nzones: [{nodes: 1, subnet: 192.168.1.0/29}]", "zones[0].subnet 192.168.1.0/29: with cni: zonewise a range from /16 to /28"},
+		{"more nodes than addresses", "cni: zonewise\nzones: [{nodes: 6, subnet: 192.168.1.0/28}]", "zones[0].subnet 192.168.1.0/28 holds 5 nodes of t3.medium, not 6: use a larger subnet or fewer nodes"},
+		{"zone of another region", "cni: zonewise\nzones: [{nodes: 1, name: us-east-1a}]", `zones[0].name "us-east-1a": with cni: zonewise a zone of region ap-northeast-2, such as ap-northeast-2a`},
 		{"not YAML", "]", "lab.yaml: yaml: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

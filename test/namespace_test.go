@@ -26,6 +26,7 @@ func (l storyLab) open(e *testscript.Env) error {
 	s := &story{dir: t.TempDir(), namespace: "story-" + filepath.Base(t.Name())}
 	e.Values[storyKey{}] = s
 	e.Setenv("LAB", l.name)
+	e.Setenv("AWAY", fmt.Sprint(int(awayFor.Seconds())))
 	e.Setenv("HOME", s.dir)
 	e.Setenv("KUBECONFIG", filepath.Join(s.dir, "kubeconfig"))
 	e.Setenv("NO_COLOR", "1")

@@ -4,6 +4,7 @@ package test
 
 import (
 	"context"
+	"flag"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -50,6 +51,19 @@ func TestCloud(t *testing.T) {
 // TestUpstreamCNI tells of a lab that somebody brings a CNI plugin to: AWS's own, unchanged.
 func TestUpstreamCNI(t *testing.T) {
 	tell(t, "upstream", storyLab{"upstream", []string{"--cni", "none", "--zones", "2", "--nodes-per-zone", "1"}})
+}
+
+// How long the cloud's API is away. What an operator fears: -args -away-for 10m
+var awayFor = flag.Duration("away-for", 15*time.Second, "how long the cloud's API is away in stories; from a minute on, what takes minutes is told, too")
+
+// TestCloudSaysNo tells of a cloud that gives nothing: since it has nothing, is away, is asked too often, or does not
+// know who asks.
+func TestCloudSaysNo(t *testing.T) {
+	for _, folder := range []string{"refused", "fragmented"} {
+		t.Run(folder, func(t *testing.T) {
+			tell(t, folder, storyLab{folder, []string{"-f", filepath.Join(folder, "lab.yaml")}})
+		})
+	}
 }
 
 // storyLab is where the stories of a folder happen.
