@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -255,6 +256,25 @@ func TestAWSAlone(t *testing.T) {
 	want := []string{"PATH=/bin", "AWS_PAGER=", "AWS_DEFAULT_OUTPUT=text", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// A shell that has evaluated it has nothing of another cloud, and an aws that asks the lab's.
+func TestAWSInAShell(t *testing.T) {
+	script := shellAWS([]string{"AWS_ENDPOINT_URL=http://127.0.0.1:4", "AWS_ACCESS_KEY_ID=it's"}) + `
+command() { echo "$@"; }; aws ec2 describe-vpcs --query 'a b'; env | grep ^AWS_ | sort`
+	run := exec.CommandContext(t.Context(), "sh", "-c", script)
+	run.Env = []string{"PATH=" + os.Getenv("PATH"), "AWS_PROFILE=work", "AWS_SESSION_TOKEN=x", "AWS_REGION=mars-1", "AWS_CONFIG_FILE=/root/config"}
+	out, err := run.CombinedOutput()
+	const want = `aws --endpoint-url http://127.0.0.1:4 ec2 describe-vpcs --query a b
+AWS_ACCESS_KEY_ID=it's
+AWS_CONFIG_FILE=/dev/null
+AWS_EC2_METADATA_DISABLED=true
+AWS_ENDPOINT_URL=http://127.0.0.1:4
+AWS_SHARED_CREDENTIALS_FILE=/dev/null
+`
+	if err != nil || string(out) != want {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

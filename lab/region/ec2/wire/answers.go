@@ -410,10 +410,12 @@ type securityGroupXML struct {
 	Tags        set[tagXML]        `xml:"tagSet"`
 }
 
+// everywhere is where every group lets its interfaces send to.
+var everywhere = ec2.Rule{Protocol: "-1", From: -1, To: -1, CIDR: netip.MustParsePrefix("0.0.0.0/0")}
+
 func securityGroupOf(r *ec2.Records, g *ec2.SecurityGroup) securityGroupXML {
-	everywhere := []ec2.Rule{{Protocol: "-1", From: -1, To: -1, CIDR: netip.MustParsePrefix("0.0.0.0/0")}}
 	return securityGroupXML{
 		Owner: ec2.Account, ID: g.ID, Name: g.Name, Description: g.Description, VPC: r.VPC.ID,
-		Ingress: permissionsOf(g.Ingress), Egress: permissionsOf(everywhere), Tags: tagsOf(g.Tags),
+		Ingress: permissionsOf(g.Ingress), Egress: permissionsOf([]ec2.Rule{everywhere}), Tags: tagsOf(g.Tags),
 	}
 }

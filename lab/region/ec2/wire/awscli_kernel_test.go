@@ -51,6 +51,11 @@ func TestCommandLine(t *testing.T) {
 			`\| +6 +\| +3 +\| +t3\.medium +\|`},
 		{`aws ec2 describe-route-tables --query 'RouteTables[].Routes[].GatewayId' --output text`, "^local\tlocal\tigw-\\w{17}\n$"},
 		{`aws ec2 describe-tags --filters Name=resource-type,Values=instance --query 'Tags[].Value' --output text`, "^lab-ng1-Node\tlab-ng1-Node\n$"},
+		{`aws ec2 describe-instance-status --query 'InstanceStatuses[].[InstanceState.Name,InstanceStatus.Status,SystemStatus.Status]' --output text`,
+			"^running\tok\tok\nrunning\tok\tok\n$"},
+		{`aws ec2 describe-security-group-rules --filters Name=group-id,Values=$(aws ec2 describe-security-groups --group-names lab-ng1-remoteAccess --query 'SecurityGroups[].GroupId' --output text) \
+			--query 'SecurityGroupRules[].[IsEgress,IpProtocol,CidrIpv4]' --output text | sort`, "(?m)^False\t-1\t192.168.1.100/32\nTrue\t-1\t0.0.0.0/0\n"},
+		{`aws ec2 describe-regions --query 'Regions[].RegionName' --output text`, `^ap-northeast-2\n$`},
 		// An interface, from its creation to its end.
 		{`set -e
 			subnet=$(aws ec2 describe-subnets --filters Name=cidr-block,Values=192.168.1.0/24 --query 'Subnets[0].SubnetId' --output text)
