@@ -157,6 +157,46 @@ func TestInterfacesComeAndGo(t *testing.T) {
 	}
 }
 
+// The fabric answers for the gateways of its subnets, as long as these are there, and lets alone what a user
+// gave the region.
+func TestAnswersForItsOwn(t *testing.T) {
+	f, d := newCloud(t, topology.Config{Zones: topology.Spread(2, 1)})
+	has := func(address string) (found bool) {
+		t.Helper()
+		if err := f.Thread.Do(func() error {
+			lo, err := netlink.LinkByName("lo")
+			if err != nil {
+				return err
+			}
+			all, err := netlink.AddrList(lo, netlink.FAMILY_V4)
+			found = slices.ContainsFunc(all, func(a netlink.Addr) bool { return a.IP.String() == address })
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if err := f.Thread.Do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(lo, own(netip.MustParseAddr("10.20.200.200")))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	more := d
+	more.Subnets = append(slices.Clone(d.Subnets), ec2.SubnetDelivery{ID: "subnet-x", Zone: d.Subnets[0].Zone, CIDR: netip.MustParsePrefix("192.168.77.0/24")})
+	apply(t, f, more)
+	if !has("192.168.77.1") || !has("10.20.200.200") {
+		t.Errorf("gateway of a new subnet %t, address of a user %t", has("192.168.77.1"), has("10.20.200.200"))
+	}
+	apply(t, f, d)
+	if has("192.168.77.1") || !has("192.168.1.1") || !has("10.20.200.200") {
+		t.Errorf("gateway of a subnet that went %t, of one that is there %t, address of a user %t", has("192.168.77.1"), has("192.168.1.1"), has("10.20.200.200"))
+	}
+}
+
 // What is sent to an address goes to the interface that owns it, from the moment on at which it does.
 func TestAddressesMove(t *testing.T) {
 	f, d := newCloud(t, topology.Config{Zones: topology.Spread(2, 2)})

@@ -33,7 +33,8 @@ type Fabric struct {
 
 	// Of the thread alone, which does one thing at a time.
 	delivery ec2.Delivery
-	places   map[string]*place // of nodes that run, by alias
+	places   map[string]*place   // of nodes that run, by alias
+	answers  map[netip.Addr]bool // its own addresses
 }
 
 // New makes the VPC of a topology, with no node attached yet. With static addresses it knows whose each
@@ -43,7 +44,7 @@ func New(topo topology.Topology) (*Fabric, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Fabric{Thread: thread, topo: topo, places: map[string]*place{}}
+	f := &Fabric{Thread: thread, topo: topo, places: map[string]*place{}, answers: map[netip.Addr]bool{}}
 	if f.outside, err = newOutside(topo.IPv6 != nil); err != nil {
 		thread.Close()
 		return nil, err
@@ -95,7 +96,7 @@ func (f *Fabric) setup() error {
 }
 
 // answerFor makes the fabric's own addresses those of the region's services and of the subnets'
-// gateways, and no others.
+// gateways, and no others. Those that a user gave the region, to have something there, stay.
 func (f *Fabric) answerFor(subnets []ec2.SubnetDelivery) error {
 	want := map[netip.Addr]bool{f.topo.API: true, f.topo.Resolver: true, f.topo.EC2: true}
 	if f.topo.IPv6 != nil {
@@ -120,13 +121,15 @@ func (f *Fabric) answerFor(subnets []ec2.SubnetDelivery) error {
 		switch a = a.Unmap(); {
 		case want[a]:
 			delete(want, a)
-		case !a.IsLoopback():
+		case f.answers[a]:
 			if err := netlink.AddrDel(lo, &h); err != nil {
 				return fmt.Errorf("address %s: %w", a, err)
 			}
+			delete(f.answers, a)
 		}
 	}
 	for a := range want {
+		f.answers[a] = true
 		if err := netlink.AddrAdd(lo, own(a)); err != nil {
 			return fmt.Errorf("address %s: %w", a, err)
 		}
