@@ -30,10 +30,10 @@ import (
 
 // cloud is what a lab has of the cloud's records, and of who serves them.
 type cloud struct {
-	records   *ec2.Cloud
-	instances map[string]string // ids by the nodes' aliases
-	api       *wire.Server
-	endpoint  string // of the API, on the host
+	records  *ec2.Cloud
+	launches map[string]ec2.Launch // of the nodes' instances, by alias
+	api      *wire.Server
+	endpoint string // of the API, on the host
 
 	noMetadata atomic.Bool // nodes get no answer from their metadata service
 
@@ -133,10 +133,16 @@ func (l *Lab) cloudStatus() (CloudStatus, error) {
 		return CloudStatus{}, ErrNoCloud
 	}
 	s := CloudStatus{
-		Endpoint: c.endpoint, VPCEndpoint: ec2URL(l.topo), Region: l.topo.Region, Instances: c.instances,
+		Endpoint: c.endpoint, VPCEndpoint: ec2URL(l.topo), Region: l.topo.Region, Instances: map[string]string{},
 		Faults: faultsOf(c.api.Faults()), Calls: []CallCount{},
 	}
 	s.Faults.NoMetadata = c.noMetadata.Load()
+	records := c.records.Records()
+	for node := range c.launches {
+		if i := records.InstanceOf(node); i != nil {
+			s.Instances[node] = i.ID
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, action := range slices.Sorted(maps.Keys(c.calls)) {
@@ -181,15 +187,14 @@ func (l *Lab) makeCloud(running context.Context) error {
 	if l.topo.Cloud.Throttle {
 		faults.Describe, faults.Mutate = wire.AWSDescribe, wire.AWSMutate
 	}
-	l.cloud = &cloud{records: records, instances: map[string]string{}, calls: map[string]*CallCount{}}
+	l.cloud = &cloud{records: records, launches: map[string]ec2.Launch{}, calls: map[string]*CallCount{}}
 	l.cloud.api = wire.New(records, wire.Options{Faults: faults, Called: l.cloud.count})
 	for _, z := range l.topo.Zones {
 		for _, n := range z.Nodes {
-			instance, err := records.Launch(launch(l.topo, z, n))
-			if err != nil {
+			l.cloud.launches[n.Alias] = launch(l.topo, z, n)
+			if _, err := records.Launch(l.cloud.launches[n.Alias]); err != nil {
 				return err
 			}
-			l.cloud.instances[n.Alias] = instance.ID
 		}
 	}
 	if err := l.fabric.Apply(records.Delivery()); err != nil {
@@ -295,14 +300,6 @@ func serve(ctx context.Context, handler http.Handler, listeners ...net.Listener)
 
 // ec2URL is the cloud's API in the VPC.
 func ec2URL(t topology.Topology) string { return "http://" + t.EC2.String() }
-
-// instance is the id of a node's instance. Without the cloud's records it is made up.
-func (l *Lab) instance(n topology.Node) string {
-	if l.cloud == nil {
-		return instanceID(l.topo, n)
-	}
-	return l.cloud.instances[n.Alias]
-}
 
 // Variables of the file that says how a lab's cloud is reached, by the names that AWS's clients give them.
 const (

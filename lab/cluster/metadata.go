@@ -14,7 +14,6 @@ import (
 	"github.com/zonewise/zonewise/lab/machine"
 	"github.com/zonewise/zonewise/lab/region"
 	"github.com/zonewise/zonewise/lab/region/imds"
-	"github.com/zonewise/zonewise/lab/topology"
 )
 
 // metadataAddress is where every instance of the cloud finds its own description.
@@ -22,7 +21,7 @@ var metadataAddress = netip.MustParseAddr("169.254.169.254")
 
 // serveMetadata gives a node its instance's metadata, at the address that every instance has it, until the
 // node ends: an open socket would keep the node's network alive.
-func (l *Lab) serveMetadata(n topology.Node, m *machine.Machine) error {
+func (l *Lab) serveMetadata(instance string, m *machine.Machine) error {
 	if l.cloud == nil {
 		return nil
 	}
@@ -51,7 +50,7 @@ func (l *Lab) serveMetadata(n topology.Node, m *machine.Machine) error {
 		<-m.Done()
 		cancel()
 	}()
-	serve(ctx, l.cloud.unlessAway(imds.New(l.cloud.records, l.cloud.instances[n.Alias], l.topo.Cloud.MetadataLag)), listener)
+	serve(ctx, l.cloud.unlessAway(imds.New(l.cloud.records, instance, l.topo.Cloud.MetadataLag)), listener)
 	return nil
 }
 

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -26,9 +25,10 @@ func (l *Lab) makeNodes(running context.Context, template string) error {
 	l.letGo = letGo
 	for _, n := range l.topo.Nodes() {
 		l.making.Go(func() error {
-			m, err := l.makeNode(n, template)
+			k := &keeper{Lab: l, node: n, template: template, changes: l.changes()}
+			err := k.make()
 			if err == nil {
-				l.keepers.Go(func() { l.keepNode(keeping, n, m, template) })
+				l.keepers.Go(func() { k.keep(keeping) })
 			}
 			return err
 		})
@@ -69,31 +69,6 @@ func (l *Lab) stopNodes() {
 	l.keepers.Wait()
 }
 
-// keepNode starts a node again whenever its machine has died, as if power had come back, until ctx
-// ends; then it stops it.
-func (l *Lab) keepNode(ctx context.Context, n topology.Node, m *machine.Machine, template string) {
-	for {
-		select {
-		case <-m.Done():
-		case <-ctx.Done():
-			m.Stop(stopPatience)
-			return
-		}
-		err := fmt.Errorf("node %s ended: %s", n.Alias, lastLine(m.LogPath()))
-		l.setMachine(n.Alias, nil)
-		l.fail(err)
-		for err != nil {
-			slog.Warn("starting a node again", "node", n.Alias, "err", err)
-			if !pause(ctx, restartPause) {
-				return
-			}
-			if m, err = l.makeNode(n, template); err == nil {
-				err = m.Boot()
-			}
-		}
-	}
-}
-
 // pause waits, and tells whether ctx went on meanwhile.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
@@ -104,33 +79,6 @@ func pause(ctx context.Context, d time.Duration) bool {
 	case <-timer.C:
 		return true
 	}
-}
-
-// makeNode makes a machine with a fresh disk for images, in its place in the fabric: what pods it had
-// is gone, as after a reboot with an empty image store, and comes back from the API server. Its
-// kubelet starts once it is booted.
-func (l *Lab) makeNode(n topology.Node, template string) (*machine.Machine, error) {
-	spec, err := machineSpec(l.paths, l.topo, n, l.binDir, template, l.instance(n), l.credentials, l.now())
-	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", n.Alias, err)
-	}
-	if err := fillDisk(spec.Root, template, l.topo.CNI); err != nil {
-		return nil, fmt.Errorf("node %s: %w", n.Alias, err)
-	}
-	m, err := machine.Start(l.parent, l.program, spec)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.fabric.Attach(n, m.PID()); err != nil {
-		m.Stop(0)
-		return nil, fmt.Errorf("%w: %s", err, lastLine(m.LogPath()))
-	}
-	if err := l.serveMetadata(n, m); err != nil {
-		m.Stop(0)
-		return nil, fmt.Errorf("node %s: %w", n.Alias, err)
-	}
-	l.setMachine(n.Alias, m)
-	return m, nil
 }
 
 // fillDisk puts the images onto a node's disk, and the CNI plugin where nothing in the cluster does so.

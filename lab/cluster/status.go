@@ -63,7 +63,8 @@ type NodeStatus struct {
 	IPv6         string `json:"addressIPv6,omitempty"`
 	InstanceType string `json:"instanceType"`
 	MaxPods      int    `json:"maxPods"`
-	PID          int    `json:"pid"` // of the node's first process, through which it can be entered; 0 while the node is down
+	Power        string `json:"power,omitempty"` // stopped or terminated, where the cloud was asked for that
+	PID          int    `json:"pid"`             // of the node's first process, through which it can be entered; 0 while the node is down
 }
 
 // BootStatus tells how long each stage of the last start took, in seconds from its beginning.
@@ -82,6 +83,12 @@ func (l *Lab) status() (Status, error) {
 		Latency:  l.fabric.Latency(), NodePorts: l.forwards.list(),
 	}
 	s.Zones = zoneStatus(l.topo, l.pids())
+	for _, z := range s.Zones {
+		for i, n := range z.Nodes {
+			node, _ := l.topo.Node(n.Alias)
+			z.Nodes[i].Power = l.powerOf(node).missing()
+		}
+	}
 	var err error
 	if s.Traffic, err = l.fabric.Crossings(); err != nil {
 		return s, err
@@ -176,6 +183,9 @@ func (l *Lab) serve(running context.Context) error {
 	mux.HandleFunc("POST /v1/cloud/faults", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() (any, error) { return l.setFaults(r.Body) })
 	})
+	mux.HandleFunc("POST /v1/nodes", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, func() (any, error) { return l.restore() })
+	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	context.AfterFunc(running, func() { _ = server.Close() })
 	go func() { _ = server.Serve(listener) }()
@@ -204,6 +214,11 @@ func GetStatus(ctx context.Context, name string) (Status, error) {
 // LoadImage gives a running lab one more image archive, by path.
 func LoadImage(ctx context.Context, name, path string) (names []string, err error) {
 	return names, call(ctx, name, http.MethodPost, "/v1/images?path="+url.QueryEscape(path), nil, &names)
+}
+
+// Restore makes a running lab start nodes that its cloud has stopped or terminated; it returns their aliases.
+func Restore(ctx context.Context, name string) (nodes []string, err error) {
+	return nodes, call(ctx, name, http.MethodPost, "/v1/nodes", nil, &nodes)
 }
 
 // SetFaults makes the API of a running lab's cloud behave otherwise.

@@ -28,6 +28,8 @@ func newExec() *cobra.Command {
 			var cgroup string
 			var enter []string
 			switch {
+			case isNode && node.Power != "":
+				return fmt.Errorf("node %s is not running: its instance was %s; `zonewise lab up%s` starts it again", words[0], node.Power, nameFlag(name))
 			case isNode && node.PID == 0:
 				return fmt.Errorf("node %s is down: the lab starts it again; see `zonewise lab logs%s %s/machine`", words[0], nameFlag(name), words[0])
 			case isNode:

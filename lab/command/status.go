@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -69,7 +70,7 @@ func printStatus(out io.Writer, s cluster.Status) error {
 		for _, n := range z.Nodes {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d", z.Name, subnet, n.Name, n.Alias, n.InstanceType, n.MaxPods)
 			if n.PID == 0 {
-				fmt.Fprint(w, "\tdown")
+				fmt.Fprint(w, "\t"+cmp.Or(n.Power, "down"))
 			}
 			fmt.Fprintln(w)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -151,7 +152,7 @@ func nodesOf(c topology.Config) int {
 	return n
 }
 
-// startLab starts a lab and shows its steps. It does nothing if the lab runs already.
+// startLab starts a lab and shows its steps. If the lab runs already, it starts what of its nodes does not.
 func startLab(ctx context.Context, c topology.Config, wait time.Duration, show *progress) error {
 	p := cluster.PathsOf(c.Name)
 	have, err := cluster.LoadConfig(p)
@@ -170,6 +171,13 @@ func startLab(ctx context.Context, c topology.Config, wait time.Duration, show *
 			return explain(c.Name, err)
 		}
 		show.say("Lab %s is running already.", c.Name)
+		nodes, err := cluster.Restore(ctx, c.Name)
+		if err != nil {
+			return explain(c.Name, err)
+		}
+		if len(nodes) > 0 {
+			show.say("Starting nodes again that were stopped or terminated: %s.", strings.Join(nodes, ", "))
+		}
 		hints(s, show)
 		return nil
 	}

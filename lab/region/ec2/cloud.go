@@ -187,6 +187,18 @@ func (c *Cloud) Terminate(id string) error {
 	return c.change(func(r *Records) error { return r.terminate(id, c.options.Now()) })
 }
 
+// Power stops instances, starts them or boots them anew: all of them or none.
+func (c *Cloud) Power(p Power, ids ...string) error {
+	return c.change(func(r *Records) error {
+		for _, id := range ids {
+			if err := r.power(id, p, c.options.Now()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // CreateInterface makes an interface.
 func (c *Cloud) CreateInterface(want NewInterface) (n *Interface, err error) {
 	err = c.change(func(r *Records) error {

@@ -425,6 +425,23 @@ func TestTermination(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, p := range []Power{PowerOff, PowerOff} { // the second time changes nothing
+		if err := r.Power(p, r.a.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if i := r.Records().Instances[r.a.ID]; i.Running() || i.Gone() || r.Records().Interfaces[goes.ID].Attachment == nil {
+		t.Errorf("stopped: %+v", i)
+	}
+	if d := r.Delivery(); len(d.Instances) != 1 {
+		t.Errorf("delivered to %v, of which one has no power", d.Instances)
+	}
+	if again := r.launch("a1", "t3.medium", subnetA, "192.168.1.10"); again.ID != r.a.ID || !again.Running() || again.Boots != 1 {
+		t.Errorf("a lab that goes on starts what was stopped: %+v", again)
+	}
+	if err := r.Power(Reboot, r.a.ID, "i-0123456789abcdef0"); code(err) != "InvalidInstanceID.NotFound" || r.Records().Instances[r.a.ID].Boots != 1 {
+		t.Errorf("a reboot of two, one of which is not there: %v", err)
+	}
 	for range 2 { // the second time changes nothing
 		if err := r.Terminate(r.a.ID); err != nil {
 			t.Fatal(err)

@@ -130,7 +130,7 @@ func (r *Records) check() error {
 		return err
 	}
 	for id, i := range r.Instances {
-		if attached := r.Attached(id); i.Running() && (len(attached) == 0 || attached[0].Attachment.Device != 0) {
+		if attached := r.Attached(id); !i.Gone() && (len(attached) == 0 || attached[0].Attachment.Device != 0) {
 			return fmt.Errorf("instance %s: has no primary interface", id)
 		}
 	}

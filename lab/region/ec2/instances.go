@@ -91,16 +91,14 @@ type Launch struct {
 }
 
 func (r *Records) launch(want Launch, now time.Time) (*Instance, error) {
-	for _, i := range r.Instances {
-		if i.Node != want.Node || !i.Running() {
-			continue
-		}
+	if i := r.InstanceOf(want.Node); i != nil {
 		n := r.Attached(i.ID)[0]
 		if i.Type != want.Type || n.Primary() != want.Address {
 			return nil, fmt.Errorf("node %s: is a %s at %s, not a %s at %s: take the lab down before its nodes change",
 				want.Node, i.Type, n.Primary(), want.Type, want.Address)
 		}
-		return i, nil
+		err := r.power(i.ID, PowerOn, now)
+		return r.Instances[i.ID], err
 	}
 	if _, err := LimitsOf(want.Type); err != nil {
 		return nil, err
@@ -155,7 +153,7 @@ func (r *Records) terminate(id string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if !i.Running() {
+	if i.Gone() {
 		return nil
 	}
 	r.editInstance(i).Terminated = now
@@ -166,6 +164,36 @@ func (r *Records) terminate(id string, now time.Time) error {
 			r.editInterface(n).Attachment = nil
 		}
 	}
+	return nil
+}
+
+// Power is what is to become of an instance's.
+type Power string
+
+// What can be done with it. To do it again changes nothing, but for a reboot.
+const (
+	PowerOn  Power = "started"
+	PowerOff Power = "stopped"
+	Reboot   Power = "rebooted"
+)
+
+func (r *Records) power(id string, p Power, now time.Time) error {
+	i, err := r.instance(id)
+	switch {
+	case err != nil:
+		return err
+	case i.Gone() || p == Reboot && !i.Running():
+		return refuse("IncorrectInstanceState", "The instance '%s' is not in a state from which it can be %s.", id, p)
+	case p != Reboot && i.Running() == (p == PowerOn):
+		return nil
+	}
+	i = r.editInstance(i)
+	if p == PowerOff {
+		i.Stopped = now
+		return nil
+	}
+	i.Stopped = time.Time{}
+	i.Boots++
 	return nil
 }
 

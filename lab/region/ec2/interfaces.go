@@ -304,7 +304,7 @@ func (r *Records) attach(instance, id string, device, card int, now time.Time, t
 	}
 	attached := r.Attached(instance)
 	switch {
-	case !i.Running():
+	case i.Gone():
 		return nil, refuse(codeState, "Instance '%s' is not 'running' or 'stopped'.", instance)
 	case n.Attachment != nil:
 		return nil, refuse("InvalidNetworkInterface.InUse", "Interface: [%s] in use.", id)
@@ -434,5 +434,5 @@ func (a *Attachment) over(now time.Time) bool {
 const remembered = time.Hour
 
 func (i *Instance) forgotten(now time.Time) bool {
-	return !i.Running() && now.Sub(i.Terminated) >= remembered
+	return i.Gone() && now.Sub(i.Terminated) >= remembered
 }

@@ -91,12 +91,17 @@ type Rule struct {
 type Instance struct {
 	ID, Node, Type, Zone, Subnet, DNSName string
 	Launched                              time.Time
-	Terminated                            time.Time // the zero time: runs
+	Stopped                               time.Time `json:",omitzero"` // the zero time: was not
+	Terminated                            time.Time // the zero time: was not
+	Boots                                 int       `json:",omitempty"` // how often it was rebooted, or started after a stop
 	Tags                                  Tags
 }
 
-// Running tells whether the instance was not terminated.
-func (i *Instance) Running() bool { return i.Terminated.IsZero() }
+// Gone tells whether the instance was terminated.
+func (i *Instance) Gone() bool { return !i.Terminated.IsZero() }
+
+// Running tells whether the instance has power. One that was stopped keeps its interfaces.
+func (i *Instance) Running() bool { return !i.Gone() && i.Stopped.IsZero() }
 
 // Interface is an elastic network interface.
 type Interface struct {
@@ -246,6 +251,16 @@ func (r *Records) deliver(n *Interface) InterfaceDelivery {
 	slices.SortFunc(out.IPv6, netip.Addr.Compare)
 	slices.SortFunc(out.IPv6Prefixes, netip.Prefix.Compare)
 	return out
+}
+
+// InstanceOf is the instance of a node; nil where it has none.
+func (r *Records) InstanceOf(node string) *Instance {
+	for _, i := range r.Instances {
+		if i.Node == node && !i.Gone() {
+			return i
+		}
+	}
+	return nil
 }
 
 // RoleName is the role of every instance.

@@ -17,7 +17,7 @@ type tree map[string]string
 // grow makes the tree of an instance at a time; false where it does not run.
 func grow(r *ec2.Records, id string, now time.Time) (tree, bool) {
 	i, ok := r.Instances[id]
-	if !ok || !i.Running() {
+	if !ok || i.Gone() {
 		return nil, false
 	}
 	t := tree{}

@@ -48,7 +48,10 @@ var actions = map[string]action{
 	"DetachNetworkInterface":            writes((*Server).detach),
 	"GetSubnetCidrReservations":         reads((*Server).reservations),
 	"ModifyNetworkInterfaceAttribute":   writes((*Server).modifyInterface),
+	"RebootInstances":                   writes((*Server).reboot),
 	"RevokeSecurityGroupIngress":        writes((*Server).revoke),
+	"StartInstances":                    writes(power(ec2.PowerOn, true, stateXML{0, "pending"})),
+	"StopInstances":                     writes(power(ec2.PowerOff, false, stateXML{64, "stopping"})),
 	"TerminateInstances":                writes((*Server).terminate),
 	"UnassignIpv6Addresses":             writes((*Server).unassignIPv6),
 	"UnassignPrivateIpAddresses":        writes((*Server).unassign),
@@ -489,26 +492,76 @@ func (s *Server) groupNamed(q *query) string {
 	return ""
 }
 
-func (s *Server) terminate(q *query) (any, error) {
-	type change struct {
-		ID       string   `xml:"instanceId"`
-		Current  stateXML `xml:"currentState"`
-		Previous stateXML `xml:"previousState"`
-	}
-	out := &struct {
-		reply
-		Instances set[change] `xml:"instancesSet"`
-	}{}
+// changed are instances, each with the state that it comes from and the one that it is on its way to.
+type changed struct {
+	reply
+	Instances set[stateChange] `xml:"instancesSet"`
+}
+
+type stateChange struct {
+	ID       string   `xml:"instanceId"`
+	Current  stateXML `xml:"currentState"`
+	Previous stateXML `xml:"previousState"`
+}
+
+// instances are those that a request names.
+func (s *Server) instances(q *query) ([]*ec2.Instance, error) {
 	if len(q.list("InstanceId")) == 0 {
 		return nil, fault("MissingParameter", "The request must contain the parameter InstanceId")
 	}
-	for _, i := range chosen(q, "InstanceId", s.cloud.Records().Instances, missingInstance) {
+	out := chosen(q, "InstanceId", s.cloud.Records().Instances, missingInstance)
+	return out, q.err()
+}
+
+func (s *Server) terminate(q *query) (any, error) {
+	instances, err := s.instances(q)
+	if err != nil {
+		return nil, err
+	}
+	out := &changed{}
+	for _, i := range instances {
 		if err := s.cloud.Terminate(i.ID); err != nil {
 			return nil, err
 		}
-		out.Instances.Items = append(out.Instances.Items, change{ID: i.ID, Current: stateXML{32, "shutting-down"}, Previous: stateOf(i)})
+		now := stateXML{32, "shutting-down"}
+		if i.Gone() {
+			now = stateOf(i)
+		}
+		out.Instances.Items = append(out.Instances.Items, stateChange{i.ID, now, stateOf(i)})
 	}
-	return out, q.err()
+	return out, nil
+}
+
+// power is StopInstances or StartInstances, by way of a state. Who is there already stays there.
+func power(p ec2.Power, running bool, way stateXML) func(*Server, *query) (any, error) {
+	return func(s *Server, q *query) (any, error) {
+		instances, err := s.instances(q)
+		if err != nil {
+			return nil, err
+		}
+		out, ids := &changed{}, []string{}
+		for _, i := range instances {
+			now := way
+			if i.Running() == running {
+				now = stateOf(i)
+			}
+			ids = append(ids, i.ID)
+			out.Instances.Items = append(out.Instances.Items, stateChange{i.ID, now, stateOf(i)})
+		}
+		return out, s.cloud.Power(p, ids...)
+	}
+}
+
+func (s *Server) reboot(q *query) (any, error) {
+	instances, err := s.instances(q)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, i := range instances {
+		ids = append(ids, i.ID)
+	}
+	return &done{Return: true}, s.cloud.Power(ec2.Reboot, ids...)
 }
 
 func missingInstance(id string) error {

@@ -160,10 +160,13 @@ type stateXML struct {
 }
 
 func stateOf(i *ec2.Instance) stateXML {
-	if i.Running() {
-		return stateXML{16, "running"}
+	switch {
+	case i.Gone():
+		return stateXML{48, "terminated"}
+	case !i.Running():
+		return stateXML{80, "stopped"}
 	}
-	return stateXML{48, "terminated"}
+	return stateXML{16, "running"}
 }
 
 type instanceXML struct {
@@ -205,7 +208,7 @@ func instanceOf(r *ec2.Records, i *ec2.Instance, now time.Time) instanceXML {
 		Placement: placementXML{Zone: i.Zone, Tenancy: "default"}, Monitoring: "disabled", SourceCheck: true,
 		Arch: "x86_64", Root: "ebs", Virtual: "hvm", Hypervisor: "xen", ENA: true, Tags: tagsOf(i.Tags),
 	}
-	if !i.Running() {
+	if i.Gone() {
 		out.PrivateDNS, out.Reason = "", "User initiated"
 		return out
 	}

@@ -212,8 +212,43 @@ func TestInstancesAsClientsSeeThem(t *testing.T) {
 		len(i.NetworkInterfaces) != 1 || *i.NetworkInterfaces[0].Attachment.DeviceIndex != 0 || *i.Tags[0].Value != "lab-ng1-Node" {
 		t.Errorf("described %+v", i)
 	}
-	if _, err := s.TerminateInstances(t.Context(), &sdk.TerminateInstancesInput{InstanceIds: []string{s.nodes["a1"]}}); err != nil {
+	state := func(want string, got types.InstanceStateName, err error) {
+		t.Helper()
+		if err != nil || string(got) != want {
+			t.Errorf("got %s, want %s, %v", got, want, err)
+		}
+	}
+	ids := []string{s.nodes["a1"]}
+	for range 2 { // the second time nothing changes
+		stopped, err := s.StopInstances(t.Context(), &sdk.StopInstancesInput{InstanceIds: ids})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := stopped.StoppingInstances[0]; c.PreviousState.Name == types.InstanceStateNameRunning {
+			state("stopping", c.CurrentState.Name, nil)
+		}
+		described, err := s.DescribeInstances(t.Context(), &sdk.DescribeInstancesInput{InstanceIds: ids})
+		state("stopped", described.Reservations[0].Instances[0].State.Name, err)
+	}
+	if _, err := s.RebootInstances(t.Context(), &sdk.RebootInstancesInput{InstanceIds: ids}); code(err) != "IncorrectInstanceState" {
+		t.Errorf("reboot of what is stopped: %v", err)
+	}
+	started, err := s.StartInstances(t.Context(), &sdk.StartInstancesInput{InstanceIds: ids})
+	if err != nil {
 		t.Fatal(err)
+	}
+	state("pending", started.StartingInstances[0].CurrentState.Name, nil)
+	if _, err := s.RebootInstances(t.Context(), &sdk.RebootInstancesInput{InstanceIds: ids}); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.StopInstances(t.Context(), &sdk.StopInstancesInput{InstanceIds: append(ids, "i-0123456789abcdef0")}); code(err) != "InvalidInstanceID.NotFound" {
+		t.Errorf("stop of one that is not there: %v", err)
+	}
+	if _, err := s.TerminateInstances(t.Context(), &sdk.TerminateInstancesInput{InstanceIds: ids}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.StartInstances(t.Context(), &sdk.StartInstancesInput{InstanceIds: ids}); code(err) != "IncorrectInstanceState" {
+		t.Errorf("start of what is terminated: %v", err)
 	}
 	all, err := s.DescribeInstances(t.Context(), &sdk.DescribeInstancesInput{InstanceIds: []string{s.nodes["a1"]}})
 	if err != nil || all.Reservations[0].Instances[0].State.Name != types.InstanceStateNameTerminated {
