@@ -35,6 +35,8 @@ type Cloud interface {
 	Do(context.Context, vpc.Action) (vpc.Outcome, error)
 	Tidy(context.Context) (busy int, err error)
 	Sweep()
+	// Missing names what was observed and is not there any more. It is cheap to ask.
+	Missing(context.Context) ([]string, error)
 	SubnetsHere(context.Context) ([]ec2.Subnet, error)
 	Subnets(ctx context.Context, ids ...string) ([]ec2.Subnet, error)
 	Ranges(context.Context) ([]netip.Prefix, error)
@@ -93,6 +95,8 @@ type Daemon struct {
 	groups    []string       // of the primary interface, as its metadata said
 	grouped   time.Time      // when
 	met       bool           // the Node was read
+	glanced   time.Time      // when it was looked whether something is missing
+	missed    []string       // what was, when the cloud was asked because of it
 	applied   time.Time      // when the node's network was looked after
 	swept     time.Time      // when interfaces were looked for that somebody left
 	tidyNext  time.Time

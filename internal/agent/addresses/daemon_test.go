@@ -291,6 +291,19 @@ func TestSpoiltFiles(t *testing.T) {
 			w.sound()
 		})
 	}
+	// While the daemon runs it writes the pool anew, without any other reason.
+	for _, spoil := range []func(string) error{os.Remove, func(path string) error { return os.WriteFile(path, []byte("{"), 0o600) }} {
+		inBubble(t, nil, func(w *world) {
+			w.pass()
+			w.must(1, 2)
+			w.settleFor(20 * time.Second)
+			if err := spoil(filepath.Join(w.config.Dir, files.Pool)); err != nil {
+				w.Fatalf("%v", err)
+			}
+			w.settleFor(time.Second)
+			w.must(3, 5)
+		})
+	}
 	inBubble(t, nil, func(w *world) {
 		w.pass()
 		if err := os.WriteFile(filepath.Join(w.config.Dir, files.Leases), []byte(`{"schema":"zonewise.leases/v9"}`), 0o600); err != nil {
@@ -339,6 +352,33 @@ func TestInterfaceDeletedByHand(t *testing.T) {
 		}
 		w.settleFor(time.Minute)
 		w.expect("2 interfaces, 10 addresses", w.have()) // as the others need
+	})
+}
+
+// Somebody takes an address from a pod by hand: nothing changes in the node, and it is told within seconds. What the
+// cloud and its metadata do not agree about is asked once.
+func TestAddressUnassignedByHand(t *testing.T) {
+	inBubble(t, nil, func(w *world) {
+		w.pass()
+		w.must(1, 2)
+		w.settleFor(20 * time.Second)
+		asked := w.cloud.asked
+		w.settleFor(time.Minute)
+		if n := w.cloud.asked - asked; n > 1 {
+			w.Errorf("asked %d times in a minute although nothing is missing", n)
+		}
+		w.cloud.Fake.Do(vpc.Action{Verb: vpc.UnassignAddresses, Interface: w.cloud.Interfaces()[0].ID, Addresses: w.cloud.Interfaces()[0].Addresses[:1]})
+		w.settleFor(lookFailed + time.Second)
+		v, _ := w.daemon.status.get()
+		if text := strings.Join(v.Warnings, "; "); !strings.Contains(text, "default/p1") {
+			w.Errorf("no warning of the pod that lost its address: %q", text)
+		}
+		asked = w.cloud.asked
+		w.cloud.odd = []string{"10.0.1.99"}
+		w.settleFor(20 * time.Second)
+		if n := w.cloud.asked - asked; n != 1 {
+			w.Errorf("asked %d times because of the same", n)
+		}
 	})
 }
 

@@ -22,6 +22,8 @@ const (
 	lookEvery = 2 * time.Minute
 	// lookUrgent is the same while pods wait for what the cloud did not have.
 	lookUrgent = 10 * time.Second
+	// glanceEvery is for what somebody takes away by hand: pods that had it are cut off.
+	glanceEvery = 5 * time.Second
 	// lookFailed is the least time between two questions because of something odd.
 	lookFailed = 5 * time.Second
 	// applyEvery is for what others do to the node's network.
@@ -43,6 +45,7 @@ func (d *Daemon) pass(ctx context.Context) error {
 		return errors.Join(err, d.tellClosed(err))
 	}
 	d.heed(ctx)
+	d.glance(ctx)
 	for ctx.Err() == nil {
 		d.observe(ctx)
 		decision, err := d.settle()
@@ -58,6 +61,27 @@ func (d *Daemon) pass(ctx context.Context) error {
 		d.act(ctx, decision)
 	}
 	return nil
+}
+
+// glance makes the cloud be asked when something has gone that it did not tell us of. The same is asked for once: what
+// the cloud then says holds.
+func (d *Daemon) glance(ctx context.Context) {
+	now := time.Now()
+	if now.Sub(d.glanced) < glanceEvery || now.Sub(d.looked) < lookFailed || d.unseen != nil {
+		return
+	}
+	d.glanced = now
+	missing, err := d.cloud.Missing(ctx)
+	switch {
+	case err != nil:
+		d.config.Log.Debug("what is missing", "err", err) // nothing hangs on it
+	case len(missing) > 0 && !slices.Equal(missing, d.missed):
+		d.config.Log.Warn("somebody has taken something away; the cloud is asked", "missing", missing)
+		d.look = time.Time{}
+		fallthrough
+	default:
+		d.missed = missing
+	}
 }
 
 // observe asks the cloud, if that is due. An answer that is none is remembered as the failure of an action is: what was
@@ -244,6 +268,10 @@ func (d *Daemon) supplyOf(in vpc.Input, decision vpc.Decision) vpc.Supply {
 func (d *Daemon) publish(dir *files.Dir, supply vpc.Supply, leases vpc.Leases) error {
 	now := time.Now()
 	changed := !same(supply, d.supply)
+	if !changed && !dir.HasPool(d.supply) {
+		d.config.Log.Warn("the pool is written anew: somebody has changed or removed it")
+		changed = true
+	}
 	if !same(network(supply), network(d.supply)) || now.Sub(d.applied) >= applyEvery {
 		if err := d.plumb(supply, leases); err != nil {
 			d.applied = time.Time{}
@@ -372,7 +400,7 @@ func (d *Daemon) schedule(decision vpc.Decision) {
 	default:
 		d.look = earlier(d.look, d.memory.RetryAt(true))
 	}
-	due := earlier(now.Add(applyEvery), d.look)
+	due := earlier(now.Add(glanceEvery), d.look)
 	if decision.Next.Waiting > 0 {
 		due = earlier(due, now.Add(patient)) // an event says so then
 	}

@@ -36,6 +36,7 @@ type cloud struct {
 	away  error // of every question
 	tags  map[string]map[string]string
 	known []vpc.Interface // as it was asked last, with what was done since
+	odd   []string        // what its metadata do not have, although it is there
 	asked int             // times that it was observed
 	busy  int
 }
@@ -98,6 +99,22 @@ func (c *cloud) Do(_ context.Context, a vpc.Action) (vpc.Outcome, error) {
 
 func (c *cloud) Tidy(context.Context) (int, error) { return c.busy, c.away }
 func (c *cloud) Sweep()                            {}
+
+func (c *cloud) Missing(context.Context) (out []string, err error) {
+	for _, was := range c.known {
+		i := slices.IndexFunc(c.Interfaces(), func(i vpc.Interface) bool { return i.ID == was.ID })
+		if i < 0 {
+			out = append(out, was.ID)
+			continue
+		}
+		for _, a := range was.Addresses {
+			if !c.Interfaces()[i].Has(a) {
+				out = append(out, a.String())
+			}
+		}
+	}
+	return append(out, c.odd...), c.away
+}
 
 func (c *cloud) SubnetsHere(context.Context) ([]ec2.Subnet, error) {
 	var out []ec2.Subnet

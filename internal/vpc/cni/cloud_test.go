@@ -258,6 +258,27 @@ func TestCloudWaitEnds(t *testing.T) {
 	}
 }
 
+// The ticket of an ADD that was killed goes with GC.
+func TestCloudTicketOfNobody(t *testing.T) {
+	n := cloudNode(t, t.TempDir(), 1)
+	n.spaces.Add("/pod0")
+	n.must(t, "ADD", 0)
+	dir, err := files.Open(n.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := n.leases(t)
+	l = vpc.Wait(l, vpc.Key{Container: "killed", Interface: "eth0"}, vpc.Owner{}, time.Now(), time.Now().Add(time.Minute))
+	if err := errors.Join(dir.WriteLeases(l), dir.Close()); err != nil {
+		t.Fatal(err)
+	}
+	n.extra["cni.dev/valid-attachments"] = []types.GCAttachment{{ContainerID: "c0", IfName: "eth0"}}
+	n.must(t, "GC", 0)
+	if l := n.leases(t); len(l.Waiting) > 0 || len(l.Held) != 1 {
+		t.Errorf("left over: %+v", l)
+	}
+}
+
 // An address rests for the cooldown; who waits for it gets it then, without any change of the files.
 func TestCloudWaitsForARestedAddress(t *testing.T) {
 	n := cloudNode(t, t.TempDir(), 1)

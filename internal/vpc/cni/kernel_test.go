@@ -380,6 +380,15 @@ func TestCheckSeesWhatIsMissing(t *testing.T) {
 		"neighbour": {func(_, pod *klink.Net, w link.Wiring) error {
 			return pod.Ensure(klink.Device{Name: "eth0", Neighbours: []klink.Neighbour{{Address: link.Gateway}}})
 		}, "no neighbour 169.254.1.1"},
+		"pod's route": {func(_, pod *klink.Net, w link.Wiring) error {
+			return pod.Unroute("eth0", w.Pod.Routes[1])
+		}, "no route 0.0.0.0/0 via 169.254.1.1"},
+		"pod's end": {func(_, pod *klink.Net, _ link.Wiring) error {
+			return pod.Delete("eth0")
+		}, "no such device"},
+		"other route of the wire": {func(host, _ *klink.Net, w link.Wiring) error {
+			return host.Unroute(w.Host.Name, w.Host.Routes[0])
+		}, "no route 192.168.1.11/32"},
 		"wire": {func(host, _ *klink.Net, w link.Wiring) error {
 			return host.Delete(w.Host.Name)
 		}, "no such device"},

@@ -178,6 +178,11 @@ func (p plugin) gc(c call) error {
 			}
 		}
 		next, _ := vpc.Collect(l, func(lease vpc.Lease) bool { return valid[lease.Key] }, p.now())
+		for _, t := range l.Waiting { // an ADD that was killed waits no more
+			if !valid[t.Key] {
+				next = vpc.GiveUp(next, t.Key)
+			}
+		}
 		return next, pruneRules(c, next)
 	})
 }

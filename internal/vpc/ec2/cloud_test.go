@@ -170,6 +170,9 @@ func TestDelete(t *testing.T) {
 	if busy := tidy(t, c); busy != 0 || len(f.interfaces) != 1 {
 		t.Errorf("%d busy, %d interfaces", busy, len(f.interfaces))
 	}
+	if known := c.Known(); len(known) != 1 {
+		t.Errorf("still takes a place: %+v", known)
+	}
 	f.called()
 	if tidy(t, c); f.called() != "" {
 		t.Error("nothing was to do")
@@ -388,6 +391,40 @@ func TestAnswersThatMakeNoSense(t *testing.T) {
 			t.Errorf("want %q: got %q: %v", c.want, Classify(err), err)
 		}
 		observe(t, cloud)
+	}
+}
+
+// What somebody takes away by hand is missed in the metadata; what was got a moment ago is not.
+func TestMissing(t *testing.T) {
+	f := newFake(t)
+	f.pages = 0
+	c := f.open(t)
+	observe(t, c)
+	do(t, c, vpc.Action{Verb: vpc.AssignAddresses, Interface: "eni-0", Count: 2})
+	do(t, c, vpc.Action{Verb: vpc.AssignPrefixes, Interface: "eni-0", Count: 1})
+	missing := func(want string) {
+		t.Helper()
+		got, err := c.Missing(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, want, strings.Join(got, ", "))
+	}
+	const mac = "network/interfaces/macs/"
+	f.meta = map[string]string{mac: "02:00:00:00:00:00/", mac + "02:00:00:00:00:00/local-ipv4s": "192.168.1.10"}
+	missing("")
+	f.now = f.now.Add(lag)
+	observe(t, c)
+	had := c.Known()[0]
+	missing(fmt.Sprintf("%s of eni-0, %s/32 of eni-0, %s/32 of eni-0", had.Prefixes[0], had.Addresses[0], had.Addresses[1]))
+	f.meta[mac+"02:00:00:00:00:00/local-ipv4s"] = fmt.Sprintf("192.168.1.10\n%s\n%s", had.Addresses[0], had.Addresses[1])
+	f.meta[mac+"02:00:00:00:00:00/ipv4-prefix"] = had.Prefixes[0].String()
+	missing("")
+	f.meta[mac] = "02:00:00:00:00:99/"
+	missing("eni-0")
+	f.meta[mac+"02:00:00:00:00:00/local-ipv4s"], f.meta[mac] = "<html>", "02:00:00:00:00:00/"
+	if _, err := c.Missing(t.Context()); err == nil || !strings.Contains(err.Error(), `"<html>/32" is no address`) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -287,6 +287,8 @@ func (c *Cloud) Tidy(ctx context.Context) (busy int, err error) {
 			busy++
 		case err != nil:
 			errs = append(errs, err)
+		default:
+			delete(c.seen, id) // its place is free
 		}
 		return err == nil
 	})

@@ -23,6 +23,7 @@ type fake struct {
 	calls      []string                    // actions, in their order
 	answer     map[string]http.HandlerFunc // instead of ours, for one call each
 	stale      []*record                   // what DescribeNetworkInterfaces tells instead; nil: the truth
+	meta       map[string]string           // more of the instance's metadata, by path
 	pages      int                         // interfaces of one page; 0: all
 	next       int
 	now        time.Time
@@ -131,6 +132,9 @@ func (f *fake) metadata(w http.ResponseWriter, path string) {
 	identity, _ := json.Marshal(map[string]string{"instanceId": self, "instanceType": "t3.medium",
 		"availabilityZone": "ap-northeast-2a", "region": "ap-northeast-2"})
 	pages["dynamic/instance-identity/document"] = string(identity)
+	for more, text := range f.meta {
+		pages["meta-data/"+more] = text
+	}
 	text, ok := pages[path]
 	if !ok {
 		w.WriteHeader(http.StatusNotFound)

@@ -81,6 +81,73 @@ func (c *Cloud) Groups(ctx context.Context) ([]string, error) {
 	return slices.Sorted(slices.Values(strings.Fields(text))), err
 }
 
+// Missing names what Observe has seen of ours and the metadata service does not have any more: somebody has taken it
+// away by hand. That costs no call of EC2. What was got a moment ago may not be there yet, and is not missed.
+func (c *Cloud) Missing(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, aside)
+	defer cancel()
+	const macs = "network/interfaces/macs/"
+	text, err := c.metadata(ctx, macs)
+	if err != nil {
+		return nil, err
+	}
+	there := strings.Fields(text)
+	var out []string
+	for _, i := range c.Known() {
+		if i.Unmanaged || c.recent.has(i.ID, netip.Prefix{}) {
+			continue
+		}
+		if !slices.Contains(there, i.MAC+"/") {
+			out = append(out, i.ID)
+			continue
+		}
+		have, err := c.owned(ctx, macs+i.MAC)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range wholes(i) {
+			if !have[p] && !c.recent.has(i.ID, p) {
+				out = append(out, p.String()+" of "+i.ID)
+			}
+		}
+	}
+	return out, nil
+}
+
+// wholes are the addresses and prefixes of an interface, as prefixes.
+func wholes(i vpc.Interface) []netip.Prefix {
+	out := slices.Clone(i.Prefixes)
+	for _, a := range i.Addresses {
+		out = append(out, host(a))
+	}
+	return out
+}
+
+// owned are the addresses and prefixes of IPv4 that the metadata service says an interface has.
+func (c *Cloud) owned(ctx context.Context, path string) (map[netip.Prefix]bool, error) {
+	have := map[netip.Prefix]bool{}
+	for _, name := range []string{"local-ipv4s", "ipv4-prefix"} {
+		text, err := c.metadata(ctx, path+"/"+name)
+		if Classify(err) == vpc.Gone {
+			continue // an interface without prefixes has no such page
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, word := range strings.Fields(text) {
+			if !strings.Contains(word, "/") {
+				word += "/32"
+			}
+			p, err := netip.ParsePrefix(word)
+			if err != nil {
+				return nil, fmt.Errorf("metadata service: %s: %q is no address", name, word)
+			}
+			have[p] = true
+		}
+	}
+	return have, nil
+}
+
 func (c *Cloud) metadata(ctx context.Context, path string) (string, error) {
 	answer, err := c.meta.GetMetadata(ctx, &imds.GetMetadataInput{Path: path})
 	if err != nil {

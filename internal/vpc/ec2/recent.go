@@ -65,6 +65,11 @@ func (r *recent) removed(id string, what []netip.Prefix) {
 	}
 }
 
+// has tells whether a thing was got within the last minute; the zero prefix is the interface itself.
+func (r *recent) has(id string, what netip.Prefix) bool {
+	return slices.ContainsFunc(r.marks, func(m mark) bool { return m.id == id && m.what == what })
+}
+
 // over puts what was got over what was seen.
 func (r *recent) over(seen map[string]eni, now time.Time) {
 	r.marks = slices.DeleteFunc(r.marks, func(m mark) bool { return now.Sub(m.at) >= lag })

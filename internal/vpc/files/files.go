@@ -170,6 +170,13 @@ func (d *Dir) WritePool(s vpc.Supply) error {
 	return d.write(Pool, poolDocument{Schema: poolSchema, Supply: s})
 }
 
+// HasPool tells whether the pool is what was written, to the byte.
+func (d *Dir) HasPool(s vpc.Supply) bool {
+	want, err := json.Marshal(poolDocument{Schema: poolSchema, Supply: s})
+	have, failed := os.ReadFile(d.file(Pool))
+	return err == nil && failed == nil && bytes.Equal(have, want)
+}
+
 func known(have, want string) error {
 	switch have {
 	case want:
