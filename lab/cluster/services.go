@@ -152,14 +152,14 @@ func chartValues(t topology.Topology, version string) map[string]any {
 		"controller": map[string]any{"replicas": 1}, // one machine has nothing to fail over to
 	}
 	if t.CNI == topology.CNIZonewise {
-		environment := map[string]any{"AWS_ENDPOINT_URL_EC2": ec2URL(t)} // the rest is in the nodes' metadata
+		environment := map[string]any{"AWS_ENDPOINT_URL_EC2": ec2URL(t), "AWS_REGION": t.Region} // the rest is in the nodes' metadata
 		if t.IPv6 != nil {
 			environment["ENABLE_IPv4"], environment["ENABLE_IPv6"] = "true", "true"
 		}
 		if t.PodCIDR.IsValid() { // an ENIConfig has the name of its zone
 			environment["ENI_CONFIG_LABEL_DEF"] = corev1.LabelTopologyZone
 		}
-		own["cni"] = map[string]any{"enabled": true, "clusterName": t.Name, "env": environment, "eniConfigs": t.PodCIDR.IsValid()}
+		own["cni"] = map[string]any{"enabled": true, "clusterName": t.Name, "collectLeaked": true, "env": environment, "eniConfigs": t.PodCIDR.IsValid()}
 	}
 	return install.Merge(own, t.Values)
 }

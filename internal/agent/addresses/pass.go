@@ -74,7 +74,8 @@ func (d *Daemon) glance(ctx context.Context) {
 	missing, err := d.cloud.Missing(ctx)
 	switch {
 	case err != nil:
-		d.config.Log.Debug("what is missing", "err", err) // nothing hangs on it
+		d.config.Log.Debug("what is missing", "err", err)
+		d.glanced = now.Add(lookEvery / 4) // nothing hangs on it, and pods may wait for this pass
 	case len(missing) > 0 && !slices.Equal(missing, d.missed):
 		d.config.Log.Warn("somebody has taken something away; the cloud is asked", "missing", missing)
 		d.look = time.Time{}
