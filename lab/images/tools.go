@@ -41,11 +41,11 @@ var alternatives = map[string]string{
 	"usr/bin/zsh":    "zsh5",
 }
 
-// toolFiles are what installation scripts would write. An empty .zshrc keeps zsh
-// from asking its first-run questions.
+// toolFiles are what installation scripts would write. tcpdump does its work as a user of that name. An empty
+// .zshrc keeps zsh from asking its first-run questions.
 var toolFiles = layer.Tree{
-	"etc/passwd":        layer.Regular(0o644, []byte("root:x:0:0:root:/root:/bin/zsh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")),
-	"etc/group":         layer.Regular(0o644, []byte("root:x:0:\nnogroup:x:65534:\n")),
+	"etc/passwd":        layer.Regular(0o644, []byte("root:x:0:0:root:/root:/bin/zsh\ntcpdump:x:100:100::/nonexistent:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/bin/sh\n")),
+	"etc/group":         layer.Regular(0o644, []byte("root:x:0:\ntcpdump:x:100:\nnogroup:x:65534:\n")),
 	"etc/nsswitch.conf": layer.Regular(0o644, []byte("passwd: files\ngroup: files\nhosts: files dns\n")),
 	"root":              layer.Dir(0o700),
 	"root/.zshrc":       layer.Regular(0o644, nil),
