@@ -117,7 +117,7 @@ func (f *Fabric) trust() error {
 
 // Dropped reads what the source check has dropped since the fabric was made, sorted.
 func (f *Fabric) Dropped() ([]Dropped, error) {
-	var out []Dropped
+	out := []Dropped{}
 	for _, v := range f.families() {
 		if err := f.Thread.Do(func() error {
 			conn, err := nftables.New()
