@@ -225,21 +225,39 @@ func (d *Daemon) interfaces() ([]vpc.Interface, error) {
 			return nil, d.unseen
 		}
 	}
-	names, err := link.NamesOf(d.config.Host)
-	if err != nil {
-		return nil, fmt.Errorf("node's network: %w", err)
-	}
+	var names link.Names
 	for n := range list {
 		i := &list[n]
-		if i.Device, err = names.Find(i.MAC); err != nil {
+		had := ""
+		if k := slices.IndexFunc(d.supply.Interfaces, func(o vpc.Interface) bool { return o.ID == i.ID }); k >= 0 {
+			had = d.supply.Interfaces[k].Device
+		}
+		var err error
+		if i.Device, err = d.device(i.MAC, had, &names); err != nil {
 			return nil, fmt.Errorf("interface %s: %w", i.ID, err)
 		}
-		had := slices.ContainsFunc(d.supply.Interfaces, func(o vpc.Interface) bool { return o.ID == i.ID && o.Device != "" })
-		if had && i.Device == "" && time.Since(d.looked) >= lookFailed {
+		if had != "" && i.Device == "" && time.Since(d.looked) >= lookFailed {
 			d.look = time.Time{} // somebody has taken it off
 		}
 	}
 	return list, nil
+}
+
+// device is the name in the node of an interface that had one, or none yet. Those that are where they were are found without
+// a list of all devices: while pods come and go the kernel tears such lists again and again, and pods wait for our lock.
+func (d *Daemon) device(mac, had string, all *link.Names) (string, error) {
+	if had != "" {
+		if same, err := link.Is(d.config.Host, had, mac); same || err != nil {
+			return had, err
+		}
+	}
+	if *all == nil {
+		var err error
+		if *all, err = link.NamesOf(d.config.Host); err != nil {
+			return "", err
+		}
+	}
+	return all.Find(mac)
 }
 
 func (d *Daemon) input(interfaces []vpc.Interface, leases vpc.Leases) vpc.Input {

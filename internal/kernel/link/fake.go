@@ -11,7 +11,7 @@ import (
 // Fake is a machine without a kernel: namespaces, and the devices in them. The zero Fake has none.
 type Fake struct {
 	// Fail is asked before each operation ("pair", "ensure", "unroute", "delete",
-	// "read", "list", "addresses", "rules", "add rule", "delete rule", "loosen"); what it
+	// "read", "find", "uplink", "list", "addresses", "rules", "add rule", "delete rule", "loosen"); what it
 	// returns is the operation's error, and nothing is changed. Nil: nothing fails.
 	Fail func(op string) error
 
@@ -172,6 +172,42 @@ func (n *FakeNet) List() ([]Device, error) {
 	}
 	slices.SortFunc(list, func(a, b Device) int { return slices.Compare([]byte(a.Name), []byte(b.Name)) })
 	return list, nil
+}
+
+// Find is as Net.Find.
+func (n *FakeNet) Find(name string) (Device, error) {
+	done, err := n.begin("find")
+	if err != nil {
+		return Device{}, err
+	}
+	defer done()
+	e := n.fake.nets[n.path][name]
+	if e == nil {
+		return Device{}, fmt.Errorf("device %s: %w", name, ErrNotFound)
+	}
+	return alone(e.Device), nil
+}
+
+// Uplink is as Net.Uplink.
+func (n *FakeNet) Uplink() (Device, error) {
+	done, err := n.begin("uplink")
+	if err != nil {
+		return Device{}, err
+	}
+	defer done()
+	for _, six := range []bool{false, true} {
+		for _, e := range n.fake.nets[n.path] {
+			if slices.ContainsFunc(e.Routes, func(r Route) bool { return r.To.Bits() == 0 && r.Table == 0 && r.To.Addr().Is6() == six }) {
+				return alone(e.Device), nil
+			}
+		}
+	}
+	return Device{}, fmt.Errorf("default route: %w", ErrNotFound)
+}
+
+func alone(d Device) Device {
+	d.Addresses, d.Neighbours, d.Routes = nil, nil, nil
+	return d
 }
 
 func copied(d Device) Device {

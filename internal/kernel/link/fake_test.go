@@ -16,6 +16,8 @@ type door interface {
 	Pair(here, there Device, other *netns.NS) error
 	Ensure(Device) error
 	Read(name string) (Device, error)
+	Find(name string) (Device, error)
+	Uplink() (Device, error)
 	List() ([]Device, error)
 	Addresses() ([]netip.Addr, error)
 	Unroute(device string, r Route) error
@@ -37,6 +39,39 @@ func TestFakeConforms(t *testing.T) {
 	}
 	f.Here().Put(Device{Name: "lo"})
 	conforms(t, f.Here(), f.At(far), far)
+}
+
+func TestFakeUplink(t *testing.T) {
+	var spaces netns.Fake
+	var f Fake
+	spaces.Add("/far")
+	far, err := spaces.Open("/far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uplinks(t, f.Here(), far)
+}
+
+// uplinks gives a namespace without devices one that leads everywhere.
+func uplinks(t *testing.T, here door, far *netns.NS) {
+	t.Helper()
+	if _, err := here.Uplink(); !errors.Is(err, ErrNotFound) {
+		t.Errorf("without a route: %v", err)
+	}
+	address := Device{Name: "up0", Up: true, Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24")}}
+	route := Device{Name: "up0", Routes: []Route{{To: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.9.0.1")}}}
+	if err := errors.Join(here.Pair(Device{Name: "up0", MTU: 9001}, Device{Name: "up0", MTU: 9001}, far), here.Ensure(address), here.Ensure(route)); err != nil {
+		t.Fatal(err)
+	}
+	for what, ask := range map[string]func() (Device, error){"uplink": here.Uplink, "find": func() (Device, error) { return here.Find("up0") }} {
+		d, err := ask()
+		if err != nil || d.Name != "up0" || d.MTU != 9001 || len(d.Routes)+len(d.Addresses) > 0 {
+			t.Errorf("%s: %+v, %v", what, d, err)
+		}
+	}
+	if _, err := here.Find("up1"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("find nothing: %v", err)
+	}
 }
 
 func TestFakeFails(t *testing.T) {

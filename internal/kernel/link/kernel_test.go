@@ -59,6 +59,12 @@ func TestForeignRulesStay(t *testing.T) {
 	}
 }
 
+func TestUplink(t *testing.T) {
+	_, here := space(t)
+	far, _ := space(t)
+	uplinks(t, here, far)
+}
+
 // The setting is that of the device in the namespace, and of no other.
 func TestLoosen(t *testing.T) {
 	ns, n := space(t)

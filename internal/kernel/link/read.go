@@ -44,6 +44,41 @@ func (n *Net) Read(name string) (Device, error) {
 	return d, err
 }
 
+// Find returns the device alone, without what hangs on it. It asks for no list, which others who change the network would
+// tear. The error is ErrNotFound when it is not there.
+func (n *Net) Find(name string) (Device, error) {
+	l, err := n.find(name)
+	if err != nil {
+		return Device{}, err
+	}
+	return device(l), nil
+}
+
+// anywhere are addresses that no route but the default one leads to: nobody has them.
+var anywhere = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+
+// Uplink returns the device alone that the default route goes through, of IPv4 before that of IPv6. The error is ErrNotFound
+// when there is no such route.
+func (n *Net) Uplink() (Device, error) {
+	for _, a := range anywhere {
+		routes, err := n.handle.RouteGet(a.AsSlice())
+		switch {
+		case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EOPNOTSUPP):
+			continue
+		case err != nil:
+			return Device{}, fmt.Errorf("default route: %w", err)
+		case len(routes) == 0:
+			continue
+		}
+		l, err := n.handle.LinkByIndex(routes[0].LinkIndex)
+		if err != nil {
+			return Device{}, fmt.Errorf("default route: device: %w", err)
+		}
+		return device(l), nil
+	}
+	return Device{}, fmt.Errorf("default route: %w", ErrNotFound)
+}
+
 // List returns every device with its routes; addresses and neighbours are left out.
 func (n *Net) List() ([]Device, error) {
 	links, err := whole(n.handle.LinkList)

@@ -125,11 +125,14 @@ func (p plugin) assign(c call, reclaim bool) (grant, error) {
 
 // reclaim ends leases whose wire is gone: the namespaces of their pods went without a DEL.
 func (p plugin) reclaim(c call, l vpc.Leases) (vpc.Leases, error) {
+	now := p.now()
+	if !slices.ContainsFunc(l.Held, func(lease vpc.Lease) bool { return now.Sub(lease.Since) >= grace }) {
+		return l, nil
+	}
 	wired, err := link.Wired(c.host)
 	if err != nil {
 		return l, err
 	}
-	now := p.now()
 	l, gone := vpc.Collect(l, func(lease vpc.Lease) bool {
 		has := slices.ContainsFunc(wired, func(w vpc.Lease) bool { return w.Key == lease.Key })
 		return has || now.Sub(lease.Since) < grace

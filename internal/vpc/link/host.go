@@ -255,6 +255,19 @@ func clearTables(host Net, gone map[int]bool) error {
 	return nil
 }
 
+// Is tells whether the device is there and has the hardware address.
+func Is(host Net, device, mac string) (bool, error) {
+	want, err := link.ParseMAC(mac)
+	if err != nil {
+		return false, err
+	}
+	d, err := host.Find(device)
+	if errors.Is(err, link.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && d.MAC == want, err
+}
+
 // Names are those of the node's devices by their hardware addresses, by which a cloud knows its interfaces.
 type Names map[link.MAC]string
 

@@ -17,6 +17,8 @@ type Net interface {
 	Pair(here, there link.Device, other *netns.NS) error
 	Ensure(link.Device) error
 	Read(name string) (link.Device, error)
+	Find(name string) (link.Device, error)
+	Uplink() (link.Device, error)
 	List() ([]link.Device, error)
 	Unroute(device string, r link.Route) error
 	Delete(name string) error
@@ -217,14 +219,9 @@ func Wired(host Net) ([]vpc.Lease, error) {
 // UplinkMTU is the MTU of the device that the default route goes through, in bytes; DefaultMTU
 // when there is no such route.
 func UplinkMTU(host Net) (int, error) {
-	devices, err := host.List()
-	if err != nil {
-		return 0, err
+	d, err := host.Uplink()
+	if errors.Is(err, link.ErrNotFound) {
+		return DefaultMTU, nil
 	}
-	for _, d := range devices {
-		if slices.ContainsFunc(d.Routes, func(r link.Route) bool { return r.To.Bits() == 0 && r.Table == 0 }) {
-			return d.MTU, nil
-		}
-	}
-	return DefaultMTU, nil
+	return d.MTU, err
 }
