@@ -110,7 +110,7 @@ func (l *Lab) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if l.topo.PodCIDR.IsValid() {
+	if l.topo.PodCIDR.IsValid() && l.topo.CNI == topology.CNIZonewise { // another plugin brings the definition
 		objects = append(objects, eniConfigs(l.topo, l.cloud.records.Records())...)
 		install.Sort(objects)
 	}

@@ -23,7 +23,7 @@ func (c Config) targets() (vpc.Targets, error) {
 
 // Notes are of settings that have no effect, and why.
 func (c Config) Notes() []string {
-	if c.CNI != CNIZonewise {
+	if c.CNI == CNIStatic {
 		return nil
 	}
 	_, notes, _ := vpc.ParseTargets(c.environment) // New tells the error
@@ -46,7 +46,7 @@ func (c Config) environment(name string) string {
 // customNetworking tells whether pods have subnets of their own. What is not true or false is told by New.
 func (c Config) customNetworking() bool {
 	targets, _, err := vpc.ParseTargets(c.environment)
-	return c.CNI == CNIZonewise && err == nil && targets.CustomNetworking
+	return c.CNI != CNIStatic && err == nil && targets.CustomNetworking
 }
 
 // customSetting is what puts pods into subnets of their own.
@@ -55,7 +55,7 @@ const customSetting = "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG"
 // podNetwork works out the range of the VPC that is for pods alone.
 func (t *Topology) podNetwork(c Config, custom bool) error {
 	if !custom {
-		need := "needs cni: " + CNIZonewise + " and, in values.cni.env, " + customSetting + ": true"
+		need := "needs cni: " + CNIZonewise + " or " + CNINone + " and, in values.cni.env, " + customSetting + ": true"
 		for i, z := range c.Zones {
 			if z.PodSubnet != "" {
 				return fmt.Errorf("zones[%d].podSubnet %s: %s", i, z.PodSubnet, need)
