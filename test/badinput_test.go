@@ -32,6 +32,9 @@ func TestBadInput(t *testing.T) {
 		{"subnet that the cloud does not have", "cni: zonewise\nzones: [{nodes: 1, subnet: 192.168.1.0/29}]", "zones[0].subnet 192.168.1.0/29: with cni: zonewise a range from /16 to /28"},
 		{"more nodes than addresses", "cni: zonewise\nzones: [{nodes: 6, subnet: 192.168.1.0/28}]", "zones[0].subnet 192.168.1.0/28 holds 5 nodes of t3.medium, not 6: use a larger subnet or fewer nodes"},
 		{"zone of another region", "cni: zonewise\nzones: [{nodes: 1, name: us-east-1a}]", `zones[0].name "us-east-1a": with cni: zonewise a zone of region ap-northeast-2, such as ap-northeast-2a`},
+		{"an instance type with a letter wrong", "instanceType: t3.medum", `instance type "t3.medum" is not known here: is t3.medium meant? Else use one of c5.large,`},
+		{"settings of the CNI", "cni: zonewise\nvalues: {cni: {env: {WARM_IP_TARGET: few, AWS_VPC_ENI_MTU: 99}}}", `values.cni.env: AWS_VPC_ENI_MTU: "99" is not a number from 1280 to 9001; WARM_IP_TARGET: "few" is not a number from 0`},
+		{"a small subnet for pods", "cni: zonewise\nvalues: {cni: {env: {AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: true}}}\nzones: [{nodes: 6, podSubnet: 100.64.0.0/28}]", "zones[0].podSubnet 100.64.0.0/28 has addresses for 5 nodes with a pod each, not 6: use a larger subnet"},
 		{"not YAML", "]", "lab.yaml: yaml: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -4,7 +4,8 @@
 //	make test-story
 //	go test -tags story -v -run TestStories/07 ./test
 //
-// Those in zoneroutes/ and dual/ are told in labs of their own, to each program that can do what they ask.
+// Those in zoneroutes/ and dual/ are told in labs of their own, to each program that can do what they ask; those in cloud/ and
+// limits/ where pods have addresses from the cloud, by its several settings.
 //
 // A story is a file in stories/, a testscript (github.com/rogpeppe/go-internal/testscript) that
 // reads like a terminal:

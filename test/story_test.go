@@ -66,6 +66,22 @@ func TestCloudSaysNo(t *testing.T) {
 	}
 }
 
+// TestLimits tells how many pods a node holds: with interfaces full of addresses, and with subnets that are for pods alone.
+// Interfaces take more than a minute to go: meanwhile the other lab has its turn.
+func TestLimits(t *testing.T) {
+	cloud := func(name string, more ...string) storyLab {
+		return storyLab{name, slices.Concat([]string{"--cni", "zonewise", "--nodes-per-zone", "1"}, more)}
+	}
+	first := cloud("limits", "--set", "cni.env.IP_COOLDOWN_PERIOD=5")
+	usePrograms(t)
+	first.boot(t)
+	t.Run("interfaces", func(t *testing.T) { first.tell(t, "limits/interfaces") })
+	t.Run("custom", func(t *testing.T) {
+		tell(t, "limits/custom", cloud("custom", "--zones", "2", "--set", "cni.env.AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true"))
+	})
+	t.Run("drained", func(t *testing.T) { first.tell(t, "limits/drained") })
+}
+
 // storyLab is where the stories of a folder happen.
 type storyLab struct {
 	name string
@@ -76,6 +92,11 @@ type storyLab struct {
 func tell(t *testing.T, folder string, l storyLab) {
 	usePrograms(t)
 	l.boot(t)
+	l.tell(t, folder)
+}
+
+// tell runs the stories of a folder in a lab that runs.
+func (l storyLab) tell(t *testing.T, folder string) {
 	// What testscript works in would be left behind whenever -run leaves out a story.
 	t.Setenv("GOTMPDIR", t.TempDir())
 	testscript.RunT(inTurn{t}, testscript.Params{
