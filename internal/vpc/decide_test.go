@@ -459,6 +459,12 @@ func TestFailures(t *testing.T) {
 		if again := n.last.Next.String(); !strings.HasPrefix(again, want) || n.last.Next.Coming {
 			t.Errorf("%+v", n.last.Next)
 		}
+		n.cloud.Fail = func(Action) Failure { return Denied }
+		told := n.supply.Why
+		n.now = n.now.Add(time.Minute)
+		if n.mark(); n.last.Action.Verb == None || n.supply.Why != told {
+			t.Errorf("a call that is made once more is told as if all were well: %s", n.last)
+		}
 		before := n.supply.Why
 		n.now = n.now.Add(500 * time.Millisecond)
 		if n.decide(); n.supply.Why != before {

@@ -10,16 +10,20 @@ import (
 func (s *survey) next(d Decision) Next {
 	n := Next{Free: max(s.free-s.waiting, 0), Waiting: s.waiting, Room: s.room()}
 	n.Grows = n.Room > 0 || s.unfinished()
-	n.Limit, n.Mend = s.limit(n)
+	// A call that is made once more is not on its way, as long as the one before has failed.
+	failing := n.Grows && s.Memory.Failures > 0 && (s.retry().After(s.Now) || d.Action.Verb != None)
+	if n.Limit, n.Mend = s.limit(n); failing {
+		n.Limit, n.Mend = s.Memory.failing(), s.Memory.mend()
+	}
 	if n.Free > 0 {
 		return n
 	}
 	switch {
 	case s.coming > 0:
 		n.Waits, n.Coming = "an interface that is being attached", true
-	case d.Action.Verb != None:
+	case d.Action.Verb != None && !failing:
 		n.Waits, n.Coming = "the cloud: "+d.Action.String(), true
-	case n.Grows && s.shortage(0) > 0:
+	case failing || n.Grows && s.shortage(0) > 0:
 		n.Waits = "the cloud, which is asked again and again"
 	case n.Grows:
 		n.Waits, n.Coming = "the cloud, which is asked when the pod is there", true
@@ -65,9 +69,6 @@ func (s *survey) limit(n Next) (limit, mend string) {
 	pods := s.held + s.elsewhere
 	if s.Targets.Family == IPv6 {
 		return fmt.Sprintf("max pods %d", s.Node.MaxPods), "raise kubelet's maxPods"
-	}
-	if s.retry().After(s.Now) {
-		return s.Memory.failing(), s.Memory.mend()
 	}
 	for _, r := range s.Memory.Refusals {
 		if r.Until.After(s.Now) && r.bars() {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/zonewise/zonewise/internal/agent/view"
@@ -26,7 +27,7 @@ func ofAddresses(a Answers, add func(string, Finding)) {
 			add(v.Name, Finding{What: sentence(text), Mend: "`zonewise node NAME` shows what the node has."})
 		}
 		if v.Failure != "" {
-			add(v.Name, Finding{What: "Asking the cloud for addresses fails: " + v.Failure + ".", Mend: "It is tried again and again. Perhaps: " + v.Next.Mend + "."})
+			add(v.Name, Finding{What: "Asking the cloud for addresses fails: " + strings.TrimSuffix(v.Failure, ".") + ".", Mend: "It is tried again and again. Perhaps: " + v.Next.Mend + "."})
 		}
 		if v.Next.Waiting > 0 {
 			add(v.Name, Finding{What: waiting(v.Next.Waiting) + " for an address: " + v.Next.Limit + ".", Mend: "Perhaps: " + v.Next.Mend + "."})

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/zonewise/zonewise/internal/agent/view"
@@ -76,7 +77,7 @@ func NodeText(w io.Writer, v view.Addresses, now time.Time) error {
 	p.text("Next limit: " + v.Next.Limit + ". Mend: " + v.Next.Mend + ".")
 	p.text("Now: " + v.Doing + ".")
 	if v.Failure != "" {
-		p.text("Failed, and tried again: " + v.Failure + ".")
+		p.text("Failed, and tried again: " + strings.TrimSuffix(v.Failure, ".") + ".")
 	}
 	for _, s := range v.Subnets {
 		p.text(subnetText(s, now))

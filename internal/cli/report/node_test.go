@@ -33,7 +33,7 @@ func noAddress() view.Addresses {
 	v.Name, v.Zone, v.Pods = "ip-192-168-2-10", "ap-northeast-2b", 15
 	v.Interfaces = v.Interfaces[:2]
 	v.Next = vpc.Next{Waiting: 2, Waits: "the cloud: subnet-2: subnet full, asked again in 2m0s", Limit: "subnet subnet-2: subnet full", Mend: "a larger subnet"}
-	v.Failure = "cloud: AssignPrivateIpAddresses: InsufficientFreeAddressesInSubnet: no"
+	v.Failure = "cloud: AssignPrivateIpAddresses: InsufficientFreeAddressesInSubnet: no."
 	v.Warnings = []string{"kubelet takes 110 pods, but a t3.medium has addresses for 17: set its maxPods to that"}
 	v.Subnets = []view.AddressSubnet{{ID: "subnet-2", CIDR: "192.168.2.0/24", Free: 0}, {ID: "subnet-3", CIDR: "192.168.3.0/24", Free: -1}}
 	return v
