@@ -123,6 +123,10 @@ bench-short: build ## a little of every benchmark, in less than five minutes: do
 bench-lab: build ## measure a lab: its start, start of pods, programming by number of Services
 	go test $(AS_ROOT) -tags bench -run '^$$' -bench . -benchtime 1x -timeout 30m ./lab/bench/cluster
 
+.PHONY: bench-cni
+bench-cni: build build-vpccni ## run the same pods through AWS's own CNI and ours, and print what each did: fifteen minutes
+	go test $(AS_ROOT) -count=1 -tags bench -run TestTrace -timeout 1h -v ./lab/bench/cluster
+
 .PHONY: bench-plan
 bench-plan: ## measure planning: 10,000 Services, one again, 500 nodes, a controller that starts anew
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./internal/route/... ./internal/hints ./internal/outlook ./internal/controller/routes

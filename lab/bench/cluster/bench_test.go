@@ -6,6 +6,7 @@ package cluster
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,19 +24,24 @@ import (
 	"github.com/zonewise/zonewise/lab/cluster"
 )
 
-const labName = "bench"
+var labName = flag.String("lab", "bench", "name of the labs")
 
 // lab runs the lab's command line, of the programs that `make build` has built.
-func lab(b *testing.B, args ...string) {
+func lab(b testing.TB, args ...string) {
 	b.Helper()
 	program, err := filepath.Abs("../../../bin/zonewise-lab")
 	if err != nil {
 		b.Fatal(err)
 	}
-	cmd := exec.Command(program, append([]string{args[0], "--name", labName}, args[1:]...)...)
+	run(b, program, append([]string{args[0], "--name", *labName}, args[1:]...)...)
+}
+
+func run(b testing.TB, program string, args ...string) {
+	b.Helper()
+	cmd := exec.Command(program, args...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
-		b.Fatalf("zonewise lab %v: %v", args, err)
+		b.Fatalf("%s %v: %v", filepath.Base(program), args, err)
 	}
 }
 
@@ -44,7 +50,12 @@ func up(b *testing.B) *kubernetes.Clientset {
 	b.Helper()
 	lab(b, "up", "--offline")
 	b.Cleanup(func() { lab(b, "down") })
-	config, err := clientcmd.BuildConfigFromFlags("", cluster.PathsOf(labName).Kubeconfig())
+	return clientOf(b)
+}
+
+func clientOf(b testing.TB) *kubernetes.Clientset {
+	b.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", cluster.PathsOf(*labName).Kubeconfig())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -57,7 +68,7 @@ func up(b *testing.B) *kubernetes.Clientset {
 }
 
 // await asks every 10 ms until the answer is yes.
-func await(b *testing.B, what string, ask func() (bool, error)) {
+func await(b testing.TB, what string, ask func() (bool, error)) {
 	b.Helper()
 	deadline := time.NewTimer(5 * time.Minute)
 	defer deadline.Stop()
@@ -88,7 +99,7 @@ func BenchmarkUp(b *testing.B) {
 	var api, nodes, dns, memory float64
 	for b.Loop() {
 		lab(b, "up", "--offline")
-		s, err := cluster.GetStatus(context.Background(), labName)
+		s, err := cluster.GetStatus(context.Background(), *labName)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -105,10 +116,30 @@ func BenchmarkUp(b *testing.B) {
 // BenchmarkPods scales a Deployment from nothing to 60 pods on 6 nodes until all are ready.
 func BenchmarkPods(b *testing.B) {
 	const pods = 60
-	client, ctx := up(b), context.Background()
-	deployments := client.AppsV1().Deployments(metav1.NamespaceDefault)
+	client := up(b)
+	deploy(b, client)
+	scaled := func(to int32) {
+		scale(b, client, to)
+		await(b, fmt.Sprintf("%d pods are ready", to), func() (bool, error) {
+			d, err := client.AppsV1().Deployments(metav1.NamespaceDefault).Get(context.Background(), "pods", metav1.GetOptions{})
+			return err == nil && d.Status.ObservedGeneration == d.Generation && d.Status.Replicas == to && d.Status.ReadyReplicas == to, err
+		})
+	}
+	var took time.Duration
+	for b.Loop() {
+		begin := time.Now()
+		scaled(pods)
+		took += time.Since(begin)
+		scaled(0)
+	}
+	b.ReportMetric(float64(pods*b.N)/took.Seconds(), "pods/s")
+}
+
+// deploy makes the Deployment of a benchmark, of no pods at first.
+func deploy(b testing.TB, client kubernetes.Interface) {
+	b.Helper()
 	labels := map[string]string{"app": "pods"}
-	_, err := deployments.Create(ctx, &appsv1.Deployment{
+	_, err := client.AppsV1().Deployments(metav1.NamespaceDefault).Create(context.Background(), &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "pods"},
 		Spec: appsv1.DeploymentSpec{
 			Replicas: ptr.To(int32(0)), Selector: &metav1.LabelSelector{MatchLabels: labels},
@@ -124,22 +155,12 @@ func BenchmarkPods(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	scale := func(to int32) {
-		patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, to)
-		if _, err := deployments.Patch(ctx, "pods", "application/merge-patch+json", patch, metav1.PatchOptions{}); err != nil {
-			b.Fatal(err)
-		}
-		await(b, fmt.Sprintf("%d pods are ready", to), func() (bool, error) {
-			d, err := deployments.Get(ctx, "pods", metav1.GetOptions{})
-			return err == nil && d.Status.ObservedGeneration == d.Generation && d.Status.Replicas == to && d.Status.ReadyReplicas == to, err
-		})
+}
+
+func scale(b testing.TB, client kubernetes.Interface, to int32) {
+	b.Helper()
+	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, to)
+	if _, err := client.AppsV1().Deployments(metav1.NamespaceDefault).Patch(context.Background(), "pods", "application/merge-patch+json", patch, metav1.PatchOptions{}); err != nil {
+		b.Fatal(err)
 	}
-	var took time.Duration
-	for b.Loop() {
-		begin := time.Now()
-		scale(pods)
-		took += time.Since(begin)
-		scale(0)
-	}
-	b.ReportMetric(float64(pods*b.N)/took.Seconds(), "pods/s")
 }

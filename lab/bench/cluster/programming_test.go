@@ -106,7 +106,7 @@ func change(ctx context.Context, b *testing.B, client kubernetes.Interface, serv
 
 // scrape reads the metrics of the agent of the first node, on that node's loopback.
 func scrape() (map[string]*dto.MetricFamily, error) {
-	s, err := cluster.GetStatus(context.Background(), labName)
+	s, err := cluster.GetStatus(context.Background(), *labName)
 	if err != nil {
 		return nil, err
 	}
