@@ -122,9 +122,9 @@ func TestLabResumes(t *testing.T) {
 func TestTwoLabs(t *testing.T) {
 	one, two := newLab(t, "life"), newLab(t, "life2")
 	var both sync.WaitGroup
-	for _, l := range []*lab{one, two} {
+	for l, cni := range map[*lab]string{one: "zonewise", two: "static"} {
 		both.Go(func() {
-			if _, err := l.run("up", "--zones", "1", "--nodes-per-zone", "1", "--offline"); err != nil {
+			if _, err := l.run("up", "--zones", "1", "--nodes-per-zone", "1", "--offline", "--cni", cni); err != nil {
 				t.Error(err)
 			}
 		})

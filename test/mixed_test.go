@@ -213,6 +213,26 @@ spec:
 `, name, host, in, bytes)
 }
 
+// idle is a Deployment of pods that do nothing, as many on each node.
+func idle(replicas int) string {
+	return fmt.Sprintf(`
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: idle}
+spec:
+  replicas: %d
+  selector: {matchLabels: {app: idle}}
+  template:
+    metadata: {labels: {app: idle}}
+    spec:
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: idle}}}
+      containers:
+      - {name: idle, image: "registry.k8s.io/pause:3.10"}
+      terminationGracePeriodSeconds: 0
+`, replicas)
+}
+
 // mixed is who serves and who asks, beside the echoes and those that come and go.
 const mixed = `
 apiVersion: v1

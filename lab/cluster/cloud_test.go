@@ -170,7 +170,7 @@ func TestAWSEnvironment(t *testing.T) {
 	if _, _, err := AWS("x"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("no lab: %v", err)
 	}
-	for cni, want := range map[string]error{"": ErrNoCloud, topology.CNIZonewise: nil, topology.CNINone: nil} {
+	for cni, want := range map[string]error{topology.CNIStatic: ErrNoCloud, topology.CNIZonewise: nil, topology.CNINone: nil} {
 		claim, err := Take(topology.Config{Name: "lab" + cni, CNI: cni})
 		if err != nil {
 			t.Fatal(err)
@@ -194,7 +194,7 @@ func TestAWSEnvironment(t *testing.T) {
 		if err := claim.Release(); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := AWS("lab" + cni); cni != "" && !errors.Is(err, ErrNotRunning) {
+		if _, _, err := AWS("lab" + cni); cni != topology.CNIStatic && !errors.Is(err, ErrNotRunning) {
 			t.Errorf("a lab that does not run: %v", err)
 		}
 	}

@@ -23,7 +23,7 @@ import (
 func defaultLab(t *testing.T) (topology.Topology, Paths, *credentials) {
 	t.Helper()
 	t.Setenv("ZONEWISE_LAB_HOME", t.TempDir())
-	topo, err := topology.New(topology.Config{Name: "x"})
+	topo, err := topology.New(topology.Config{Name: "x", CNI: topology.CNIStatic})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestMachineSpec(t *testing.T) {
 // What a second family changes in a node and at the API server.
 func TestDual(t *testing.T) {
 	t.Setenv("ZONEWISE_LAB_HOME", t.TempDir())
-	topo, err := topology.New(topology.Config{Name: "x", IPFamily: topology.IPFamilyDual, Proxy: topology.ProxyKubeProxy})
+	topo, err := topology.New(topology.Config{Name: "x", CNI: topology.CNIStatic, IPFamily: topology.IPFamilyDual, Proxy: topology.ProxyKubeProxy})
 	if err != nil {
 		t.Fatal(err)
 	}

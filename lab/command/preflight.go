@@ -18,7 +18,7 @@ import (
 )
 
 // preflight checks what a lab needs of this machine, before anything is made.
-func preflight(nodes int, ipv6 bool) error {
+func preflight(nodes int, ipv6, daemons bool) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -33,6 +33,7 @@ func preflight(nodes int, ipv6 bool) error {
 		inotify:  tryInotify,
 		nodes:    nodes,
 		ipv6:     ipv6,
+		daemons:  daemons,
 	}
 	return here.check(filepath.Dir(self), cluster.Home(), cluster.Cache())
 }
@@ -48,6 +49,7 @@ type host struct {
 	inotify  func(n int) (got int)
 	nodes    int // of the lab
 	ipv6     bool
+	daemons  bool // nodes have the daemon that gets addresses for pods, which watches files, too
 }
 
 // Programs that a lab runs, beside its own.
@@ -140,6 +142,9 @@ func (h host) kernel() error {
 func (h host) watchers() error {
 	const key = "fs.inotify.max_user_instances"
 	need := planeInotify + h.nodes*nodeInotify
+	if h.daemons {
+		need += h.nodes
+	}
 	if got := h.inotify(need); got < need {
 		return fmt.Errorf("%s: %d are free, a lab of %d nodes needs %d: raise it with `sysctl -w %s=8192`, or take another lab down",
 			key, got, h.nodes, need, key)

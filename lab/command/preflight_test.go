@@ -73,6 +73,7 @@ func TestPreflight(t *testing.T) {
 		{"fib", func(h *host) { h.fib = func() error { return unix.ENOENT } }, "CONFIG_NFT_FIB_IPV4", "modprobe nft_fib_ipv4"},
 		{"IPv6", func(h *host) { h.ipv6 = true; without("/proc/net/if_inet6")(h) }, "CONFIG_IPV6", "--ip-family"},
 		{"inotify", func(h *host) { h.inotify = func(int) int { return 40 } }, "fs.inotify.max_user_instances: 40 are free, a lab of 6 nodes needs 62", "sysctl -w"},
+		{"inotify", func(h *host) { h.daemons, h.inotify = true, func(int) int { return 65 } }, "65 are free, a lab of 6 nodes needs 68", "sysctl -w"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := goodHost()

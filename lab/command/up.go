@@ -47,7 +47,7 @@ func newUp() *cobra.Command {
 	flags.IntVar(&f.perZone, "nodes-per-zone", 2, "number of nodes in each zone")
 	flags.StringVar(&f.instanceType, "instance-type", "t3.medium", "instance `type` of the nodes: what they report, and how many pods they hold")
 	flags.StringVar(&f.ipFamily, "ip-family", topology.IPFamilyIPv4, "addresses of nodes, pods and Services: ipv4, or dual for IPv4 and IPv6")
-	flags.StringVar(&f.cni, "cni", topology.CNIStatic, "where pods' addresses come from: static, a range for each node; zonewise, the cloud's API; none: a plugin that you install")
+	flags.StringVar(&f.cni, "cni", topology.CNIZonewise, "where pods' addresses come from: zonewise, the cloud's API; static, a range for each node; none: a plugin that you install")
 	flags.StringVar(&f.proxy, "proxy", topology.ProxyZonewise, "what programs Services on the nodes: zonewise or kube-proxy")
 	flags.StringArrayVar(&f.set, "set", nil, "a `value` of the product's chart, as for helm: agent.honour=hints; may be given several times")
 	flags.DurationVar(&f.wait, "wait", 2*time.Minute, "give up after this time")
@@ -181,7 +181,7 @@ func startLab(ctx context.Context, c topology.Config, wait time.Duration, show *
 		hints(s, show)
 		return nil
 	}
-	if err := preflight(nodesOf(c), c.IPFamily == topology.IPFamilyDual); err != nil {
+	if err := preflight(nodesOf(c), c.IPFamily == topology.IPFamilyDual, c.CNI == topology.CNIZonewise); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)

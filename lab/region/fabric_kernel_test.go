@@ -27,8 +27,12 @@ type testNode struct {
 	cmd *exec.Cmd
 }
 
+// newFabric has static addresses, unless the cloud's are asked for.
 func newFabric(t *testing.T, c topology.Config) *Fabric {
 	t.Helper()
+	if c.CNI == "" {
+		c.CNI = topology.CNIStatic
+	}
 	topo, err := topology.New(c)
 	if err != nil {
 		t.Fatal(err)

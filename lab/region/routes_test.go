@@ -12,7 +12,7 @@ import (
 
 // A delivery that cannot be true is refused, and the error names what is wrong with it.
 func TestCheck(t *testing.T) {
-	topo, err := topology.New(topology.Config{Zones: topology.Spread(2, 2)})
+	topo, err := topology.New(topology.Config{CNI: topology.CNIStatic, Zones: topology.Spread(2, 2)})
 	if err != nil {
 		t.Fatal(err)
 	}

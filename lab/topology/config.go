@@ -34,8 +34,9 @@ type Config struct {
 	ServiceCIDRIPv6 string `json:"serviceCIDRIPv6,omitempty"`
 	// InstanceType of nodes that name none. Default t3.medium.
 	InstanceType string `json:"instanceType,omitempty"`
-	// CNI is where pods' addresses come from: static (default), a fixed range for each node; zonewise, the
-	// cloud's API, by interfaces that come and go; or none: the same cloud, and a plugin is for the user to install.
+	// CNI is where pods' addresses come from: zonewise (default), the cloud's API, by interfaces that come and go;
+	// static (default with dual), a fixed range for each node; or none: the same cloud, and a plugin is for the user
+	// to install.
 	CNI string `json:"cni,omitempty"`
 	// Cloud is how the cloud behaves, with cni: zonewise or none.
 	Cloud CloudConfig `json:"cloud,omitzero"`
@@ -159,7 +160,10 @@ func (c Config) WithDefaults() Config {
 		set(&c.ServiceCIDRIPv6, "fd00:10:100::/108")
 	}
 	set(&c.InstanceType, "t3.medium")
-	set(&c.CNI, CNIStatic)
+	if c.IPFamily == IPFamilyDual {
+		set(&c.CNI, CNIStatic)
+	}
+	set(&c.CNI, CNIZonewise)
 	set(&c.Proxy, ProxyZonewise)
 	set(&c.CrossZoneLatency, "0.5ms")
 	if c.Zones == nil {

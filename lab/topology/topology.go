@@ -278,7 +278,7 @@ func (t *Topology) zone(i int, c ZoneConfig, targets vpc.Targets) (Zone, error) 
 // inCloud tells whether the cloud can have a zone and its subnet.
 func (t *Topology) inCloud(i int, name string, subnet netip.Prefix) error {
 	if !strings.HasPrefix(name, t.Region) {
-		return fmt.Errorf("zones[%d].name %q: with cni: %s a zone of region %s, such as %sa", i, name, t.CNI, t.Region, t.Region)
+		return fmt.Errorf("zones[%d].name %q: with cni: %s a zone of region %s, such as %sa; or use cni: static", i, name, t.CNI, t.Region, t.Region)
 	}
 	if subnet.Bits() < 16 || subnet.Bits() > 28 {
 		return fmt.Errorf("zones[%d].subnet %s: with cni: %s a range from /16 to /28, as the cloud has them", i, subnet, t.CNI)

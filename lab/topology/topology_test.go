@@ -23,6 +23,7 @@ func TestDefault(t *testing.T) {
 		{"cluster DNS", topo.ClusterDNS.String(), "10.100.0.10"},
 		{"latency", topo.CrossZoneLatency.String(), "500µs"},
 		{"proxy", topo.Proxy, "zonewise"},
+		{"CNI", topo.CNI, "zonewise"},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s is %s, want %s", c.what, c.got, c.want)
@@ -32,25 +33,24 @@ func TestDefault(t *testing.T) {
 	for _, z := range topo.Zones {
 		got.WriteString(z.Name + " " + z.Subnet.String() + " via " + z.Gateway.String() + "\n")
 		for _, n := range z.Nodes {
-			got.WriteString("  " + n.Alias + " " + n.Name + " " + n.Address.String() + " " + n.Instance.Type +
-				" pods " + n.Pool[0].String() + "-" + n.Pool[len(n.Pool)-1].String() + "\n")
+			got.WriteString("  " + n.Alias + " " + n.Name + " " + n.Address.String() + " " + n.Instance.Type + "\n")
 		}
 	}
 	const want = `ap-northeast-2a 192.168.1.0/24 via 192.168.1.1
-  a1 ip-192-168-1-10.ap-northeast-2.compute.internal 192.168.1.10 t3.medium pods 192.168.1.11-192.168.1.27
-  a2 ip-192-168-1-28.ap-northeast-2.compute.internal 192.168.1.28 t3.medium pods 192.168.1.29-192.168.1.45
+  a1 ip-192-168-1-10.ap-northeast-2.compute.internal 192.168.1.10 t3.medium
+  a2 ip-192-168-1-28.ap-northeast-2.compute.internal 192.168.1.28 t3.medium
 ap-northeast-2b 192.168.2.0/24 via 192.168.2.1
-  b1 ip-192-168-2-10.ap-northeast-2.compute.internal 192.168.2.10 t3.medium pods 192.168.2.11-192.168.2.27
-  b2 ip-192-168-2-28.ap-northeast-2.compute.internal 192.168.2.28 t3.medium pods 192.168.2.29-192.168.2.45
+  b1 ip-192-168-2-10.ap-northeast-2.compute.internal 192.168.2.10 t3.medium
+  b2 ip-192-168-2-28.ap-northeast-2.compute.internal 192.168.2.28 t3.medium
 ap-northeast-2c 192.168.3.0/24 via 192.168.3.1
-  c1 ip-192-168-3-10.ap-northeast-2.compute.internal 192.168.3.10 t3.medium pods 192.168.3.11-192.168.3.27
-  c2 ip-192-168-3-28.ap-northeast-2.compute.internal 192.168.3.28 t3.medium pods 192.168.3.29-192.168.3.45
+  c1 ip-192-168-3-10.ap-northeast-2.compute.internal 192.168.3.10 t3.medium
+  c2 ip-192-168-3-28.ap-northeast-2.compute.internal 192.168.3.28 t3.medium
 `
 	if got.String() != want {
 		t.Errorf("zones and nodes:\n%swant:\n%s", got.String(), want)
 	}
-	if n := topo.Nodes()[0].Instance; n.CPUs != 2 || n.MemoryMiB != 4096 || n.MaxPods() != 17 || len(topo.Nodes()[0].Pool) != 17 {
-		t.Errorf("t3.medium is %+v with %d pods and %d addresses", n, n.MaxPods(), len(topo.Nodes()[0].Pool))
+	if n := topo.Nodes()[0].Instance; n.CPUs != 2 || n.MemoryMiB != 4096 || n.MaxPods() != 17 {
+		t.Errorf("t3.medium is %+v with %d pods", n, n.MaxPods())
 	}
 	for _, name := range []string{"b2", "ip-192-168-2-28.ap-northeast-2.compute.internal"} {
 		if n, ok := topo.Node(name); !ok || n.Alias != "b2" {
@@ -59,13 +59,27 @@ ap-northeast-2c 192.168.3.0/24 via 192.168.3.1
 	}
 }
 
-// A lab of both families is the default one with a second address for everything.
-func TestDual(t *testing.T) {
-	four, err := New(Config{})
+// With static addresses the nodes are the same, and each has those of its interfaces after its own.
+func TestStatic(t *testing.T) {
+	topo, err := New(Config{CNI: CNIStatic})
 	if err != nil {
 		t.Fatal(err)
 	}
-	topo, err := New(Config{IPFamily: IPFamilyDual})
+	for alias, want := range map[string]string{"a1": "192.168.1.10 192.168.1.11-192.168.1.27", "c2": "192.168.3.28 192.168.3.29-192.168.3.45"} {
+		n, _ := topo.Node(alias)
+		if len(n.Pool) != 17 || n.Address.String()+" "+n.Pool[0].String()+"-"+n.Pool[16].String() != want {
+			t.Errorf("%s: %s with %v, want %s", alias, n.Address, n.Pool, want)
+		}
+	}
+}
+
+// A lab of both families is the default one with a second address for everything.
+func TestDual(t *testing.T) {
+	four, err := New(Config{CNI: CNIStatic})
+	if err != nil {
+		t.Fatal(err)
+	}
+	topo, err := New(Config{IPFamily: IPFamilyDual, CNI: CNIStatic})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +118,7 @@ fd00:192:168:3::/64 via fd00:192:168:3::1
 func TestAddressesAreDisjoint(t *testing.T) {
 	for _, c := range []Config{{}, {Zones: Spread(30, 5)}, {InstanceType: "m5.large", Zones: Spread(2, 8)},
 		{IPFamily: IPFamilyDual, Zones: Spread(30, 5)}, {IPFamily: IPFamilyDual, VPC: "172.16.0.0/12", Zones: []ZoneConfig{{Nodes: 400, Subnet: "172.17.0.0/16"}}}} {
+		c.CNI = CNIStatic
 		topo, err := New(c)
 		if err != nil {
 			t.Fatal(err)
@@ -190,6 +205,7 @@ func TestCustomNetworking(t *testing.T) {
 // Who sets two things of which one goes before the other is told.
 func TestNotes(t *testing.T) {
 	c := Config{Values: map[string]any{"cni": map[string]any{"env": map[string]any{"WARM_IP_TARGET": 2, "WARM_ENI_TARGET": 1}}}}
+	c.CNI = CNIStatic
 	if notes := c.WithDefaults().Notes(); len(notes) > 0 {
 		t.Errorf("with static addresses: %q", notes)
 	}
@@ -224,7 +240,7 @@ func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 		{"region: Seoul", `region "Seoul": use at most 25 lower-case letters`},
 		{"proxy: ipvs", `proxy "ipvs": use zonewise or kube-proxy`},
 		{"cni: cilium", `cni "cilium": use static, zonewise or none`},
-		{"cloud: {attachTime: 2s}", "cloud: needs cni: zonewise or none"},
+		{"cni: static\ncloud: {attachTime: 2s}", "cloud: needs cni: zonewise or none"},
 		{"cni: zonewise\ncloud: {attachTime: soon}", `cloud.attachTime "soon": use a duration up to 1h, such as 2s`},
 		{"cni: zonewise\ncloud: {latency: -1s}", `cloud.latency "-1s": use a duration`},
 		{"cni: zonewise\nvalues: {cni: {env: {WARM_IP_TARGET: some}}}", `values.cni.env: WARM_IP_TARGET: "some" is not a number`},
@@ -253,15 +269,15 @@ func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 		{"instanceType: t9.huge", `zones[0] (ap-northeast-2a): instance type "t9.huge" is not known here: use one of c5.large,`},
 		{"zones: []", "zones: a lab needs at least one"},
 		{"zones: [{name: a}]", "zones[0] (a): nodes is 0: a zone needs at least one"},
-		{"zones: [{name: a, nodes: 1}, {name: a, nodes: 1}]", `zones[1].name "a" is there twice`},
+		{"cni: static\nzones: [{name: a, nodes: 1}, {name: a, nodes: 1}]", `zones[1].name "a" is there twice`},
 		{"zones: [{name: Zone A, nodes: 1}]", `zones[0].name "Zone A": use at most 63`},
 		{"zones: [{nodes: 1, subnet: 192.168.1.0/24}, {nodes: 1, subnet: 192.168.1.128/25}]",
 			"zones[1].subnet 192.168.1.128/25 overlaps zones[0].subnet 192.168.1.0/24"},
 		{"zones: [{nodes: 1, subnet: 192.168.0.0/24}]", "zones[0].subnet 192.168.0.0/24 overlaps controlPlaneSubnet 192.168.0.0/24"},
 		{"zones: [{nodes: 1, subnet: 10.0.0.0/24}]", "zones[0].subnet 10.0.0.0/24 is not inside vpc 192.168.0.0/16"},
 		{"zones: [{nodes: 1, subnet: here}]", `zones[0].subnet "here": use an IPv4 range inside the VPC`},
-		{"zones: [{nodes: 20}]", "zones[0].subnet 192.168.1.0/24 holds 13 nodes of t3.medium, not 20: use a larger subnet or fewer nodes"},
-		{"zones: [{nodes: 1, subnet: 192.168.1.0/29}]", "zones[0].subnet 192.168.1.0/29 holds 0 nodes of t3.medium, not 1"},
+		{"cni: static\nzones: [{nodes: 20}]", "zones[0].subnet 192.168.1.0/24 holds 13 nodes of t3.medium, not 20: use a larger subnet or fewer nodes"},
+		{"cni: static\nzones: [{nodes: 1, subnet: 192.168.1.0/29}]", "zones[0].subnet 192.168.1.0/29 holds 0 nodes of t3.medium, not 1"},
 		{"cni: zonewise\nzones: [{nodes: 6, subnet: 192.168.1.0/28}]", "zones[0].subnet 192.168.1.0/28 holds 5 nodes of t3.medium, not 6: use a larger subnet or fewer nodes"},
 		{"cni: zonewise\nzones: [{nodes: 1, subnet: 192.168.1.0/29}]", "zones[0].subnet 192.168.1.0/29: with cni: zonewise a range from /16 to /28"},
 		{"cni: zonewise\nvpc: 10.0.0.0/8\nserviceCIDR: 172.20.0.0/16\nzones: [{nodes: 1, subnet: 10.128.0.0/9}]", "zones[0].subnet 10.128.0.0/9: with cni: zonewise a range from /16 to /28"},
@@ -320,10 +336,10 @@ func TestSmallSubnet(t *testing.T) {
 // How many pods a node holds follows from its type, and with the cloud's addresses from how these are given.
 func TestMaxPods(t *testing.T) {
 	for text, want := range map[string]int{
-		"": 17, "cni: zonewise": 17, "cni: none": 17, "instanceType: t3.small\ncni: zonewise": 11,
+		"": 17, "cni: static": 17, "cni: zonewise": 17, "cni: none": 17, "instanceType: t3.small\ncni: zonewise": 11,
 		"cni: zonewise\nvalues: {cni: {env: {ENABLE_PREFIX_DELEGATION: true}}}":             110,
 		"cni: zonewise\nvalues: {cni: {env: {AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: 'true'}}}": 12,
-		"values: {cni: {env: {ENABLE_PREFIX_DELEGATION: true}}}":                            17, // static
+		"cni: static\nvalues: {cni: {env: {ENABLE_PREFIX_DELEGATION: true}}}":               17,
 	} {
 		c, err := Parse([]byte(text))
 		if err != nil {
