@@ -66,8 +66,8 @@ func TestCloudSaysNo(t *testing.T) {
 	}
 }
 
-// TestLimits tells how many pods a node holds: with interfaces full of addresses, and with subnets that are for pods alone.
-// Interfaces take more than a minute to go: meanwhile the other lab has its turn.
+// TestLimits tells how many pods a node holds: with interfaces full of addresses, with prefixes, and with subnets that are
+// for pods alone. Interfaces take more than a minute to go: meanwhile the other labs have their turn.
 func TestLimits(t *testing.T) {
 	cloud := func(name string, more ...string) storyLab {
 		return storyLab{name, slices.Concat([]string{"--cni", "zonewise", "--nodes-per-zone", "1"}, more)}
@@ -76,6 +76,9 @@ func TestLimits(t *testing.T) {
 	usePrograms(t)
 	first.boot(t)
 	t.Run("interfaces", func(t *testing.T) { first.tell(t, "limits/interfaces") })
+	t.Run("prefixes", func(t *testing.T) {
+		tell(t, "limits/prefixes", cloud("prefixes", "--zones", "1", "--set", "cni.env.ENABLE_PREFIX_DELEGATION=true"))
+	})
 	t.Run("custom", func(t *testing.T) {
 		tell(t, "limits/custom", cloud("custom", "--zones", "2", "--set", "cni.env.AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true"))
 	})

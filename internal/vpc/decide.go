@@ -269,7 +269,11 @@ func (s *survey) tooMany() (w []string) {
 	case s.Targets.MaxENI > 0 && s.Targets.MaxENI < s.Limits.Interfaces:
 		text += fmt.Sprintf(" with MAX_ENI=%d", s.Targets.MaxENI)
 	}
-	return []string{text + ": set its maxPods to that"}
+	text += ": set its maxPods to that"
+	if l.Prefixes && !t.Prefixes {
+		text += ", or ENABLE_PREFIX_DELEGATION=true"
+	}
+	return []string{text}
 }
 
 // foreign is how many interfaces are not ours; one that we have just given back is not among them.

@@ -619,7 +619,7 @@ func TestMorePodsThanAddresses(t *testing.T) {
 		want          string
 	}{
 		{DefaultTargets(), 17, 0, ""},
-		{DefaultTargets(), 18, 0, "kubelet takes 18 pods, but a t3.medium has addresses for 17: set"},
+		{DefaultTargets(), 18, 0, "kubelet takes 18 pods, but a t3.medium has addresses for 17: set its maxPods to that, or ENABLE_PREFIX_DELEGATION=true"},
 		{DefaultTargets(), 17, 1, "kubelet takes 17 pods, but a t3.medium has addresses for 12 while 1 interface is somebody else's: set"},
 		{with(func(t *Targets) { t.MaxENI = 2 }), 17, 0, "kubelet takes 17 pods, but a t3.medium has addresses for 12 with MAX_ENI=2: set"},
 		{with(func(t *Targets) { t.CustomNetworking = true }), 17, 0, "kubelet takes 17 pods, but a t3.medium has addresses for 12 with AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: set"},
