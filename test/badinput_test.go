@@ -187,7 +187,7 @@ func TestProgramMissing(t *testing.T) {
 	whole := newLab(t, "life")
 	l := whole.in(t)
 	l.bin = t.TempDir()
-	for _, name := range []string{"zonewise", "zonewise-lab"} {
+	for _, name := range []string{"zonewise", "zonewise-cni", "zonewise-lab"} {
 		if out, err := exec.Command("cp", filepath.Join(whole.bin, name), l.bin).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
