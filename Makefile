@@ -112,12 +112,14 @@ test-story: build build-other build-vpccni ## run the stories: what a user types
 BENCH := go build -ldflags '$(STAMP)' -o bin/bench ./lab/cmd/bench && $(SUDO) bin/bench
 
 .PHONY: bench
-bench: build ## measure beside kube-proxy, and write docs/performance.md: 40 minutes, on a quiet machine
+bench: build bin/vpccni/aws-k8s-agent ## measure beside kube-proxy and AWS's CNI, and write docs/performance.md and docs/addresses.md: an hour, on a quiet machine
 	$(BENCH) --page docs/performance.md $(BENCHFLAGS)
+	$(SUDO) bin/bench pods --page docs/addresses.md
 
 .PHONY: bench-short
-bench-short: build ## a little of every benchmark, in less than five minutes: do all rows come?
+bench-short: build bin/vpccni/aws-k8s-agent ## a little of every benchmark, in less than six minutes: do all rows come?
 	$(BENCH) --short
+	$(SUDO) bin/bench pods --short
 
 .PHONY: bench-lab
 bench-lab: build ## measure a lab: its start, start of pods, programming by number of Services

@@ -146,6 +146,9 @@ func (s Scenario) Run(ctx context.Context, k Kind, e Effort, bin string, random 
 	return out, errors.Join(err, g.StopAll(ctx, started))
 }
 
+// soon is for pods that are started to bring a pool into its state: how long that takes is no figure.
+var soon = Retry{time.Second, time.Second}
+
 // prepare brings the pool into its state: pods that run before, of which as many go as will come. Those that stay are
 // returned.
 func (s Scenario) prepare(ctx context.Context, g *Giver, e Effort, random *rand.Rand) ([]*Pod, error) {
@@ -153,7 +156,7 @@ func (s Scenario) prepare(ctx context.Context, g *Giver, e Effort, random *rand.
 	if err != nil {
 		return nil, err
 	}
-	if err := g.StartAll(ctx, before, e.Retry, random); err != nil {
+	if err := g.StartAll(ctx, before, soon, random); err != nil {
 		return before, err
 	}
 	if want := s.have(e); want > 0 {
