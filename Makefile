@@ -102,7 +102,7 @@ build-other:
 
 .PHONY: test-kernel
 test-kernel: build build-other bin/prometheus ## run the tests against the real kernel, as root, in namespaces of their own
-	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region/... ./lab/machine ./lab/images ./lab/rig/... ./lab/bench/... ./lab/conformance ./lab/unbroken
+	go test $(AS_ROOT) -tags kernel ./internal/... ./lab/region/... ./lab/machine ./lab/images ./lab/rig/... ./lab/bench/... ./lab/conformance ./lab/unbroken ./lab/unleaked
 
 .PHONY: test-story
 test-story: build build-other build-vpccni ## run the stories: what a user types in a lab, and what must come back

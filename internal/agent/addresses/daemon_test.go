@@ -382,6 +382,51 @@ func TestAddressUnassignedByHand(t *testing.T) {
 	})
 }
 
+// What somebody takes off the node's network is put back, without any other reason to look.
+func TestNetworkIsRepaired(t *testing.T) {
+	inBubble(t, nil, func(w *world) {
+		w.pass()
+		w.must(1, 5)
+		w.settleFor(applyEvery + time.Second)
+		before, _ := w.config.Host.Rules()
+		if len(before) == 0 {
+			w.Fatalf("no rules")
+		}
+		for _, r := range before {
+			if err := w.config.Host.DeleteRule(r); err != nil {
+				w.Fatalf("%v", err)
+			}
+		}
+		w.settleFor(applyEvery + time.Second)
+		after, _ := w.config.Host.Rules()
+		w.expect(fmt.Sprint(before), fmt.Sprint(after))
+	})
+}
+
+// Who has given up waiting is told nothing.
+func TestNoEventForWhoGaveUp(t *testing.T) {
+	inBubble(t, nil, func(w *world) {
+		w.pass()
+		w.must(1, 5)
+		w.cloud.Fail = func(vpc.Action) vpc.Failure { return vpc.SubnetFull }
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p6", UID: "u"}}
+		if _, err := w.client.CoreV1().Pods("default").Create(w.ctx, pod, metav1.CreateOptions{}); err != nil {
+			w.Fatalf("%v", err)
+		}
+		w.update(func(_ *files.Dir, l vpc.Leases) vpc.Leases {
+			now := time.Now()
+			return vpc.Wait(l, keyOf(6), vpc.Owner{Namespace: "default", Pod: "p6"}, now, now.Add(time.Second))
+		})
+		w.settleFor(10 * time.Second)
+		if err := w.daemon.events.pass(w.ctx); err != nil {
+			w.Fatalf("%v", err)
+		}
+		if list, err := w.client.CoreV1().Events("default").List(w.ctx, metav1.ListOptions{}); err != nil || len(list.Items) > 0 {
+			w.Errorf("%d events: %v", len(list.Items), err)
+		}
+	})
+}
+
 // A node that takes no pods keeps nothing warm, unless it is told to.
 func TestCordonedNode(t *testing.T) {
 	for manage, want := range map[string]string{"": "1 interfaces, 5 addresses", "true": "2 interfaces, 10 addresses"} {

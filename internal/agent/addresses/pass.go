@@ -401,7 +401,11 @@ func (d *Daemon) tidy(ctx context.Context) {
 		return
 	}
 	d.tidyNext = now.Add(tidyEvery)
+	had := len(d.cloud.Known())
 	busy, err := d.cloud.Tidy(ctx)
+	if len(d.cloud.Known()) < had {
+		d.loop.Wake() // there is a place for another
+	}
 	if err != nil && ctx.Err() == nil {
 		d.wrong("interfaces that are to go", err)
 		d.tidyNext = now.Add(tidyFailed) // nobody waits for it

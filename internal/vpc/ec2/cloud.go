@@ -71,6 +71,10 @@ func (c *Cloud) Observe(ctx context.Context) ([]vpc.Interface, error) {
 	clear(c.seen)
 	for _, i := range found {
 		c.seen[i.ID] = i
+		// Who began to detach it was ended, and it is not yet among those that are attached to nothing.
+		if i.leaving && i.tags[tagOwner] == owner && i.tags[tagInstance] == c.self.ID && !slices.Contains(c.detached, i.ID) {
+			c.detached = append(c.detached, i.ID)
+		}
 	}
 	return c.Known(), nil
 }

@@ -256,6 +256,27 @@ func TestLeftByFormerProcess(t *testing.T) {
 	expect(t, "eni-0 eni-other eni-foreign ", left)
 }
 
+// Killed after it has begun to detach: the next process deletes what EC2 still says is attached, as soon as it is not; what
+// others detach is theirs.
+func TestDetachingByFormerProcess(t *testing.T) {
+	f := newFake(t)
+	tags := map[string]string{tagInstance: self, tagOwner: owner}
+	ours := &record{id: "eni-1", attachment: "attach-1", status: "detaching", bound: true, index: 1, addresses: []string{"192.168.1.20"}, tags: tags}
+	others := &record{id: "eni-2", attachment: "attach-2", status: "detaching", bound: true, index: 2, addresses: []string{"192.168.1.30"}}
+	f.interfaces = append(f.interfaces, ours, others)
+	c := f.open(t)
+	for range 2 {
+		observe(t, c)
+		if busy := tidy(t, c); busy != 1 {
+			t.Errorf("%d busy", busy)
+		}
+	}
+	ours.attachment, others.attachment = "", ""
+	if busy := tidy(t, c); busy != 0 || len(f.interfaces) != 2 || f.interfaces[1] != others {
+		t.Errorf("%d busy, left %d", busy, len(f.interfaces))
+	}
+}
+
 // Interfaces of others take their places, and are not touched.
 func TestWhoseInterfaces(t *testing.T) {
 	f := newFake(t)

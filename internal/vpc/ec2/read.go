@@ -31,6 +31,7 @@ type eni struct {
 	instance   string // to which it is attached; empty: to none
 	attachment string
 	lasting    bool // it would outlive its instance
+	leaving    bool // it is being detached
 	tags       map[string]string
 }
 
@@ -49,16 +50,16 @@ func read(n *types.NetworkInterface, self string) (eni, error) {
 	}
 	// Trunks and interfaces for EFA alone have no addresses for pods.
 	ordinary := n.InterfaceType == "" || n.InterfaceType == types.NetworkInterfaceTypeInterface
-	leaving, card := false, 0
+	card := 0
 	if a := n.Attachment; a != nil {
 		out.instance, out.attachment, out.lasting = aws.ToString(a.InstanceId), aws.ToString(a.AttachmentId), !aws.ToBool(a.DeleteOnTermination)
 		out.Index, card = int(aws.ToInt32(a.DeviceIndex)), int(aws.ToInt32(a.NetworkCardIndex))
 		out.Attached = aws.ToTime(a.AttachTime)
 		out.Primary = out.instance != "" && out.Index == 0 && card == 0
-		leaving = a.Status == types.AttachmentStatusDetaching || a.Status == types.AttachmentStatusDetached
+		out.leaving = a.Status == types.AttachmentStatusDetaching || a.Status == types.AttachmentStatusDetached
 	}
 	ours := out.Primary || out.tags[tagInstance] == self
-	out.Unmanaged = !ours || !ordinary || leaving || card > 0 || out.tags[tagUnmanaged] == "true"
+	out.Unmanaged = !ours || !ordinary || out.leaving || card > 0 || out.tags[tagUnmanaged] == "true"
 	return out, errors.Join(out.readIPv4(n), out.readIPv6(n))
 }
 
