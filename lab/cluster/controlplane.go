@@ -19,7 +19,9 @@ const (
 	apiPort = 6443
 )
 
-func apiURL(t topology.Topology) string { return fmt.Sprintf("https://%s:%d", t.API, apiPort) }
+func apiURL(t topology.Topology) string {
+	return "https://" + netip.AddrPortFrom(t.APIServer(), apiPort).String()
+}
 
 // startControlPlane starts its components, the VPC's resolver and the registry, and hands
 // connections to the host's listener api on to the API server.
@@ -121,10 +123,10 @@ func etcdArgs(p Paths) []string { return []string{p.Etcd(), etcdURL} }
 func apiServerArgs(t topology.Topology, c *credentials) []string {
 	return []string{
 		"--etcd-servers=" + etcdURL,
-		"--advertise-address=" + t.API.String(),
-		"--bind-address=0.0.0.0",
+		"--advertise-address=" + t.APIServer().String(),
+		"--bind-address=" + unspecified(t.APIServer()),
 		fmt.Sprintf("--secure-port=%d", apiPort),
-		"--service-cluster-ip-range=" + ranges(t.ServiceCIDR, t.IPv6),
+		"--service-cluster-ip-range=" + serviceRanges(t),
 		"--client-ca-file=" + c.ca.CertFile(),
 		"--tls-cert-file=" + c.apiServer.CertFile,
 		"--tls-private-key-file=" + c.apiServer.KeyFile,
@@ -151,12 +153,23 @@ func apiServerArgs(t topology.Topology, c *credentials) []string {
 	}
 }
 
-// ranges joins one of each family, the first of which is that of Services that do not say.
-func ranges(ipv4 netip.Prefix, ipv6 *topology.IPv6) string {
-	if ipv6 == nil {
-		return ipv4.String()
+// unspecified listens at every address; that of IPv6 is for both families.
+func unspecified(a netip.Addr) string {
+	if a.Is6() {
+		return "::"
 	}
-	return ipv4.String() + "," + ipv6.ServiceCIDR.String()
+	return "0.0.0.0"
+}
+
+// serviceRanges are one of each family, the first of which is that of Services that do not say.
+func serviceRanges(t topology.Topology) string {
+	switch {
+	case t.IPv6Alone():
+		return t.IPv6.ServiceCIDR.String()
+	case t.IPv6 != nil:
+		return t.ServiceCIDR.String() + "," + t.IPv6.ServiceCIDR.String()
+	}
+	return t.ServiceCIDR.String()
 }
 
 func controllerManagerArgs(p Paths, c *credentials) []string {

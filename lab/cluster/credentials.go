@@ -44,6 +44,9 @@ func makeCredentials(dir string, t topology.Topology, now time.Time) (*credentia
 		return nil, err
 	}
 	kubernetes := t.ServiceCIDR.Addr().Next()
+	if t.IPv6Alone() {
+		kubernetes = t.IPv6.ServiceCIDR.Addr().Next()
+	}
 	issue := func(a *pki.Authority, r pki.Request) (pair pki.Pair) {
 		if err == nil {
 			r.NotBefore = now
@@ -53,7 +56,7 @@ func makeCredentials(dir string, t topology.Topology, now time.Time) (*credentia
 	}
 	c.apiServer = issue(c.ca, pki.Request{Name: "apiserver", CommonName: "kube-apiserver", Hosts: []string{
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost",
-		"127.0.0.1", t.API.String(), kubernetes.String(),
+		"127.0.0.1", t.API.String(), t.APIServer().String(), kubernetes.String(),
 	}})
 	c.apiServerToKubelet = issue(c.ca, pki.Request{
 		Name: "apiserver-kubelet-client", CommonName: "kube-apiserver-kubelet-client", Organizations: []string{"system:masters"},

@@ -122,6 +122,44 @@ func TestDual(t *testing.T) {
 	}
 }
 
+// Where pods have IPv6 alone, so has the API server for them, and the node for Kubernetes.
+func TestIPv6Alone(t *testing.T) {
+	t.Setenv("ZONEWISE_LAB_HOME", t.TempDir())
+	topo, err := topology.New(topology.Config{Name: "x", IPFamily: topology.IPFamilyIPv6, CNI: topology.CNIZonewise})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := makeCredentials(PathsOf("x").PKI(), topo, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, _ := topo.Node("b2")
+	spec, err := machineSpec(PathsOf("x"), topo, n, "/bin/dir", "/template", "i-0", c, time.Now())
+	if err != nil || spec.Resolver != "fd00:192:168::2" || !strings.Contains(spec.Files["etc/zonewise/kubelet.json"], `"Addresses":["fd00:192:168:2::28"]`) ||
+		!strings.Contains(spec.Files["etc/kubernetes/kubelet.conf"], "server: https://[fd00:192:168::10]:6443\n") {
+		t.Errorf("spec %+v, %v", spec, err)
+	}
+	args := apiServerArgs(topo, c)
+	for _, want := range []string{"--service-cluster-ip-range=fd00:10:100::/108", "--advertise-address=fd00:192:168::10", "--bind-address=::"} {
+		if !slices.Contains(args, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	text, err := os.ReadFile(c.apiServer.CertFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil || cert.VerifyHostname("fd00:192:168::10") != nil || cert.VerifyHostname("fd00:10:100::1") != nil || cert.VerifyHostname("192.168.0.10") != nil {
+		t.Errorf("the API server's certificate is for %v, %v", cert.IPAddresses, err)
+	}
+	cni, _ := chartValues(topo, "v0")["cni"].(map[string]any)
+	if env, _ := cni["env"].(map[string]any); env["ENABLE_IPv4"] != "false" || env["ENABLE_IPv6"] != "true" {
+		t.Errorf("cni %+v", cni)
+	}
+}
+
 func TestControlPlaneArguments(t *testing.T) {
 	topo, p, c := defaultLab(t)
 	for name, args := range map[string][]string{

@@ -23,7 +23,7 @@ const registryPort = 5000
 // machineSpec works out all files of a node. Pure but for the certificates it is given.
 func machineSpec(p Paths, t topology.Topology, n topology.Node, binDir, template, instance string, c *credentials, now time.Time) (machine.Spec, error) {
 	spec := machine.Spec{
-		Alias: n.Alias, Cgroup: p.NodeCgroup(n.Alias), Hostname: n.Name, Address: n.Address.String(), Resolver: t.Resolver.String(),
+		Alias: n.Alias, Cgroup: p.NodeCgroup(n.Alias), Hostname: n.Name, Address: n.Address.String(), Resolver: t.Nameserver().String(),
 		Dir: p.Node(n.Alias), Root: filepath.Join(p.Node(n.Alias), "root"), BinDir: binDir, Images: template,
 	}
 	if t.IPv6 != nil {
@@ -43,7 +43,7 @@ func machineSpec(p Paths, t topology.Topology, n topology.Node, binDir, template
 		corev1.LabelInstanceTypeStable: n.Instance.Type,
 	}
 	kubelet, err := json.Marshal(component.KubeletSpec{
-		Node: n.Name, Addresses: texts(n.Addresses()), Labels: zoneOf, ProviderID: "aws:///" + n.Zone + "/" + instance,
+		Node: n.Name, Addresses: texts(t.NodeIPs(n)), Labels: zoneOf, ProviderID: "aws:///" + n.Zone + "/" + instance,
 		ClusterDNS: t.ClusterDNS.String(), MaxPods: n.MaxPods, CPUs: n.Instance.CPUs, MemoryMiB: n.Instance.MemoryMiB,
 		Kubeconfig: "/etc/kubernetes/kubelet.conf", ClientCA: "/etc/kubernetes/pki/ca.crt",
 		ServingCert: "/etc/kubernetes/pki/kubelet.crt", ServingKey: "/etc/kubernetes/pki/kubelet.key",

@@ -92,7 +92,7 @@ func resolverFiles(t topology.Topology, dir string) (corefile, hosts string) {
         reload 0
     }
 }
-`, t.Resolver, filepath.Join(dir, "hosts"), filepath.Join(dir, "nothing"))
+`, t.Nameserver(), filepath.Join(dir, "hosts"), filepath.Join(dir, "nothing"))
 	return corefile, b.String()
 }
 
@@ -154,12 +154,13 @@ func chartValues(t topology.Topology, version string) map[string]any {
 	if t.CNI == topology.CNIZonewise {
 		environment := map[string]any{"AWS_ENDPOINT_URL_EC2": ec2URL(t), "AWS_REGION": t.Region} // the rest is in the nodes' metadata
 		if t.IPv6 != nil {
-			environment["ENABLE_IPv4"], environment["ENABLE_IPv6"] = "true", "true"
+			environment["ENABLE_IPv4"], environment["ENABLE_IPv6"] = fmt.Sprint(!t.IPv6.Alone), "true"
 		}
 		if t.PodCIDR.IsValid() { // an ENIConfig has the name of its zone
 			environment["ENI_CONFIG_LABEL_DEF"] = corev1.LabelTopologyZone
 		}
-		own["cni"] = map[string]any{"enabled": true, "clusterName": t.Name, "collectLeaked": true, "env": environment, "eniConfigs": t.PodCIDR.IsValid()}
+		// Where pods have IPv6 alone no interfaces are made.
+		own["cni"] = map[string]any{"enabled": true, "clusterName": t.Name, "collectLeaked": !t.IPv6Alone(), "env": environment, "eniConfigs": t.PodCIDR.IsValid()}
 	}
 	return install.Merge(own, t.Values)
 }
@@ -188,7 +189,7 @@ func askDNS(ctx context.Context, ns *os.File, server string) (bool, error) {
 	defer cancel()
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (conn net.Conn, err error) {
 		err = region.In(ns, func() error {
-			conn, err = (&net.Dialer{}).DialContext(ctx, "udp4", server)
+			conn, err = (&net.Dialer{}).DialContext(ctx, "udp", server)
 			return err
 		})
 		return conn, err

@@ -46,7 +46,7 @@ func newUp() *cobra.Command {
 	flags.IntVar(&f.zones, "zones", 3, "number of zones")
 	flags.IntVar(&f.perZone, "nodes-per-zone", 2, "number of nodes in each zone")
 	flags.StringVar(&f.instanceType, "instance-type", "t3.medium", "instance `type` of the nodes: what they report, and how many pods they hold")
-	flags.StringVar(&f.ipFamily, "ip-family", topology.IPFamilyIPv4, "addresses of nodes, pods and Services: ipv4, or dual for IPv4 and IPv6")
+	flags.StringVar(&f.ipFamily, "ip-family", topology.IPFamilyIPv4, "addresses of nodes, pods and Services: ipv4, dual for IPv4 and IPv6, or ipv6")
 	flags.StringVar(&f.cni, "cni", topology.CNIZonewise, "where pods' addresses come from: zonewise, the cloud's API; static, a range for each node; none: a plugin that you install")
 	flags.StringVar(&f.proxy, "proxy", topology.ProxyZonewise, "what programs Services on the nodes: zonewise or kube-proxy")
 	flags.StringArrayVar(&f.set, "set", nil, "a `value` of the product's chart, as for helm: agent.honour=hints; may be given several times")
@@ -55,7 +55,7 @@ func newUp() *cobra.Command {
 	for flag, values := range map[string][]string{
 		"cni":       {topology.CNIStatic, topology.CNIZonewise, topology.CNINone},
 		"proxy":     {topology.ProxyZonewise, topology.ProxyKubeProxy},
-		"ip-family": {topology.IPFamilyIPv4, topology.IPFamilyDual},
+		"ip-family": {topology.IPFamilyIPv4, topology.IPFamilyDual, topology.IPFamilyIPv6},
 	} {
 		if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 			panic(err) // the flag was made above
@@ -110,7 +110,7 @@ func (f upFlags) config(cmd *cobra.Command) (topology.Config, error) {
 		c.InstanceType = f.instanceType
 	}
 	if flags.Changed("ip-family") {
-		if c.IPFamily = f.ipFamily; f.ipFamily != topology.IPFamilyDual {
+		if c.IPFamily = f.ipFamily; f.ipFamily == topology.IPFamilyIPv4 {
 			c.VPCIPv6, c.ServiceCIDRIPv6 = "", "" // of a file, or a lab that exists
 		}
 	}
@@ -181,7 +181,7 @@ func startLab(ctx context.Context, c topology.Config, wait time.Duration, show *
 		hints(s, show)
 		return nil
 	}
-	if err := preflight(nodesOf(c), c.IPFamily == topology.IPFamilyDual, c.CNI == topology.CNIZonewise); err != nil {
+	if err := preflight(nodesOf(c), c.IPFamily != topology.IPFamilyIPv4, c.CNI == topology.CNIZonewise); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)

@@ -101,6 +101,9 @@ func (f *Fabric) answerFor(subnets []ec2.SubnetDelivery) error {
 	want := map[netip.Addr]bool{f.topo.API: true, f.topo.Resolver: true, f.topo.EC2: true}
 	if f.topo.IPv6 != nil {
 		want[f.topo.IPv6.Region] = true
+		if f.topo.IPv6.Alone {
+			want[f.topo.IPv6.Resolver] = true
+		}
 	}
 	for _, s := range subnets {
 		want[gateway(s.CIDR)] = true

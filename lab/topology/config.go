@@ -26,11 +26,12 @@ type Config struct {
 	ControlPlaneSubnet string `json:"controlPlaneSubnet,omitempty"`
 	// ServiceCIDR is the range of ClusterIPs. Default 10.100.0.0/16; DNS is its tenth address.
 	ServiceCIDR string `json:"serviceCIDR,omitempty"`
-	// IPFamily of nodes, pods and Services: ipv4 (default), or dual for both.
+	// IPFamily of nodes, pods and Services: ipv4 (default), or dual for both; or ipv6: pods and Services have that
+	// alone, as on EKS, with cni: zonewise.
 	IPFamily string `json:"ipFamily,omitempty"`
-	// VPCIPv6 holds a /64 for the control plane and each zone, with dual. Default fd00:192:168::/56.
+	// VPCIPv6 holds a /64 for the control plane and each zone, with dual and ipv6. Default fd00:192:168::/56.
 	VPCIPv6 string `json:"vpcIPv6,omitempty"`
-	// ServiceCIDRIPv6 is the range of IPv6 ClusterIPs, with dual. Default fd00:10:100::/108.
+	// ServiceCIDRIPv6 is the range of IPv6 ClusterIPs, with dual and ipv6. Default fd00:10:100::/108.
 	ServiceCIDRIPv6 string `json:"serviceCIDRIPv6,omitempty"`
 	// InstanceType of nodes that name none. Default t3.medium.
 	InstanceType string `json:"instanceType,omitempty"`
@@ -100,6 +101,7 @@ const (
 const (
 	IPFamilyIPv4 = "ipv4"
 	IPFamilyDual = "dual"
+	IPFamilyIPv6 = "ipv6"
 )
 
 // DefaultName is the lab that commands mean when none is named.
@@ -155,7 +157,7 @@ func (c Config) WithDefaults() Config {
 	set(&c.VPC, "192.168.0.0/16")
 	set(&c.ServiceCIDR, "10.100.0.0/16")
 	set(&c.IPFamily, IPFamilyIPv4)
-	if c.IPFamily == IPFamilyDual {
+	if c.IPFamily == IPFamilyDual || c.IPFamily == IPFamilyIPv6 {
 		set(&c.VPCIPv6, "fd00:192:168::/56")
 		set(&c.ServiceCIDRIPv6, "fd00:10:100::/108")
 	}

@@ -6,19 +6,23 @@ import (
 	"net/netip"
 )
 
-// IPv6 is what a lab of both families has of the second one, beside what zones and nodes have. Only
-// the API server, the resolver and cluster DNS stay with IPv4 alone.
+// IPv6 is what a lab has of that family, beside what zones and nodes have. With both families the API server,
+// the resolver and cluster DNS stay with IPv4 alone.
 type IPv6 struct {
+	Alone       bool // pods and Services have no other family; nodes do
 	VPC         netip.Prefix
 	ServiceCIDR netip.Prefix
 	Region      netip.Addr // of what is in the VPC outside of the cluster
+	Resolver    netip.Addr // the VPC's DNS resolver, where pods have no IPv4
 }
 
 // networksIPv6 works out the ranges of the second family, where there is one.
 func (t *Topology) networksIPv6(c Config) error {
 	switch {
-	case c.IPFamily != IPFamilyIPv4 && c.IPFamily != IPFamilyDual:
-		return fmt.Errorf("ipFamily %q: use %s or %s", c.IPFamily, IPFamilyIPv4, IPFamilyDual)
+	case c.IPFamily != IPFamilyIPv4 && c.IPFamily != IPFamilyDual && c.IPFamily != IPFamilyIPv6:
+		return fmt.Errorf("ipFamily %q: use %s, %s or %s", c.IPFamily, IPFamilyIPv4, IPFamilyDual, IPFamilyIPv6)
+	case c.IPFamily == IPFamilyIPv6 && c.CNI == CNIStatic:
+		return fmt.Errorf("ipFamily %s: needs cni: %s", IPFamilyIPv6, CNIZonewise)
 	case c.IPFamily == IPFamilyIPv4 && c.VPCIPv6 != "":
 		return fmt.Errorf("vpcIPv6 %s: needs ipFamily: %s", c.VPCIPv6, IPFamilyDual)
 	case c.IPFamily == IPFamilyIPv4 && c.ServiceCIDRIPv6 != "":
@@ -45,7 +49,11 @@ func (t *Topology) networksIPv6(c Config) error {
 			return fmt.Errorf("%s %s overlaps %s, the world outside of the lab: use a private range such as fd00:192:168::/56", r.field, r.prefix, OutsideIPv6)
 		}
 	}
-	t.IPv6 = &IPv6{VPC: vpc, ServiceCIDR: services, Region: host(subnet64(vpc, 0), 10)}
+	t.IPv6 = &IPv6{Alone: c.IPFamily == IPFamilyIPv6, VPC: vpc, ServiceCIDR: services, Region: host(subnet64(vpc, 0), 10)}
+	if t.IPv6.Alone {
+		t.IPv6.Resolver = host(subnet64(vpc, 0), 2)
+		t.ClusterDNS = host(services, 10)
+	}
 	return nil
 }
 

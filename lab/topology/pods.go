@@ -37,7 +37,13 @@ func (c Config) environment(name string) string {
 	if value, ok := all[name]; ok && value != nil {
 		return fmt.Sprint(value)
 	}
-	if c.IPFamily == IPFamilyDual && (name == "ENABLE_IPv4" || name == "ENABLE_IPv6") {
+	if c.IPFamily == IPFamilyIPv4 || c.IPFamily == "" {
+		return ""
+	}
+	switch name {
+	case "ENABLE_IPv4":
+		return fmt.Sprint(c.IPFamily == IPFamilyDual)
+	case "ENABLE_IPv6":
 		return "true"
 	}
 	return ""

@@ -45,7 +45,7 @@ type Zone struct {
 	Subnet  netip.Prefix
 	Gateway netip.Addr
 	Nodes   []Node
-	// With dual, else zero: as on AWS a /64 of the VPC's range.
+	// With IPv6, else zero: as on AWS a /64 of the VPC's range.
 	SubnetIPv6  netip.Prefix
 	GatewayIPv6 netip.Addr
 	// With custom networking, else zero: where the zone's pods have their addresses.
@@ -62,7 +62,7 @@ type Node struct {
 	Address  netip.Addr
 	Pool     []netip.Addr // with static addresses: those of the interface for pods, one each
 	Gateway  netip.Addr
-	// With dual, else zero: an address, and with static addresses as on AWS a /80 for pods.
+	// With IPv6, else zero: an address, and with static addresses as on AWS a /80 for pods.
 	AddressIPv6 netip.Addr
 	PodsIPv6    netip.Prefix
 }
@@ -324,12 +324,42 @@ func (n Node) Addresses() []netip.Addr {
 	return []netip.Addr{n.Address}
 }
 
-// Families of the lab's addresses, as the API names them.
+// Families of the addresses of pods and Services, as the API names them.
 func (t Topology) Families() []string {
-	if t.IPv6 != nil {
+	switch {
+	case t.IPv6Alone():
+		return []string{"IPv6"}
+	case t.IPv6 != nil:
 		return []string{"IPv4", "IPv6"}
 	}
 	return []string{"IPv4"}
+}
+
+// IPv6Alone tells whether pods and Services have IPv6 and nothing else.
+func (t Topology) IPv6Alone() bool { return t.IPv6 != nil && t.IPv6.Alone }
+
+// APIServer is the address at which nodes and pods reach the API server.
+func (t Topology) APIServer() netip.Addr {
+	if t.IPv6Alone() {
+		return t.IPv6.Region
+	}
+	return t.API
+}
+
+// Nameserver is the address at which nodes and pods ask the VPC's resolver.
+func (t Topology) Nameserver() netip.Addr {
+	if t.IPv6Alone() {
+		return t.IPv6.Resolver
+	}
+	return t.Resolver
+}
+
+// NodeIPs are the addresses of a node that Kubernetes knows.
+func (t Topology) NodeIPs(n Node) []netip.Addr {
+	if t.IPv6Alone() {
+		return []netip.Addr{n.AddressIPv6}
+	}
+	return n.Addresses()
 }
 
 // Nodes returns the nodes of all zones, in order.

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -111,6 +112,23 @@ fd00:192:168:3::/64 via fd00:192:168:3::1
 `
 	if got.String() != want {
 		t.Errorf("zones and nodes:\n%swant:\n%s", got.String(), want)
+	}
+}
+
+// In a lab of IPv6 alone nodes have both families, and what pods ask is at an address of IPv6.
+func TestIPv6Alone(t *testing.T) {
+	topo, err := New(Config{IPFamily: IPFamilyIPv6, CNI: CNIZonewise})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := topo.Nodes()[1]
+	if got, want := fmt.Sprint(topo.APIServer(), topo.Nameserver(), topo.ClusterDNS, topo.Families(), n.Addresses(), topo.NodeIPs(n), n.MaxPods),
+		"fd00:192:168::10 fd00:192:168::2 fd00:10:100::10 [IPv6] [192.168.1.28 fd00:192:168:1::28] [fd00:192:168:1::28] 110"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	both, err := New(Config{IPFamily: IPFamilyDual})
+	if got, want := fmt.Sprint(both.APIServer(), both.Nameserver(), both.ClusterDNS, both.NodeIPs(n), err), "192.168.0.10 192.168.0.2 10.100.0.10 [192.168.1.28 fd00:192:168:1::28] <nil>"; got != want {
+		t.Errorf("of both families: got %s, want %s", got, want)
 	}
 }
 
@@ -288,7 +306,8 @@ func TestErrorsNameTheThingAndTheMend(t *testing.T) {
 		{"vpc: 127.0.0.0/8", "vpc 127.0.0.0/8 overlaps 127.0.0.0/8"},
 		{"serviceCIDR: 192.168.0.0/20", "serviceCIDR 192.168.0.0/20 overlaps vpc 192.168.0.0/16"},
 		{"serviceCIDR: 10.0.0.0/8", "serviceCIDR 10.0.0.0/8: use a range from /12 to /24"},
-		{"ipFamily: ipv6", `ipFamily "ipv6": use ipv4 or dual`},
+		{"ipFamily: ipv5", `ipFamily "ipv5": use ipv4, dual or ipv6`},
+		{"ipFamily: ipv6\ncni: static", "ipFamily ipv6: needs cni: zonewise"},
 		{"vpcIPv6: fd00::/56", "vpcIPv6 fd00::/56: needs ipFamily: dual"},
 		{"serviceCIDRIPv6: fd01::/108", "serviceCIDRIPv6 fd01::/108: needs ipFamily: dual"},
 		{"ipFamily: dual\nvpcIPv6: 10.0.0.0/8", `vpcIPv6 "10.0.0.0/8": use an IPv6 range`},
