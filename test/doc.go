@@ -4,8 +4,7 @@
 //	make test-story
 //	go test -tags story -v -run TestStories/07 ./test
 //
-// Those in zoneroutes/ and dual/ are told in labs of their own, to each program that can do what they ask; those in cloud/ and
-// limits/ where pods have addresses from the cloud, by its several settings.
+// Those in the other folders are told in labs of their own, to each program that can do what they ask.
 //
 // A story is a file in stories/, a testscript (github.com/rogpeppe/go-internal/testscript) that
 // reads like a terminal:

@@ -43,6 +43,23 @@ func TestDualStack(t *testing.T) {
 	}
 }
 
+// TestDualStackCloud tells of both IP families with addresses from the cloud's API, of several interfaces, to our
+// agents and to kube-proxy.
+func TestDualStackCloud(t *testing.T) {
+	for _, l := range []storyLab{
+		{"dual-cloud", nil},
+		{"dual-cloud-proxy", []string{"--proxy", "kube-proxy"}},
+	} {
+		l.up = append(l.up, "--ip-family", "dual", "--cni", "zonewise", "--zones", "2", "--nodes-per-zone", "1")
+		t.Run(l.name, func(t *testing.T) { tell(t, "dualcloud", l) })
+	}
+}
+
+// TestIPv6 tells of a cluster whose pods and Services have IPv6 alone.
+func TestIPv6(t *testing.T) {
+	tell(t, "ipv6", storyLab{"ipv6", []string{"--ip-family", "ipv6", "--cni", "zonewise", "--zones", "2", "--nodes-per-zone", "1"}})
+}
+
 // TestCloud tells of a lab whose pods have addresses from the cloud's API.
 func TestCloud(t *testing.T) {
 	tell(t, "cloud", storyLab{"cloud", []string{"--cni", "zonewise"}})
