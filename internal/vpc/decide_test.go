@@ -391,6 +391,10 @@ func TestRoomComes(t *testing.T) {
 		t.Fatalf("%s", n.last)
 	}
 	before := len(n.cloud.Calls)
+	n.decide()
+	if n.decide(); len(n.cloud.Calls) != before {
+		t.Errorf("asked again, though the cloud has said nothing since: %v", n.cloud.Calls[before:])
+	}
 	n.now = n.now.Add(10 * time.Second)
 	n.asked, n.free = n.now, map[string]int{"subnet-1": 0}
 	if n.decide(); len(n.cloud.Calls) != before {
@@ -408,6 +412,30 @@ func TestRoomComes(t *testing.T) {
 	n.decide()
 	if len(n.leases.Waiting) != 0 {
 		t.Errorf("there is room again, and it waits: %s\n%+v", n.last, n.supply.Memory)
+	}
+}
+
+// The last address of a subnet is one for a pod as long as an interface has room for it.
+func TestLastAddressOfSubnet(t *testing.T) {
+	for _, c := range []struct {
+		targets Targets
+		taken   int // by others
+		pods    int
+		want    string
+	}{
+		{DefaultTargets(), 4, 6, "limit: subnet subnet-1 (10.0.0.0/28 in a) has 1 free address, which the next interface would need for itself; "},
+		{byIP(1, 0), 8, 0, "next limit: subnet subnet-1 (10.0.0.0/28 in a) has 1 free address; "},
+	} {
+		n := newNode(t, "t3.medium", c.targets, "10.0.0.0/28")
+		n.decide()
+		for i := range uint32(c.taken) {
+			n.cloud.Take(plus(netip.MustParseAddr("10.0.0.14"), -i))
+		}
+		n.start(c.pods)
+		n.decide()
+		if text := n.last.Next.String(); !strings.HasPrefix(text, c.want) {
+			t.Errorf("got %q, want %q", text, c.want)
+		}
 	}
 }
 

@@ -554,6 +554,37 @@ func TestSubnetRunsDry(t *testing.T) {
 	})
 }
 
+// What the cloud does not let go is not asked for again all the time.
+func TestTidyIsRefused(t *testing.T) {
+	inBubble(t, nil, func(w *world) {
+		w.pass()
+		w.cloud.stuck, w.cloud.tidied = errors.New("ModifyNetworkInterfaceAttribute: UnauthorizedOperation"), 0
+		w.settleFor(3 * time.Minute)
+		if w.cloud.tidied > 4 {
+			w.Errorf("%d times in three minutes", w.cloud.tidied)
+		}
+		w.cloud.stuck, w.cloud.tidied = nil, 0
+		w.settleFor(2 * time.Minute)
+		if w.cloud.tidied < 20 {
+			w.Errorf("%d times in two minutes", w.cloud.tidied)
+		}
+	})
+}
+
+// What comes by itself is no warning.
+func TestEventOfWhatComes(t *testing.T) {
+	for coming, want := range map[bool]string{
+		true:  "Normal No free address yet: waits for an interface that is being attached.",
+		false: "Warning No free address: the subnet is full. Mend: another one. The pod starts by itself then.",
+	} {
+		next := vpc.Next{Waits: "an interface that is being attached", Coming: coming, Limit: "the subnet is full", Mend: "another one"}
+		e := event(&corev1.Pod{}, "a1", next, time.Now())
+		if got := e.Type + " " + e.Message; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 // A pod that waits has an event that says for what, once.
 func TestEventOnWaitingPod(t *testing.T) {
 	inBubble(t, nil, func(w *world) {

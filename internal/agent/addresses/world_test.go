@@ -1,6 +1,7 @@
 package addresses
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,14 +32,16 @@ type tester interface {
 // cloud is a cloud with one node, and the devices that it makes appear there.
 type cloud struct {
 	*vpc.Fake
-	self  ec2.Identity
-	host  *link.FakeNet
-	away  error // of every question
-	tags  map[string]map[string]string
-	known []vpc.Interface // as it was asked last, with what was done since
-	odd   []string        // what its metadata do not have, although it is there
-	asked int             // times that it was observed
-	busy  int
+	self   ec2.Identity
+	host   *link.FakeNet
+	away   error // of every question
+	tags   map[string]map[string]string
+	known  []vpc.Interface // as it was asked last, with what was done since
+	odd    []string        // what its metadata do not have, although it is there
+	asked  int             // times that it was observed
+	busy   int
+	tidied int   // times
+	stuck  error // of every time
 }
 
 func (c *cloud) Self() ec2.Identity { return c.self }
@@ -97,8 +100,11 @@ func (c *cloud) Do(_ context.Context, a vpc.Action) (vpc.Outcome, error) {
 	return o, nil
 }
 
-func (c *cloud) Tidy(context.Context) (int, error) { return c.busy, c.away }
-func (c *cloud) Sweep()                            {}
+func (c *cloud) Tidy(context.Context) (int, error) {
+	c.tidied++
+	return c.busy, cmp.Or(c.stuck, c.away)
+}
+func (c *cloud) Sweep() {}
 
 func (c *cloud) Missing(context.Context) (out []string, err error) {
 	for _, was := range c.known {
