@@ -10,6 +10,7 @@ require (
 	github.com/aws/aws-sdk-go-v2/service/sts v1.51.8
 	github.com/aws/smithy-go v1.28.8
 	github.com/cilium/ebpf v0.22.0
+	github.com/containernetworking/cni v1.3.1
 	github.com/vishvananda/netns v0.0.5
 	github.com/zonewise/zonewise v0.0.0-00010101000000-000000000000
 	go.etcd.io/etcd/server/v3 v3.6.8
