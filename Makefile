@@ -106,7 +106,7 @@ test-kernel: build build-other bin/prometheus ## run the tests against the real 
 
 .PHONY: test-story
 test-story: build build-other build-vpccni ## run the stories: what a user types in a lab, and what must come back
-	go test $(AS_ROOT) -count=1 -tags story -timeout 40m -v ./test
+	go test $(AS_ROOT) -count=1 -tags story -timeout 50m -v ./test
 
 # BENCHFLAGS=--resume goes on with what was interrupted.
 BENCH := go build -ldflags '$(STAMP)' -o bin/bench ./lab/cmd/bench && $(SUDO) bin/bench
