@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/zonewise/zonewise/internal/reflect"
 )
 
 // optedOut is the label of pods whose sockets are to be left alone.
@@ -44,7 +46,7 @@ func (o *optOut) follow(ctx context.Context, client kubernetes.Interface, node s
 			return pods.Watch(ctx, narrow(opts))
 		},
 	}, client)
-	cache.NewReflectorWithOptions(lw, &corev1.Pod{}, wakingStore{o.pods, o.wake}, cache.ReflectorOptions{
+	cache.NewReflectorWithOptions(lw, &corev1.Pod{}, reflect.WakingStore{Store: o.pods, Wake: o.wake}, cache.ReflectorOptions{
 		// Rarely where it is forbidden; the first tries are quick.
 		Backoff: &wait.Backoff{Duration: time.Second, Factor: 3, Jitter: 0.5, Steps: 10, Cap: 5 * time.Minute},
 	}).RunWithContext(ctx)
@@ -79,25 +81,4 @@ func (o *optOut) addresses() []netip.Addr {
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)
-}
-
-// wakingStore calls wake after every change.
-type wakingStore struct {
-	cache.Store
-	wake func()
-}
-
-// Add is as cache.Store's.
-func (s wakingStore) Add(o any) error { defer s.wake(); return s.Store.Add(o) }
-
-// Update is as cache.Store's.
-func (s wakingStore) Update(o any) error { defer s.wake(); return s.Store.Update(o) }
-
-// Delete is as cache.Store's.
-func (s wakingStore) Delete(o any) error { defer s.wake(); return s.Store.Delete(o) }
-
-// Replace is as cache.Store's.
-func (s wakingStore) Replace(list []any, version string) error {
-	defer s.wake()
-	return s.Store.Replace(list, version)
 }

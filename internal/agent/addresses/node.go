@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/zonewise/zonewise/internal/reflect"
 )
 
 // nodeFacts is what is to be known of a Node. The zero value is that of one that has not been read.
@@ -49,7 +51,7 @@ func (w *nodeWatch) run(ctx context.Context) {
 			return nodes.Watch(ctx, opts)
 		},
 	}, w.client)
-	cache.NewReflectorWithOptions(lw, &corev1.Node{}, nodeStore{w.store, w.changed}, cache.ReflectorOptions{
+	cache.NewReflectorWithOptions(lw, &corev1.Node{}, reflect.WakingStore{Store: w.store, Wake: w.changed}, cache.ReflectorOptions{
 		Backoff: &wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.5, Steps: 10, Cap: time.Minute},
 	}).RunWithContext(ctx)
 }
@@ -91,25 +93,4 @@ func (w *nodeWatch) known() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.last != nil
-}
-
-// nodeStore calls changed after every change.
-type nodeStore struct {
-	cache.Store
-	changed func()
-}
-
-// Add is as cache.Store's.
-func (s nodeStore) Add(o any) error { defer s.changed(); return s.Store.Add(o) }
-
-// Update is as cache.Store's.
-func (s nodeStore) Update(o any) error { defer s.changed(); return s.Store.Update(o) }
-
-// Delete is as cache.Store's.
-func (s nodeStore) Delete(o any) error { defer s.changed(); return s.Store.Delete(o) }
-
-// Replace is as cache.Store's.
-func (s nodeStore) Replace(list []any, version string) error {
-	defer s.changed()
-	return s.Store.Replace(list, version)
 }
